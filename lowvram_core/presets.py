@@ -1,0 +1,138 @@
+"""Every number that trades quality for memory or time, with a name; one read-only table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from .errors import BadInput
+from .types import Camera
+
+Residency = Literal["stream", "free", "keep"]
+"""stream: weights pass through the device; free: one component at a time, off the device when its step is
+done; keep: left loaded, evictable."""
+
+VARIANTS = (
+    "v2-0", "v2-0-fast", "v2-0-turbo", "mini", "mini-fast", "mini-turbo", "mv", "mv-fast", "mv-turbo",
+)  # fmt: skip
+"""The shape models. fast and turbo are guidance-distilled, turbo also step-distilled; mv takes up to four views."""
+
+VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
+    {
+        "standard": (
+            Camera(0, 0, 1.0), Camera(90, 0, 0.1), Camera(180, 0, 0.5), Camera(270, 0, 0.1),
+            Camera(0, 90, 0.05), Camera(180, -90, 0.05),
+        ),
+        "fast": (Camera(0, 0, 1.0), Camera(90, 0, 0.1), Camera(180, 0, 0.5), Camera(270, 0, 0.1)),
+        "minimal": (Camera(0, 0, 1.0), Camera(120, 0, 0.3), Camera(240, 0, 0.3)),
+    }
+)  # fmt: skip
+"""Poses to paint: upstream's six (with upstream's weights), its four around the equator, and three."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of one run. A stage reads only its own."""
+
+    name: str
+    variant: str
+    shape_steps: int
+    octree: int
+    """Cells along one edge of the grid that the shape is decoded on."""
+    guidance: float
+    delight_steps: int
+    multiview_steps: int
+    views: str
+    """A key of VIEW_SETS."""
+    render_px: int
+    """Edge of the rendered maps and of the painted views when they are baked."""
+    texture_px: int
+    residency: Residency
+    cfg_together: bool = False
+    """Both halves of classifier-free guidance in one batch: faster, twice the activations."""
+    points_per_chunk: int = 8000
+    """Grid points per pass of the geometry decoder."""
+    vae_slicing: bool = True
+    vae_tiling: bool = True
+    background_model: str = "u2net"
+    picture_px: int = 1024
+    """The long side of a picture before background removal."""
+    face_budget: int = 40_000
+    unwrapper: str = "xatlas"
+
+    def with_(self, **changes: Any) -> Preset:
+        """A copy with some values replaced, checked.
+
+        Raises:
+            BadInput: a value is out of its range.
+        """
+        preset = replace(self, **changes)
+        preset.check()
+        return preset
+
+    def check(self) -> None:
+        """Raises BadInput where a value cannot be used."""
+        _one_of("variant", self.variant, VARIANTS)
+        _one_of("views", self.views, tuple(VIEW_SETS))
+        _one_of("residency", self.residency, ("stream", "free", "keep"))
+        for field, (low, high) in _RANGES.items():
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise BadInput(f"preset: {field} is {value}; wanted {low} to {high}. Choose a value in that range.")
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """The poses of this preset's view set."""
+        return VIEW_SETS[self.views]
+
+
+_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "shape_steps": (1, 200), "octree": (16, 1024), "guidance": (0.0, 50.0), "delight_steps": (1, 200),
+        "multiview_steps": (1, 200), "render_px": (64, 8192), "texture_px": (64, 8192),
+        "points_per_chunk": (64, 4_000_000), "picture_px": (64, 8192), "face_budget": (4, 10_000_000),
+    }
+)  # fmt: skip
+
+
+def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadInput(f"preset: {field} is {value!r}; wanted one of {', '.join(allowed)}. Choose one of these.")
+
+
+def _table(*presets: Preset) -> Mapping[str, Preset]:
+    return MappingProxyType({preset.name: preset for preset in presets})
+
+
+PRESETS = _table(
+    Preset("2 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "stream"),
+    Preset("4 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free"),
+    Preset("8 GB Fast", "mini-turbo", 3, 128, 5.0, 5, 5, "minimal", 1024, 1024, "free"),
+    Preset("8 GB Balanced", "v2-0-turbo", 4, 128, 5.0, 5, 5, "fast", 1536, 1536, "free"),
+    Preset("8 GB Quality", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 1536, 1536, "free"),
+    Preset("8 GB Full", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free", cfg_together=True),
+    Preset(
+        "12 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 2048, 2048, "free",
+        cfg_together=True, points_per_chunk=20_000,
+    ),
+    Preset(
+        "16 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "standard", 2048, 2048, "free",
+        cfg_together=True, points_per_chunk=20_000,
+    ),
+)  # fmt: skip
+"""The presets by name. The 8 GB Fast, Balanced, Quality, 12 GB and 16 GB rows paint with few steps, which is
+what a turbo painting model is made for; until that model is supported they paint with the standard one."""
+
+
+def get(name: str) -> Preset:
+    """The preset of that name, whatever its case.
+
+    Raises:
+        BadInput: there is none.
+    """
+    for preset in PRESETS.values():
+        if preset.name.casefold() == name.strip().casefold():
+            return preset
+    raise BadInput(f"preset: {name!r} is not known; wanted one of {', '.join(PRESETS)}. Choose one of these.")

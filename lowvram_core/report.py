@@ -1,0 +1,71 @@
+"""The table of steps: seconds, share, memory on the device and in RAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+GIB = 1024**3
+
+STEPS = (
+    "recentre", "background", "condition", "sample", "decode", "clean", "unwrap", "normals", "positions",
+    "delight", "multiview", "resize", "bake", "inpaint", "save",
+)  # fmt: skip
+"""Every step of a run, in the order in which the table lists them."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step cost. Device figures are None where the device does not count (the CPU)."""
+
+    name: str
+    seconds: float
+    allocated_bytes: int | None
+    """On the device when the step ended."""
+    reserved_bytes: int | None
+    peak_bytes: int | None
+    """The most that was allocated on the device during the step."""
+    ram_bytes: int
+    """The process's resident set when the step ended."""
+
+
+def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
+    """One record a name, in table order: seconds added up, the highest peak, the last state."""
+    merged: dict[str, StepRecord] = {}
+    for record in records:
+        first = merged.get(record.name)
+        if first is None:
+            merged[record.name] = record
+            continue
+        peaks = [peak for peak in (first.peak_bytes, record.peak_bytes) if peak is not None]
+        merged[record.name] = StepRecord(
+            record.name,
+            first.seconds + record.seconds,
+            record.allocated_bytes,
+            record.reserved_bytes,
+            max(peaks, default=None),
+            record.ram_bytes,
+        )
+    order = {name: index for index, name in enumerate(STEPS)}
+    return sorted(merged.values(), key=lambda record: order.get(record.name, len(STEPS)))
+
+
+def format_table(records: Sequence[StepRecord]) -> str:
+    """The records as an aligned text table with a total."""
+    rows = merge(records)
+    total = sum(row.seconds for row in rows)
+    lines = [f"{'step':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]
+    for row in rows:
+        share = row.seconds / total if total else 0.0
+        lines.append(
+            f"{row.name:<12}{row.seconds:>9.2f}{share:>8.1%}{_gib(row.allocated_bytes):>11}"
+            f"{_gib(row.reserved_bytes):>10}{_gib(row.peak_bytes):>8}{_gib(row.ram_bytes):>9}"
+        )
+    peak = max((row.peak_bytes for row in rows if row.peak_bytes is not None), default=None)
+    ram = max((row.ram_bytes for row in rows), default=None)
+    lines.append(f"{'total':<12}{total:>9.2f}{'100.0%':>8}{'':>11}{'':>10}{_gib(peak):>8}{_gib(ram):>9}")
+    return "\n".join(lines)
+
+
+def _gib(count: int | None) -> str:
+    return "-" if count is None else f"{count / GIB:.2f}"
