@@ -1,0 +1,68 @@
+"""A host for tests: the CPU, everything counted, a cancel on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lowvram_core.errors import Cancelled
+from lowvram_core.host import Component
+
+
+@dataclass
+class RecordingHost:
+    """Lends freshly loaded modules and remembers what was asked of it."""
+
+    cancel_after: int | None = None
+    """Progress reports that are let through; the next one raises Cancelled. None: never."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    steps: list[str] = field(default_factory=list)
+    """Names of the steps that were entered, in order."""
+    finished: list[str] = field(default_factory=list)
+    """Names of the steps that ended without an error."""
+    borrowed: list[str] = field(default_factory=list)
+    """Keys of the components that were lent, in order."""
+    out: list[str] = field(default_factory=list)
+    """Keys of the components that are lent now."""
+    most_out: int = 0
+    reports: list[tuple[str | None, int, int]] = field(default_factory=list)
+    """(step, done, total) of every progress report that was let through."""
+    previews: list[Tensor] = field(default_factory=list)
+    current: str | None = None
+
+    @contextmanager
+    def borrow(self, component: Component) -> Iterator[nn.Module]:
+        """Loads the component anew and counts it as out until the `with` ends."""
+        self.borrowed.append(component.key)
+        self.out.append(component.key)
+        self.most_out = max(self.most_out, len(self.out))
+        try:
+            yield component.load().to(self.device)
+        finally:
+            self.out.remove(component.key)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Records the step; two steps do not nest."""
+        assert self.current is None, f"step {name!r} begins inside step {self.current!r}"
+        self.current = name
+        self.steps.append(name)
+        try:
+            yield
+            self.finished.append(name)
+        finally:
+            self.current = None
+
+    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        """Records the report, or raises Cancelled once `cancel_after` reports have passed."""
+        assert 0 <= done <= total, f"progress {done} of {total}"
+        if self.cancel_after is not None and len(self.reports) >= self.cancel_after:
+            raise Cancelled("cancelled by the test")
+        self.reports.append((self.current, done, total))
+        if preview is not None:
+            self.previews.append(preview)
