@@ -1,0 +1,132 @@
+"""background: a picture in, its object cut out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import BadCheckpoint, BadInput, LowVramError, MissingDependency
+from ..host import Host
+from ..models.store import ModelStore
+from ..pictures import (
+    check_cutout,
+    check_size,
+    cutout_from_rgba,
+    flatten,
+    has_real_transparency,
+    image_from_pil,
+    limit_long_side,
+)
+from ..presets import Preset
+from ..types import Cutout
+
+log = logging.getLogger(__name__)
+
+FILL = [255, 255, 255, 0]
+"""What upstream has rembg put behind the object."""
+
+PROVIDERS = ["CPUExecutionProvider"]
+"""Named, because rembg would take whatever onnxruntime finds, and graphics memory is for the networks."""
+
+
+def remove_background(
+    picture: Image.Image, preset: Preset, host: Host, store: ModelStore, *, keep_background: bool = False
+) -> Cutout:
+    """The picture's object, cut out by one of rembg's networks on the CPU.
+
+    A picture with real transparency is taken as it is.
+
+    Args:
+        picture: any mode that `load_picture` gives.
+        preset: its `picture_px` limits the long side first; its `background_model` cuts out.
+        keep_background: cut nothing out: the whole picture is the object.
+
+    Returns:
+        [H,W,3] and [H,W], long side at most `picture_px`.
+
+    Raises:
+        BadInput: no object was found, or the model cannot be had.
+        MissingDependency: rembg or onnxruntime is not installed.
+        Cancelled: by the host.
+
+    Source: hy3dgen/rembg.py, BackgroundRemover; the same call, with a session that cannot download.
+    """
+    with host.step("background"):
+        check_size(picture.size, "the picture")
+        host.progress(0, 1)
+        picture = limit_long_side(picture, preset.picture_px)
+        if keep_background:
+            image = image_from_pil(flatten(picture))
+            cutout = Cutout(image, torch.ones(image.shape[:2]))
+        elif has_real_transparency(picture):
+            cutout = cutout_from_rgba(picture)
+        else:
+            cutout = cutout_from_rgba(_cut_out(flatten(picture), preset.background_model, store))
+        check_cutout(cutout, "background")
+        host.progress(1, 1)
+    share = float((cutout.mask >= 0.5).float().mean())
+    log.info("background: %dx%d px, object on %.0f %% of it", *picture.size, 100 * share)
+    return cutout
+
+
+def _cut_out(picture: Image.Image, model: str, store: ModelStore) -> Image.Image:
+    rembg = import_rembg()
+    path = store.folder(f"background/{model}") / f"{model}.onnx"
+    # A picture of one colour makes rembg divide 0 by 0; what comes of it is an empty mask, which is checked.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        result: Image.Image = rembg.remove(picture, session=_session(rembg, model, path), bgcolor=FILL)
+    return result
+
+
+def import_rembg() -> Any:
+    """The module rembg, imported now: it brings numba along, and ends the process where onnxruntime is missing.
+
+    Raises:
+        MissingDependency: it, or something that it needs, is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import rembg
+            import rembg.sessions
+    except SystemExit as error:
+        raise _not_installed("onnxruntime", "rembg found no onnxruntime") from error
+    except ImportError as error:
+        raise _not_installed(error.name or "rembg", str(error)) from error
+    return rembg
+
+
+def _not_installed(package: str, met: str) -> MissingDependency:
+    return MissingDependency(
+        f"background: the Python package {package} could not be imported ({met}); removing backgrounds needs it. "
+        "Run: python -m pip install rembg onnxruntime, or use a transparent PNG."
+    )
+
+
+def _session(rembg: Any, model: str, path: Path) -> Any:
+    """A session of rembg that reads the weights at `path` and never downloads."""
+    import onnxruntime
+
+    base = next((known for known in rembg.sessions.sessions_class if known.name() == model), None)
+    if base is None:
+        raise BadInput(f"background: rembg knows no model {model!r}; wanted one of its own. Update rembg.")
+    local = type("LocalSession", (base,), {"download_models": classmethod(lambda cls, *args, **kwargs: str(path))})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return local(model, options, providers=list(PROVIDERS))
+    except LowVramError:
+        raise
+    # onnxruntime's own exceptions have no common base but Exception.
+    except Exception as error:
+        raise BadCheckpoint(
+            f"background: {path} cannot be loaded ({error}); wanted the weights of {model}. "
+            "Delete the file and run again."
+        ) from error
