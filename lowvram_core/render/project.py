@@ -1,0 +1,89 @@
+"""One picture onto the texture: which texels it shows, in which colour, how squarely."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..types import Camera, Mesh
+from .cameras import project, to_rig
+from .rasterize import Raster, interpolate, interpolate_at, rasterize
+from .weld import mean_normals
+
+MAX_ANGLE_DEG = 75.0
+"""Surfaces that a view sees at a more grazing angle take no colour from it."""
+MARGIN = 2 / 512
+"""Of a picture's edge: how far from silhouettes and depth edges its colours are trusted."""
+_CANNY = (30, 80)
+
+
+def project_view(mesh: Mesh, picture: Tensor, camera: Camera, texture_px: int) -> tuple[Tensor, Tensor]:
+    """[T,T,3] colours and [T,T] cosines that a picture [S,S,3] gives to the mesh's texture, on the picture's device.
+
+    Pixels within MARGIN of the silhouette or of a depth edge are left out; each other one is spread over the four
+    texels around its UV. Texels without colour have cosine 0.
+
+    Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, back_project; the boundary map is left out, and
+    a flat depth range gives no edges instead of NaN.
+    """
+    device, size = picture.device, picture.shape[0]
+    assert mesh.uvs is not None
+    view, clip = project(to_rig(mesh.vertices), camera)
+    normals = mean_normals(view, mesh.faces.cpu())
+    faces = mesh.faces.to(device)
+    raster = rasterize(clip.to(device), faces, size)
+    pixels = _trusted(raster, _depth(view[:, 2:].to(device), raster, faces)).flatten().nonzero().squeeze(1)
+    corners, weights = faces[raster.face_ids.flatten()[pixels].long() - 1], raster.barycentric.view(-1, 3)[pixels]
+    del raster
+    cosine = _cosine(interpolate_at(normals.to(device), corners, weights))
+    uvs = interpolate_at(mesh.uvs.detach().float().to(device), corners, weights)
+    spread = splat(uvs, torch.cat([picture.view(-1, 3)[pixels], cosine], dim=1), texture_px)
+    return spread[..., :3], spread[..., 3]
+
+
+def splat(uvs: Tensor, values: Tensor, size_px: int) -> Tensor:
+    """[T,T,C] mean of the values [N,C] at UVs [N,2], each spread bilinearly over four texels; 0 where none fell."""
+    column, row = (uvs * (size_px - 1)).unbind(dim=1)
+    left, top = (part.floor().clamp(0, size_px - 2) for part in (column, row))
+    right_share, bottom_share = column - left, row - top
+    texel = top.long() * size_px + left.long()
+    total = torch.zeros(size_px * size_px, values.shape[1] + 1, device=values.device)
+    values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    for down in (0, 1):
+        for right in (0, 1):
+            share = (bottom_share if down else 1 - bottom_share) * (right_share if right else 1 - right_share)
+            total.index_add_(0, texel + (down * size_px + right), values * share.unsqueeze(1))
+    count = total[:, -1:]
+    return torch.where(count > 0, total[:, :-1] / count, 0.0).view(size_px, size_px, -1)
+
+
+def _depth(depth: Tensor, raster: Raster, faces: Tensor) -> Tensor:
+    """[S,S] uint8 depth over the visible range, 0 on the background."""
+    image = interpolate(depth, raster, faces).squeeze(-1)
+    visible = raster.face_ids > 0
+    if not bool(visible.any()):
+        return torch.zeros_like(image, dtype=torch.uint8)
+    low, high = image[visible].min(), image[visible].max()
+    if not bool(high > low):
+        return torch.zeros_like(image, dtype=torch.uint8)
+    return ((image - low) / (high - low) * visible * 255).byte()
+
+
+def _trusted(raster: Raster, depth: Tensor) -> Tensor:
+    """[S,S] bool: pixels of the mesh that are MARGIN away from its silhouette and from depth edges."""
+    edges = torch.from_numpy(cv2.Canny(depth.cpu().numpy(), *_CANNY)).to(depth.device) > 0
+    doubtful = (raster.face_ids == 0) | edges
+    reach = int(MARGIN * depth.shape[0])
+    widened = F.max_pool2d(doubtful.float()[None, None], (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(widened, (1, 2 * reach + 1), 1, (0, reach))[0, 0] == 0
+
+
+def _cosine(normals: Tensor) -> Tensor:
+    """[N,1] cosine between camera-space normals [N,3] and the view, 0 beyond MAX_ANGLE_DEG."""
+    towards = torch.tensor([[0.0, 0.0, -1.0]], device=normals.device)
+    cosine = F.cosine_similarity(towards, normals).unsqueeze(1)
+    return torch.where(cosine < math.cos(math.radians(MAX_ANGLE_DEG)), 0.0, cosine)

@@ -1,0 +1,90 @@
+"""Painted views onto the texture, as far as they see it."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import BadInput
+from ..host import Host
+from ..mesh_check import check_mesh
+from ..presets import Preset
+from ..render.project import project_view
+from ..types import Atlas, Mesh, Views
+
+log = logging.getLogger(__name__)
+
+EXPONENT = 4
+"""Of the cosine between surface and view, in a texel's weight."""
+PAINTED_SHARE = 0.99
+"""A view is left out once this share of what it sees has been painted."""
+MIN_TRUST = 1e-8
+
+
+def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
+    """The texture as the views see it, at `preset.texture_px`, with holes where none does.
+
+    Views are merged in their order, a texel's weight being camera weight x cos^4.
+
+    Raises:
+        BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
+
+    Memory: about 16 T^2 bytes for the sum and, for one view at a time, 24 T^2 and 70 S^2 (T texture, S render edge).
+    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture; here view by view.
+    """
+    check_mesh(mesh, "bake", needs_uvs=True)
+    check_views(views)
+    with host.step("resize"):
+        pictures = [resize(image, preset.render_px) for image in views.images]
+    with host.step("bake"):
+        size = preset.texture_px
+        total = torch.zeros(size, size, 3, device=host.device)
+        trust = torch.zeros(size, size, device=host.device)
+        for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
+            host.progress(index, len(pictures))
+            colour, cosine = project_view(mesh, picture.float().div_(255).to(host.device), camera, size)
+            _add(total, trust, colour, camera.weight * cosine**EXPONENT)
+        total /= trust.clamp(min=MIN_TRUST).unsqueeze(-1)
+        seen = trust > MIN_TRUST
+        host.progress(len(pictures), len(pictures))
+    log.info(
+        "bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * float(seen.float().mean())
+    )
+    return Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
+
+
+def check_views(views: Views) -> None:
+    """Raises BadInput where pictures and cameras do not make a set."""
+    images, cameras = views.images, views.cameras
+    if images.dim() != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
+        raise BadInput(
+            f"bake: the views are {tuple(images.shape)}; wanted [N,S,S,3], square RGB pictures. "
+            "Use the pictures as the Multiview step gives them."
+        )
+    if len(images) != len(cameras):
+        raise BadInput(
+            f"bake: {len(images)} pictures for {len(cameras)} cameras; wanted one each. "
+            "Use the same view set for painting and baking."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise BadInput("bake: the views hold NaN or infinite colours; wanted 0 to 1. Paint the views again.")
+
+
+def resize(image: Tensor, size_px: int) -> Tensor:
+    """[S,S,3] uint8 of [H,W,3] float 0..1, by Pillow's bicubic filter as upstream."""
+    pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().byte().numpy()
+    return torch.from_numpy(np.array(Image.fromarray(pixels).resize((size_px, size_px))))
+
+
+def _add(total: Tensor, trust: Tensor, colour: Tensor, weight: Tensor) -> None:
+    """Adds one view's colours [T,T,3] by weight [T,T], unless nearly all that it sees is painted."""
+    sees = weight > 0
+    count = int(sees.sum())
+    if count == 0 or int((sees & (trust > 0)).sum()) / count > PAINTED_SHARE:
+        return
+    total += colour * weight.unsqueeze(-1)
+    trust += weight

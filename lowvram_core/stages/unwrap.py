@@ -1,0 +1,43 @@
+"""UVs for the mesh, before it is painted."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import BadInput
+from ..host import Host
+from ..mesh_check import check_mesh
+from ..presets import Preset
+from ..render.unwrap import unwrap_uvunwrap, unwrap_xatlas
+from ..types import Mesh
+
+log = logging.getLogger(__name__)
+
+
+def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) -> Mesh:
+    """The mesh with UVs; its vertices are split where charts part.
+
+    Args:
+        keep_uvs: hands a mesh that has UVs back as it is.
+
+    Raises:
+        BadInput: the mesh is broken, or not manifold, or its own UVs cannot be used; an unknown unwrapper.
+        MissingDependency: the unwrapper is not installed.
+    """
+    keep = keep_uvs and mesh.uvs is not None
+    check_mesh(mesh, "unwrap", needs_uvs=keep, manifold=not keep)
+    if preset.unwrapper not in ("xatlas", "uvunwrap"):
+        raise BadInput(f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted xatlas or uvunwrap. Choose one of them.")
+    if keep:
+        log.info("unwrap: the mesh's own UVs are kept")
+        return mesh
+    with host.step("unwrap"):
+        host.progress(0, 1)
+        if preset.unwrapper == "xatlas":
+            result = unwrap_xatlas(mesh)
+        else:
+            result = unwrap_uvunwrap(mesh, preset.texture_px, host.progress)
+        host.progress(1, 1)
+    log.info("unwrap: %d faces, %d -> %d vertices, %s", len(mesh.faces), len(mesh.vertices), len(result.vertices),
+             preset.unwrapper)  # fmt: skip
+    return result
