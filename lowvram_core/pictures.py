@@ -70,6 +70,12 @@ def check_size(size_px: tuple[int, int], name: str) -> None:
         )
 
 
+def check_visible(image: Image.Image, name: str) -> None:
+    """Raises BadInput where every pixel is fully transparent."""
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() == (0, 0):
+        raise BadInput(f"picture: {name} is fully transparent; wanted something to see. Use another picture.")
+
+
 def _to_eight_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255 instead of scaling. Mode I holds a 16-bit file's values, too.

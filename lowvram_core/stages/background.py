@@ -17,6 +17,7 @@ from ..models.store import ModelStore
 from ..pictures import (
     check_cutout,
     check_size,
+    check_visible,
     cutout_from_rgba,
     flatten,
     has_real_transparency,
@@ -59,6 +60,7 @@ def remove_background(
     """
     with host.step("background"):
         check_size(picture.size, "the picture")
+        check_visible(picture, "the picture")
         host.progress(0, 1)
         picture = limit_long_side(picture, preset.picture_px)
         if keep_background:

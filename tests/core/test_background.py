@@ -1,0 +1,176 @@
+"""The background stage: with the original u2netp weights on real photographs, and with the traps around rembg."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hosts import RecordingHost
+from PIL import Image, ImageDraw
+
+from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDependency, MissingModel
+from lowvram_core.manifest import Model, ModelFile
+from lowvram_core.models.store import ModelStore
+from lowvram_core.pictures import load_picture
+from lowvram_core.presets import get
+from lowvram_core.stages import background
+from lowvram_core.stages.background import remove_background
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / ".cache" / "models"
+OUTLINES = json.loads((ROOT / "tests" / "data" / "photo_masks.json").read_text(encoding="utf-8"))
+PRESET = get("8 GB Fast").with_(background_model="u2netp")
+STORE = ModelStore([WEIGHTS], offline=True)
+
+needs_weights = pytest.mark.skipif(
+    not (WEIGHTS / "u2net" / "u2netp.onnx").is_file(), reason="u2netp.onnx was not fetched: make weights"
+)
+
+
+def photograph(name: str) -> Path:
+    import skimage
+
+    return Path(skimage.__file__).parent / "data" / name
+
+
+def drawn_mask(name: str, size: tuple[int, int]) -> np.ndarray:
+    """[H,W] bool, from the hand-drawn outlines."""
+    mask = Image.new("1", size)
+    draw = ImageDraw.Draw(mask)
+    for fill, key in ((1, "object"), (0, "holes")):
+        for outline in OUTLINES[name][key]:
+            draw.polygon(outline, fill=fill)
+    return np.asarray(mask)
+
+
+def red_square(mode: str = "RGB") -> Image.Image:
+    picture = Image.new("RGB", (128, 96), "white")
+    picture.paste((200, 20, 20), (40, 24, 88, 72))
+    return picture.convert(mode)
+
+
+@needs_weights
+@pytest.mark.parametrize(("name", "wanted"), [("coffee.png", 0.95), ("astronaut.png", 0.90), ("camera.png", 0.90)])
+def test_the_object_of_a_photograph_is_found(name: str, wanted: float) -> None:
+    picture = load_picture(photograph(name))
+    host = RecordingHost()
+    cutout = remove_background(picture, PRESET, host, STORE)
+    assert cutout.mask.shape == (picture.height, picture.width)
+    assert cutout.image.shape == (picture.height, picture.width, 3)
+    found, drawn = cutout.mask.numpy() >= 0.5, drawn_mask(name, picture.size)
+    overlap = (found & drawn).sum() / (found | drawn).sum()
+    logging.getLogger(__name__).info("%s: IoU %.3f", name, overlap)
+    assert overlap >= wanted
+    assert host.steps == host.finished == ["background"]
+
+
+@needs_weights
+def test_it_is_the_same_as_upstreams_own_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    rembg = background.import_rembg()
+    monkeypatch.setenv("U2NET_HOME", str(WEIGHTS / "u2net"))
+    picture = load_picture(photograph("coffee.png"))
+    theirs = rembg.remove(picture, session=rembg.new_session("u2netp"), bgcolor=[255, 255, 255, 0])
+    ours = background._cut_out(picture, "u2netp", STORE)
+    assert np.array_equal(np.asarray(theirs), np.asarray(ours))
+
+
+@needs_weights
+def test_a_large_photograph_is_scaled_first() -> None:
+    picture = load_picture(photograph("coffee.png")).resize((1800, 1200))
+    cutout = remove_background(picture, PRESET.with_(picture_px=300), RecordingHost(), STORE)
+    assert cutout.mask.shape == (200, 300)
+
+
+@needs_weights
+def test_nothing_found_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"background: the cutout .* Use another background model"):
+        remove_background(Image.new("RGB", (64, 64), "grey"), PRESET, RecordingHost(), STORE)
+
+
+@needs_weights
+def test_only_the_cpu_is_used_and_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pooch
+
+    monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("rembg downloads"))
+    rembg = background.import_rembg()
+    session = background._session(rembg, "u2netp", WEIGHTS / "u2net" / "u2netp.onnx")
+    assert session.inner_session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_real_transparency_is_kept_as_it_is(tmp_path: Path) -> None:
+    picture = red_square("RGBA")
+    alpha = Image.new("L", picture.size, 0)
+    alpha.paste(255, (40, 24, 88, 72))
+    picture.putalpha(alpha)
+    cutout = remove_background(picture, PRESET, RecordingHost(), ModelStore([tmp_path], offline=True))
+    assert torch.equal(cutout.mask, torch.from_numpy(np.asarray(alpha) / 255).float())
+
+
+def test_kept_background_is_all_object(tmp_path: Path) -> None:
+    store = ModelStore([tmp_path], offline=True)
+    cutout = remove_background(red_square(), PRESET, RecordingHost(), store, keep_background=True)
+    assert cutout.mask.min() == 1
+    assert torch.equal(cutout.image, torch.from_numpy(np.asarray(red_square()) / 255).float())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_fully_transparent_is_bad_input(tmp_path: Path, keep: bool) -> None:
+    picture = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
+    store = ModelStore([tmp_path], offline=True)
+    with pytest.raises(BadInput, match="fully transparent"):
+        remove_background(picture, PRESET, RecordingHost(), store, keep_background=keep)
+
+
+def test_too_small_is_bad_input_before_any_model(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="1x1 px"):
+        remove_background(Image.new("RGB", (1, 1)), PRESET, RecordingHost(), ModelStore([tmp_path], offline=True))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_cancel_before_and_after(after: int) -> None:
+    host = RecordingHost(cancel_after=after)
+    with pytest.raises(Cancelled):
+        remove_background(red_square(), PRESET, host, STORE, keep_background=True)
+    assert host.current is None
+    assert host.finished == []
+
+
+def test_missing_weights_name_folder_file_and_address(tmp_path: Path) -> None:
+    store = ModelStore([tmp_path], offline=True)
+    with pytest.raises(MissingModel) as caught:
+        remove_background(red_square(), get("8 GB Fast").with_(background_model="isnet-general-use"),
+                          RecordingHost(), store)  # fmt: skip
+    for part in (str(tmp_path / "rembg"), "isnet-general-use.onnx", "178.6 MB", "https://github.com/danielgatis/rembg"):
+        assert part in str(caught.value)
+
+
+def test_damaged_weights_are_a_bad_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "rembg").mkdir()
+    (tmp_path / "rembg" / "u2netp.onnx").write_bytes(b"not a network")
+    file = ModelFile("u2netp.onnx", 13, url="http://127.0.0.1:1/u2netp.onnx")
+    models = {"background/u2netp": Model("background/u2netp", "", "rembg", "none", (file,))}
+    with pytest.raises(BadCheckpoint, match=r"u2netp\.onnx cannot be loaded"):
+        remove_background(red_square(), PRESET, RecordingHost(), ModelStore([tmp_path], offline=True, models=models))
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "rembg"])
+def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from lowvram_core.errors import MissingDependency\n"
+        "from lowvram_core.stages.background import import_rembg\n"
+        "try:\n    import_rembg()\n"
+        "except MissingDependency as error:\n    sys.stdout.write(f'caught: {error}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # rembg itself prints before it ends the process
+    message = done.stdout[done.stdout.index("caught: ") :]
+    assert package in message and "python -m pip install rembg onnxruntime" in message
+    assert issubclass(MissingDependency, ImportError)

@@ -1,0 +1,224 @@
+"""Reading pictures in every mode, what is refused and in which words, and the way to tensors and back."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lowvram_core.errors import BadInput
+from lowvram_core.pictures import (
+    MAX_SIDE_PX,
+    check_cutout,
+    cutout_from_rgba,
+    find_pictures,
+    has_real_transparency,
+    image_from_pil,
+    limit_long_side,
+    load_picture,
+    pil_from_image,
+    rgba_from_cutout,
+)
+from lowvram_core.types import Cutout
+
+SIZE = (40, 30)
+
+
+def colours() -> Image.Image:
+    """RGB with every pixel different along both axes."""
+    x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
+    return Image.fromarray(np.stack((x * 6, y * 8, 255 - x * 3), axis=-1).astype(np.uint8))
+
+
+def half_transparent(mode: str) -> Image.Image:
+    picture = colours().convert(mode)
+    alpha = Image.new("L", SIZE, 255)
+    alpha.paste(0, (0, 0, SIZE[0] // 2, SIZE[1]))
+    picture.putalpha(alpha)
+    return picture
+
+
+def png_of_side(width: int, height: int) -> bytes:
+    """A PNG that claims a size; its pixels are missing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr"])
+def test_opaque_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("picture.tif" if mode in {"CMYK", "YCbCr"} else "picture.png")
+    original = colours().convert(mode)
+    original.save(path)
+    loaded = load_picture(path)
+    assert loaded.mode == "RGB"
+    assert np.array_equal(np.asarray(loaded), np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_modes_become_rgba(tmp_path: Path, mode: str) -> None:
+    half_transparent("RGB" if mode == "RGBA" else "L").save(tmp_path / "picture.png")
+    loaded = load_picture(tmp_path / "picture.png")
+    assert loaded.mode == "RGBA"
+    assert has_real_transparency(loaded)
+    assert loaded.getpixel((0, 0))[3] == 0 and loaded.getpixel((39, 0))[3] == 255
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    picture = colours().quantize(16)
+    picture.info["transparency"] = picture.getpixel((0, 0))
+    picture.save(tmp_path / "picture.png", transparency=picture.getpixel((0, 0)))
+    loaded = load_picture(tmp_path / "picture.png")
+    assert loaded.mode == "RGBA"
+    assert loaded.getpixel((0, 0))[3] == 0
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65_535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[1], SIZE[0])
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    loaded = np.asarray(load_picture(tmp_path / "grey.png"))
+    assert loaded.shape == (SIZE[1], SIZE[0], 3)
+    assert np.array_equal(loaded[..., 0], np.rint(values / 257).astype(np.uint8))
+
+
+def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
+    rows = np.zeros((SIZE[1], SIZE[0], 3), dtype=">u2")
+    rows[..., 0], rows[..., 1] = 65_535, 32_896
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    png = png_of_side(*SIZE)
+    header = struct.pack(">IIBBBBB", *SIZE, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    (tmp_path / "deep.png").write_bytes(png[:8] + body)
+    assert load_picture(tmp_path / "deep.png").getpixel((5, 5)) == (255, 128, 0)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours().save(tmp_path / "turned.png", exif=exif)
+    loaded = load_picture(tmp_path / "turned.png")
+    assert loaded.size == (SIZE[1], SIZE[0])
+    assert np.array_equal(np.asarray(loaded), np.rot90(np.asarray(colours()), -1))
+
+
+def test_korean_names_and_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "내 사진 폴더" / "고양이 그림.png"
+    path.parent.mkdir()
+    colours().save(path)
+    assert load_picture(path).size == SIZE
+    assert find_pictures([path.parent]) == [path]
+
+
+def test_refused_pictures_say_why(tmp_path: Path) -> None:
+    colours().save(tmp_path / "good.png")
+    whole = (tmp_path / "good.png").read_bytes()
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    cases = {
+        "dot.png": (None, "1x1 px; wanted at least 16"),
+        "cut.png": (whole[: len(whole) // 2], "cannot be read"),
+        "empty.png": (b"", "not a picture that can be read"),
+        "words.jpg": (b"hello, I am no picture", "not a picture that can be read"),
+        "wide.png": (png_of_side(20_000, 20), f"20000x20 px; wanted at most {MAX_SIDE_PX}"),
+        "bomb.png": (png_of_side(60_000, 60_000), "far too large"),
+        "large.png": (png_of_side(12_000, 12_000), "128 million pixels"),
+        "missing.png": (None, "is not there"),
+    }
+    for name, (content, wanted) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInput, match=wanted) as caught:
+            load_picture(tmp_path / name)
+        assert str(caught.value).startswith("picture: ") and name in str(caught.value)
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        load_picture(tmp_path)
+
+
+def test_float_and_32_bit_pictures_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((20, 20), 1_000_000, dtype=np.int32)).save(tmp_path / "deep.tif")
+    for name in ("float.tif", "deep.tif"):
+        with pytest.raises(BadInput, match="wanted 8 or 16"):
+            load_picture(tmp_path / name)
+
+
+def test_the_long_side_only_shrinks() -> None:
+    assert limit_long_side(colours(), 20).size == (20, 15)
+    assert limit_long_side(colours(), 40).size == SIZE
+    assert limit_long_side(Image.new("RGB", (4000, 16)), 100).size == (100, 1)
+
+
+def test_a_little_transparency_is_not_a_cutout() -> None:
+    picture = colours().convert("RGBA")
+    picture.putpixel((3, 3), (0, 0, 0, 0))
+    assert not has_real_transparency(picture)
+    assert not has_real_transparency(colours())
+    assert has_real_transparency(half_transparent("RGB"))
+
+
+def test_eight_bit_values_make_the_round_trip() -> None:
+    values = np.arange(256 * 4, dtype=np.uint32).reshape(16, 16, 4).astype(np.uint8)
+    values[..., 3] = np.arange(256).reshape(16, 16)
+    picture = Image.fromarray(values)
+    assert np.array_equal(np.asarray(rgba_from_cutout(cutout_from_rgba(picture))), values)
+    assert np.array_equal(np.asarray(pil_from_image(image_from_pil(colours()))), np.asarray(colours()))
+
+
+def good_cutout() -> Cutout:
+    mask = torch.zeros(20, 30)
+    mask[5:15, 5:15] = 1
+    return Cutout(torch.full((20, 30, 3), 0.5), mask)
+
+
+def test_a_good_cutout_passes() -> None:
+    check_cutout(good_cutout(), "shape")
+
+
+def test_bad_cutouts_say_why() -> None:
+    good = good_cutout()
+    nan, dot = good.image.clone(), torch.zeros(20, 30)
+    nan[3, 3, 1] = torch.nan
+    dot[4, 4] = 1
+    cases = [
+        (Cutout(good.image, good.mask[:10]), "wanted \\[H,W,3\\]"),
+        (Cutout(good.image[..., :2], good.mask), "wanted \\[H,W,3\\]"),
+        (Cutout(torch.zeros(0, 0, 3), torch.zeros(0, 0)), "wanted \\[H,W,3\\]"),
+        (Cutout(nan, good.mask), "picture has NaN"),
+        (Cutout(good.image, good.mask / 0), "mask has NaN"),
+        (Cutout(good.image * 255, good.mask), "values 128 to 128; wanted 0 to 1"),
+        (Cutout(good.image, good.mask * 0), "fully transparent"),
+        (Cutout(good.image, good.mask * 0.3), "half opaque"),
+        (Cutout(good.image, dot), "the object is 1x1 px"),
+    ]
+    for cutout, wanted in cases:
+        with pytest.raises(BadInput, match=wanted) as caught:
+            check_cutout(cutout, "shape")
+        assert str(caught.value).startswith("shape: ")
+
+
+def test_finding_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    one = tmp_path / "one.dat"
+    one.write_bytes(b"x")
+    assert find_pictures([one, folder, folder / "a.jpg"]) == [one, folder / "a.jpg", folder / "b.PNG"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BadInput, match="no picture in"):
+        find_pictures([tmp_path / "none"])
+    with pytest.raises(BadInput, match="is not there"):
+        find_pictures([tmp_path / "nowhere.png"])
