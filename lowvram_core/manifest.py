@@ -188,15 +188,15 @@ MODELS: Mapping[str, Model] = MappingProxyType(
 """Every model by its id: `shape/<variant>`, `delight`, `paint`, `background/<name>`."""
 
 
-def get(model_id: str) -> Model:
+def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
     """The model of that id.
 
     Raises:
         BadInput: there is none.
     """
-    if model_id not in MODELS:
-        raise BadInput(f"models: {model_id!r} is not known; wanted one of {', '.join(MODELS)}. Choose one of these.")
-    return MODELS[model_id]
+    if model_id not in models:
+        raise BadInput(f"models: {model_id!r} is not known; wanted one of {', '.join(models)}. Choose one of these.")
+    return models[model_id]
 
 
 def needed(preset: Preset) -> list[Model]:

@@ -9,8 +9,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import BadCheckpoint, BadInput, LowVramError, MissingModel
-from ..manifest import MODELS, Model, ModelFile
+from ..errors import BadCheckpoint, MissingModel
+from ..manifest import MODELS, Model, ModelFile, get
 from .download import Progress, Remote, bytes_left, check_room, fetch
 from .loading import read_header
 
@@ -62,7 +62,7 @@ class ModelStore:
             BadCheckpoint: it is there, but a file is truncated or corrupt.
             BadInput: no such model, or no room for it.
         """
-        model = self._model(model_id)
+        model = get(model_id, self.models)
         for folder in self.candidates(model):
             if not missing_files(model, folder):
                 check_files(model, folder)
@@ -73,7 +73,7 @@ class ModelStore:
 
     def is_present(self, model_id: str) -> bool:
         """Whether a models folder has all files of the model."""
-        model = self._model(model_id)
+        model = get(model_id, self.models)
         return any(not missing_files(model, folder) for folder in self.candidates(model))
 
     def candidates(self, model: Model) -> list[Path]:
@@ -84,13 +84,6 @@ class ModelStore:
         if not model.repo:
             found += _rembg_homes(model)
         return list(dict.fromkeys(found))
-
-    def _model(self, model_id: str) -> Model:
-        if model_id not in self.models:
-            raise BadInput(
-                f"models: {model_id!r} is not known; wanted one of {', '.join(self.models)}. Choose one of these."
-            )
-        return self.models[model_id]
 
     def _all_roots(self) -> list[Path]:
         extra = [self.download_to] if self.download_to is not None else []
@@ -134,8 +127,6 @@ class ModelStore:
         try:
             url = hf_hub_url(model.repo, name, revision=model.revision or None, endpoint=self.endpoint)
             meta = get_hf_file_metadata(url, token=False)
-        except LowVramError:
-            raise
         # Whatever the HTTP client of the installed huggingface_hub raises: no network, no such file, no access.
         except Exception as error:
             raise self._missing(model, f"{name} could not be fetched: {_first_line(error)}") from error

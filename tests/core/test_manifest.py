@@ -1,0 +1,111 @@
+"""The manifest: complete, unique, and of the size that the published architectures have."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from lowvram_core import manifest
+from lowvram_core.errors import BadInput
+from lowvram_core.manifest import BACKGROUND_MODELS, MODELS, describe, download_bytes, needed
+from lowvram_core.presets import PRESETS, VARIANTS
+
+HEADER_BYTES = 300_000
+"""A safetensors file is its tensors and a header; the largest header here is 215,416 bytes."""
+
+
+def test_every_variant_and_every_stage_has_its_model() -> None:
+    wanted = {f"shape/{variant}" for variant in VARIANTS} | {"delight", "paint"}
+    wanted |= {f"background/{name}" for name in BACKGROUND_MODELS}
+    assert set(MODELS) == wanted
+    assert BACKGROUND_MODELS == ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite")
+
+
+def test_ids_folders_and_files_are_unique() -> None:
+    places = [
+        (model.repo, model.folder, file.path) for model in MODELS.values() for file in model.files
+    ]  # fmt: skip
+    assert len(places) == len(set(places))
+    hashes = [file.sha256 for model in MODELS.values() for file in model.files if file.sha256]
+    assert len(hashes) == len(set(hashes))
+
+
+def test_every_file_has_a_size_and_every_model_a_licence_and_an_address() -> None:
+    for model in MODELS.values():
+        assert model.licence
+        assert model.address.startswith("https://")
+        assert bool(model.repo) == all(not file.url for file in model.files)
+        assert bool(model.repo) == bool(re.fullmatch("[0-9a-f]{40}", model.revision))
+        for file in model.files:
+            assert file.bytes > 0
+            assert re.fullmatch("([0-9a-f]{64})?", file.sha256) and re.fullmatch("([0-9a-f]{32})?", file.md5)
+            assert ".." not in file.path and not file.path.startswith("/") and "\\" not in file.path
+            if file.known == "about":
+                assert file.bytes < 10_000
+            else:
+                assert file.bytes < 10_000 or file.sha256 or file.path.startswith("tokenizer/")
+
+
+def test_each_preset_names_what_it_needs() -> None:
+    for preset in PRESETS.values():
+        models = needed(preset)
+        assert [model.id for model in models] == ["background/u2net", f"shape/{preset.variant}", "delight", "paint"]
+        assert download_bytes(preset) == sum(file.bytes for model in models for file in model.files)
+        table = describe(preset)
+        assert all(model.id in table and model.licence in table for model in models)
+        assert table.splitlines()[-1].split() == ["total", f"~{download_bytes(preset) / 1e9:.2f}"]
+
+
+def test_what_is_not_there_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="wanted one of shape/v2-0"):
+        manifest.needed(PRESETS["8 GB Fast"].with_(background_model="nothing"))
+    with pytest.raises(BadInput, match="shape/v2-0"):
+        manifest.get("shape/v3")
+
+
+def fp16_bytes(*modules: nn.Module) -> int:
+    return sum(2 * value.numel() for module in modules for value in module.state_dict().values())
+
+
+def test_shape_sizes_are_those_of_the_published_architecture() -> None:
+    """DiT + ShapeVAE + DINOv2-giant on the meta device, with the published configurations."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    from lowvram_core.models import upstream
+
+    make_dit = upstream.shapegen("models.denoisers.hunyuan3ddit").Hunyuan3DDiT
+    make_vae = upstream.shapegen("models.autoencoders").ShapeVAE
+    giant = Dinov2Config(
+        hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, image_size=518, patch_size=14,
+        mlp_ratio=4, use_swiglu_ffn=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        shared = fp16_bytes(
+            Dinov2Model(giant),
+            make_vae(num_latents=3072, embed_dim=64, num_freqs=8, include_pi=False, heads=16, width=1024,
+                     num_decoder_layers=16, qkv_bias=False, qk_norm=True),
+        )  # fmt: skip
+        for variant in VARIANTS:
+            layers = (8, 16) if variant.startswith("mini") else (16, 32)
+            dit = make_dit(
+                in_channels=64, context_in_dim=1536, hidden_size=1024, num_heads=16, depth=layers[0],
+                depth_single_blocks=layers[1], qkv_bias=True, guidance_embed=variant.endswith(("fast", "turbo")),
+            )  # fmt: skip
+            tensors = fp16_bytes(dit) + shared
+            size = MODELS[f"shape/{variant}"].files[1].bytes
+            assert tensors < size < tensors + HEADER_BYTES, variant
+
+
+def test_delight_size_is_that_of_stable_diffusion_with_eight_channels() -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=64, in_channels=8, cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20],
+            use_linear_projection=True,
+        )  # fmt: skip
+    size = next(file.bytes for file in MODELS["delight"].files if file.path.startswith("unet/diffusion"))
+    assert fp16_bytes(unet) < size < fp16_bytes(unet) + HEADER_BYTES

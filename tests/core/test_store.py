@@ -1,0 +1,319 @@
+"""Models folders: where they are looked for, what counts as whole, and downloads from a hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import Hub, serving
+
+from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingModel
+from lowvram_core.manifest import MODELS, Model, ModelFile
+from lowvram_core.models import download
+from lowvram_core.models.store import ModelStore, default_roots
+
+CONFIG = b'{"_class_name": "Test"}'
+
+
+def safetensors_bytes(floats: int = 1000) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [floats], "data_offsets": [0, 4 * floats]}}).encode()
+    return struct.pack("<Q", len(header)) + header + os.urandom(4 * floats)
+
+
+WEIGHTS = safetensors_bytes(500_000)
+ONNX = os.urandom(30_000)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def small_manifest(address: str = "http://127.0.0.1:1") -> dict[str, Model]:
+    unet = ModelFile(
+        "unet/net.safetensors", len(WEIGHTS), sha256=sha256(WEIGHTS), instead=("unet/net.bin",)
+    )  # fmt: skip
+    notes = ModelFile("notes.txt", 5, "about", optional=True)
+    onnx = ModelFile(
+        "u2netp.onnx", len(ONNX), md5=hashlib.md5(ONNX).hexdigest(), url=f"{address}/release/u2netp.onnx"
+    )  # fmt: skip
+    return {
+        "paint": Model("paint", "owner/name", "folder", "a licence", (ModelFile("model_index.json", 23), unet, notes)),
+        "background/u2netp": Model("background/u2netp", "", "rembg", "a licence", (onnx,)),
+    }
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    files = {
+        "owner/name/folder/model_index.json": CONFIG,
+        "owner/name/folder/unet/net.safetensors": WEIGHTS,
+        "owner/name/folder/notes.txt": b"notes",
+        "release/u2netp.onnx": ONNX,
+    }
+    with serving(Hub(files)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_HUB_OFFLINE", "U2NET_HOME", "REMBG_HOME", "HY3D_LOWVRAM_MODELS", "HY3DGEN_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def fill(folder: Path, weights: bytes = WEIGHTS, name: str = "unet/net.safetensors") -> Path:
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_bytes(CONFIG)
+    (folder / name).write_bytes(weights)
+    return folder
+
+
+def online(hub: Hub, root: Path) -> ModelStore:
+    return ModelStore([root], endpoint=hub.address, models=small_manifest(hub.address))
+
+
+def offline(*roots: Path) -> ModelStore:
+    return ModelStore(roots, offline=True, models=small_manifest())
+
+
+def leftovers(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("place", ["folder", "name/folder", "owner/name/folder"])
+def test_a_models_folder_is_searched_in_three_layouts(tmp_path: Path, place: str) -> None:
+    wanted = fill(tmp_path / "b" / place)
+    assert offline(tmp_path / "a", tmp_path / "b").folder("paint") == wanted
+
+
+def test_the_first_root_wins_and_incomplete_folders_do_not_count(tmp_path: Path) -> None:
+    (fill(tmp_path / "a" / "folder") / "model_index.json").unlink()
+    second = fill(tmp_path / "b" / "folder")
+    fill(tmp_path / "c" / "folder")
+    store = offline(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    assert store.folder("paint") == second
+    assert store.is_present("paint") and not store.is_present("background/u2netp")
+
+
+def test_korean_names_and_spaces(tmp_path: Path, hub: Hub) -> None:
+    root = tmp_path / "내 모델 폴더" / "하이퍼 3D"
+    store = online(hub, root)
+    assert store.folder("paint") == root / "name" / "folder"
+    assert offline(root).folder("paint") == root / "name" / "folder"
+    assert store.folder("background/u2netp") == root / "rembg"
+
+
+def test_a_bin_does_instead_of_safetensors(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder", name="unet/net.bin")
+    with zipfile.ZipFile(folder / "unet" / "net.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", b"weights")
+    assert offline(tmp_path).folder("paint") == folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("unet/net.safetensors", b""),
+        ("unet/net.safetensors", WEIGHTS[: len(WEIGHTS) // 2]),
+        ("unet/net.safetensors", b"<html>404 not found, but with status 200</html>"),
+        ("unet/net.safetensors", WEIGHTS[:20]),
+        ("unet/net.bin", b"PK\x03\x04 cut off"),
+        ("model_index.json", b'{"_class'),
+    ],
+)
+def test_damaged_files_are_named_with_their_sizes(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = fill(tmp_path / "folder")
+    if name.endswith(".bin"):
+        (folder / "unet" / "net.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(BadCheckpoint) as caught:
+        offline(tmp_path).folder("paint")
+    for part in (str(folder / name), f"{len(content):,} bytes", "Delete it and run again"):
+        assert part in str(caught.value)
+
+
+def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) -> None:
+    (fill(tmp_path / "b" / "folder") / "model_index.json").unlink()
+    with pytest.raises(MissingModel) as caught:
+        offline(tmp_path / "a", tmp_path / "b").folder("paint")
+    for part in (
+        str(tmp_path / "a" / "name" / "folder"), f"{tmp_path / 'b' / 'folder'} (lacks model_index.json)",
+        "unet/net.safetensors  2.0 MB", "https://huggingface.co/owner/name/tree/main/folder",
+        "downloads are switched off",
+    ):  # fmt: skip
+        assert part in str(caught.value)
+
+
+def test_a_download_reports_and_arrives_whole(tmp_path: Path, hub: Hub) -> None:
+    reports: list[tuple[int, int]] = []
+    folder = online(hub, tmp_path).folder("paint", lambda done, total: reports.append((done, total)))
+    assert folder == tmp_path / "name" / "folder"
+    assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
+    total = len(WEIGHTS) + len(CONFIG) + 5
+    assert reports[0] == (0, total) and reports[-1] == (total, total)
+    assert reports == sorted(reports)
+    hub.seen.clear()
+    assert online(hub, tmp_path).folder("paint") == folder
+    assert not hub.seen
+
+
+def test_only_what_is_missing_is_fetched(tmp_path: Path, hub: Hub) -> None:
+    (fill(tmp_path / "name" / "folder") / "model_index.json").unlink()
+    online(hub, tmp_path).folder("paint")
+    assert not hub.gets("net.safetensors") and len(hub.gets("model_index.json")) == 1
+
+
+def test_a_dropped_connection_is_resumed_at_once(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.drop_after = [10_000]
+    folder = online(hub, tmp_path).folder("background/u2netp")
+    assert (folder / "u2netp.onnx").read_bytes() == ONNX
+    assert hub.gets("u2netp.onnx") == ["", "bytes=8192-"]
+
+
+def test_a_stopped_download_is_resumed_by_the_next_run(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+
+    def stop(done: int, total: int) -> None:
+        if done > len(WEIGHTS) // 2:
+            raise Cancelled("stopped by the test")
+
+    with pytest.raises(Cancelled):
+        online(hub, tmp_path).folder("paint", stop)
+    assert not offline(tmp_path).is_present("paint")
+    (part,) = (tmp_path / "name" / "folder" / "unet").iterdir()
+    have = part.stat().st_size
+    assert len(WEIGHTS) // 2 < have < len(WEIGHTS)
+    hub.seen.clear()
+    reports: list[int] = []
+    folder = online(hub, tmp_path).folder("paint", lambda done, total: reports.append(done))
+    assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert hub.gets("net.safetensors") == [f"bytes={have}-"]
+    assert reports[0] == have
+    assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
+
+
+def test_a_server_without_ranges_starts_over(tmp_path: Path, hub: Hub) -> None:
+    hub.ignore_range = True
+    target = tmp_path / "name" / "folder" / "unet" / "net.safetensors"
+    target.parent.mkdir(parents=True)
+    download.part_path(target, sha256(WEIGHTS)).write_bytes(b"x" * 1000)
+    assert (online(hub, tmp_path).folder("paint") / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_connection_that_keeps_dropping_says_so_and_keeps_the_part(tmp_path: Path, hub: Hub) -> None:
+    hub.drop_after = [0] * 20
+    with pytest.raises(MissingModel, match="Run again: it goes on where it stopped"):
+        online(hub, tmp_path).folder("background/u2netp")
+    assert not online(hub, tmp_path).is_present("background/u2netp")
+
+
+@pytest.mark.parametrize("model_id", ["paint", "background/u2netp"])
+def test_a_file_with_another_content_is_not_kept(tmp_path: Path, hub: Hub, model_id: str) -> None:
+    hub.files["owner/name/folder/unet/net.safetensors"] = safetensors_bytes(500_000)
+    hub.files["release/u2netp.onnx"] = os.urandom(len(ONNX))
+    with pytest.raises(MissingModel, match=r"(sha256|md5) [0-9a-f]+ instead of"):
+        online(hub, tmp_path).folder(model_id)
+    assert not [name for name in leftovers(tmp_path) if "net" in name]
+
+
+def test_files_that_the_hub_does_not_have(tmp_path: Path, hub: Hub) -> None:
+    hub.files.clear()
+    with pytest.raises(MissingModel, match=r"model_index\.json could not be fetched"):
+        online(hub, tmp_path).folder("paint")
+    with pytest.raises(MissingModel, match="stopped"):
+        online(hub, tmp_path).folder("background/u2netp")
+
+
+def test_no_server_at_all(tmp_path: Path) -> None:
+    store = ModelStore([tmp_path], endpoint="http://127.0.0.1:1", models=small_manifest())
+    for model_id in ("paint", "background/u2netp"):
+        with pytest.raises(MissingModel):
+            store.folder(model_id)
+
+
+def test_offline_by_argument_and_by_environment(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ModelStore([tmp_path], offline=True, endpoint=hub.address, models=small_manifest(hub.address))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for asked in (store, online(hub, tmp_path)):
+        for model_id in ("paint", "background/u2netp"):
+            with pytest.raises(MissingModel, match="downloads are switched off"):
+                asked.folder(model_id)
+    assert not hub.seen
+    with pytest.raises(MissingModel, match="nowhere"):
+        ModelStore([], models=small_manifest()).folder("paint")
+
+
+def test_a_full_disk_is_noticed_before_the_download(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(BadInput, match=r"0\.00 GB free; wanted 0\.27 GB"):
+        online(hub, tmp_path).folder("paint")
+    assert not hub.gets() and not leftovers(tmp_path)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_bad_input(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: download._Counted, data: bytes) -> int:
+        self.failed = True
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download._Counted, "write", full)
+    with pytest.raises(BadInput, match="its disk is full"):
+        online(hub, tmp_path).folder("paint")
+    assert not offline(tmp_path).is_present("paint")
+
+
+def test_a_root_that_cannot_be_written_is_bad_input(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "file").write_bytes(b"not a folder")
+    with pytest.raises(BadInput, match="cannot be written"):
+        online(hub, tmp_path / "file").folder("paint")
+
+
+@pytest.mark.parametrize("place", ["rembg", "u2net", "."])
+def test_rembgs_models_in_a_models_folder(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "u2netp.onnx").write_bytes(ONNX)
+    assert offline(tmp_path).folder("background/u2netp") == tmp_path / place
+
+
+def test_rembgs_own_folders_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in (".rembg/models/u2netp", ".u2net"):
+        folder = tmp_path / "home" / home
+        folder.mkdir(parents=True)
+        (folder / "u2netp.onnx").write_bytes(ONNX)
+        assert offline(tmp_path / "models").folder("background/u2netp") == folder
+        (folder / "u2netp.onnx").unlink()
+    (tmp_path / "u2netp.onnx").write_bytes(ONNX)
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    assert offline(tmp_path / "models").folder("background/u2netp") == tmp_path
+
+
+def test_a_truncated_onnx_is_a_bad_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "u2netp.onnx").write_bytes(ONNX[:100])
+    with pytest.raises(BadCheckpoint, match=r"100 bytes; the published file has 30,000"):
+        offline(tmp_path).folder("background/u2netp")
+
+
+def test_default_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert default_roots() == [tmp_path / "home" / ".cache" / "hy3dgen"]
+    monkeypatch.setenv("HY3D_LOWVRAM_MODELS", os.pathsep.join(["/one", "~/두 번째"]))
+    monkeypatch.setenv("HY3DGEN_MODELS", "/three")
+    assert default_roots()[:3] == [Path("/one"), tmp_path / "home" / "두 번째", Path("/three")]
+
+
+def test_the_real_manifest_is_the_default(tmp_path: Path) -> None:
+    store = ModelStore([tmp_path], offline=True)
+    assert store.models is MODELS and store.download_to == tmp_path
+    with pytest.raises(BadInput, match="shape/v2-0"):
+        store.folder("shape/unknown")
