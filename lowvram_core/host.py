@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,8 @@ class Host(Protocol):
         """The precision in which networks run: float16 on a GPU unless the user chose float32."""
         ...
 
-    def borrow(self, component: Component) -> AbstractContextManager[nn.Module]:
-        """The component's module on `device`; given back on success, error and cancel alike."""
+    def borrow(self, component: Component) -> AbstractContextManager[Any]:
+        """The component's nn.Module on `device`; given back on success, error and cancel alike."""
         ...
 
     def step(self, name: str) -> AbstractContextManager[None]:

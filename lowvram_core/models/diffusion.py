@@ -1,0 +1,152 @@
+"""What the delight and the paint model share: diffusers folders, schedulers, a VAE that works picture by picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadCheckpoint
+from ..host import Component
+from .loading import bytes_at, read_header, read_pickle
+
+VIEW_PX = 512
+"""Edge of the pictures that both models work on."""
+
+_WEIGHTS = (
+    "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
+    "model.fp16.safetensors", "model.safetensors",
+    "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
+
+
+def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
+    """Makes fresh EulerAncestralDiscreteSchedulers from a pipeline folder's scheduler, as upstream converts it.
+
+    The folder's own class is built first: its defaults, such as the timestep spacing, carry over.
+    """
+    import diffusers
+
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    name = str(config.get("_class_name", "EulerAncestralDiscreteScheduler"))
+    cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if cls is None:
+        raise BadCheckpoint(
+            f"models: {folder}/scheduler names the class {name!r}; wanted a diffusers scheduler. Download it again."
+        )
+    settings = cls.from_config(config).config
+    return partial(diffusers.EulerAncestralDiscreteScheduler.from_config, settings, **changes)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's JSON file.
+
+    Raises:
+        BadCheckpoint: it is missing or damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(
+            f"models: {path} cannot be read ({error}); wanted the published file. Download its folder again."
+        ) from error
+
+
+def component(
+    folder: Path, dtype: torch.dtype, label: str, load: Callable[[Path, torch.dtype], nn.Module]
+) -> Component:
+    """A network that a diffusers-style folder holds; its weights are checked for truncation, not read."""
+    weights = find_weights(folder)
+    return Component(
+        key=f"{weights}:{dtype}",
+        label=label,
+        weight_bytes=_weight_bytes(weights, dtype),
+        load=partial(load, folder, dtype),
+    )
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights file of a diffusers-style folder.
+
+    Raises:
+        BadCheckpoint: there is none.
+    """
+    for name in _WEIGHTS:
+        if (folder / name).exists():
+            return folder / name
+    raise BadCheckpoint(
+        f"models: {folder} holds no weights; wanted one of {', '.join(_WEIGHTS[:4])} or a .bin. Download it again."
+    )
+
+
+def _weight_bytes(weights: Path, dtype: torch.dtype) -> int:
+    if weights.suffix == ".safetensors":
+        return bytes_at(read_header(weights), dtype)
+    return sum(tensor.numel() for tensor in read_pickle(weights).values()) * dtype.itemsize
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """An AutoencoderKL that never tiles a picture of VIEW_PX."""
+    from diffusers import AutoencoderKL
+
+    vae = load_diffusers(AutoencoderKL, folder, dtype)
+    vae.tile_sample_min_size = max(int(vae.tile_sample_min_size), VIEW_PX)
+    vae.tile_latent_min_size = vae.tile_sample_min_size // vae_scale(vae)
+    return vae
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """A UNet2DConditionModel."""
+    from diffusers import UNet2DConditionModel
+
+    return load_diffusers(UNet2DConditionModel, folder, dtype)
+
+
+def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A diffusers or transformers network from its folder: local files only, no code of theirs.
+
+    Raises:
+        BadCheckpoint: the library could not load it.
+    """
+    try:
+        module, info = cls.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **{_dtype_word(cls): dtype}
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BadCheckpoint(
+            f"models: {folder} could not be loaded ({error}); wanted the published files. Download the folder again."
+        ) from error
+    lost = list(info.get("missing_keys", ())) + list(info.get("mismatched_keys", ()))
+    if lost:
+        raise BadCheckpoint(
+            f"models: {folder} lacks {lost[0]} ({len(lost)} in all); wanted the weights that its configuration "
+            "describes. Download the folder again."
+        )
+    return module.requires_grad_(False).eval()
+
+
+def _dtype_word(cls: Any) -> str:
+    return "torch_dtype" if cls.__module__.startswith("diffusers") else "dtype"
+
+
+def vae_scale(vae: nn.Module) -> int:
+    """Pixels of a picture along one latent pixel."""
+    config: Any = vae.config
+    return int(2 ** (len(config.block_out_channels) - 1))
+
+
+def set_slicing(vae: Any, *, slicing: bool, tiling: bool) -> None:
+    """Picture by picture, and tiles for pictures past VIEW_PX."""
+    vae.use_slicing = slicing
+    vae.use_tiling = tiling
+
+
+def decode_pictures(vae: Any, latents: Tensor) -> Tensor:
+    """[N,3,H,W] float32 0..1 from scaled latents [N,4,h,w]."""
+    pictures = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    return (pictures * 0.5 + 0.5).clamp(0, 1).float()

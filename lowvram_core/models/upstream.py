@@ -1,0 +1,81 @@
+"""The door to hy3dgen: its networks, with none of what its pip requirements would drag in.
+
+`import hy3dgen.shapegen` loads pymeshlab (GPL-3, 280 MB) for postprocessors that this package replaces.
+Where pymeshlab is not installed, an empty stand-in takes its place during that one import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from ..errors import MissingDependency
+
+_INSTALL = "python -m pip install --no-deps hy3dgen==2.0.2"
+
+
+def shapegen(submodule: str) -> ModuleType:
+    """The module `hy3dgen.shapegen.<submodule>`.
+
+    Raises:
+        MissingDependency: hy3dgen, or something that it needs, is not installed.
+    """
+    module = _import(f"hy3dgen.shapegen.{submodule}")
+    _quiet("hy3dgen.shapgen")
+    return module
+
+
+def paint_unet() -> Any:
+    """The class UNet2p5DConditionModel: the painting network with its attention between views.
+
+    Raises:
+        MissingDependency: as `shapegen`.
+    """
+    return _import("hy3dgen.texgen.hunyuanpaint.unet.modules").UNet2p5DConditionModel
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        with _without_pymeshlab():
+            return importlib.import_module(name)
+    except ImportError as error:
+        missing = error.name or str(error)
+        advice = _INSTALL if missing.startswith("hy3dgen") else f"python -m pip install {missing}"
+        raise MissingDependency(
+            f"models: the Python package {missing!r} could not be imported ({error}); the networks need it. "
+            f"Run: {advice}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_pymeshlab() -> Iterator[None]:
+    if "pymeshlab" in sys.modules or _installed("pymeshlab"):
+        yield
+        return
+    stand_in = ModuleType("pymeshlab")
+    stand_in.MeshSet = object  # type: ignore[attr-defined]  # named in upstream's annotations
+    sys.modules["pymeshlab"] = stand_in
+    try:
+        yield
+    finally:
+        sys.modules.pop("pymeshlab", None)
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _quiet(logger_name: str) -> None:
+    """Upstream's logger writes to the console by a handler of its own: every line would show twice."""
+    logger = logging.getLogger(logger_name)
+    logger.handlers.clear()
+    logger.setLevel(logging.WARNING)

@@ -1,0 +1,191 @@
+"""Paint views: pictures of the mesh from several sides, in the reference picture's colours."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from ..errors import BadInput
+from ..host import Host
+from ..mesh_check import check_mesh
+from ..models.diffusion import VIEW_PX, decode_pictures, set_slicing
+from ..models.paint import PaintModel, References, open_paint
+from ..models.store import ModelStore
+from ..pictures import check_cutout, pil_from_image, rgba_from_cutout
+from ..presets import Preset
+from ..recentre import recentre
+from ..render.cameras import camera_class
+from ..render.maps import Scene
+from ..types import Camera, Cutout, Mesh, Views
+
+SEED = 0
+"""Upstream's."""
+GUIDANCE = 2.0
+"""Upstream's; the unconditional half sees neither text nor reference."""
+
+log = logging.getLogger(__name__)
+
+
+def paint_views(
+    mesh: Mesh, reference: Tensor | Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED
+) -> Views:
+    """One 512 px picture of the mesh per camera of the preset's view set.
+
+    Args:
+        mesh: unwrapped; vertices split at the seams, as the model was trained on.
+        reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
+        preset: reads views, render_px, multiview_steps, cfg_together, vae_slicing, vae_tiling.
+        seed: of all noise, drawn on the CPU.
+
+    Raises:
+        BadInput: the mesh, the picture or the checkpoint cannot be used.
+
+    Memory:
+        One component at a time: VAE, dual UNet (once), main UNet, VAE.
+
+    Source:
+        hy3dgen.texgen.pipelines.Hunyuan3DPaintPipeline.__call__ up to the multiview model, Multiview_Diffusion_Net
+        and HunyuanPaintPipeline; bit-identical on the CPU in float32 with cfg_together and no VAE slicing. The dual
+        UNet runs once instead of at every step; noise comes from the CPU on every device.
+    """
+    check_mesh(mesh, "multiview", needs_uvs=True)
+    picture = _reference_picture(reference)
+    cameras = preset.cameras
+    classes = [camera_class(camera) for camera in cameras]
+    model = open_paint(store.folder("paint"), host.dtype)
+    normals, positions = _geometry(mesh, cameras, preset.render_px, host)
+    with host.step("multiview"):
+        images = _paint(picture, normals, positions, classes, model, preset, host, seed)
+    log.info("multiview: %d views, %d steps, %d px", len(cameras), preset.multiview_steps, VIEW_PX)
+    return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
+
+
+def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
+    if isinstance(reference, Cutout):
+        check_cutout(reference, "multiview")
+        square = recentre(rgba_from_cutout(reference))
+        white = Image.new("RGBA", square.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, square).convert("RGB")
+    elif reference.ndim == 3 and reference.shape[-1] == 3 and bool(torch.isfinite(reference).all()):
+        picture = pil_from_image(reference)
+    else:
+        raise BadInput(
+            f"multiview: a reference picture of shape {tuple(reference.shape)} or with NaN; wanted [H,W,3] finite "
+            "sRGB. Pass the delight stage's picture, or a cutout."
+        )
+    return picture.resize((VIEW_PX, VIEW_PX))
+
+
+def _geometry(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int, host: Host) -> tuple[Tensor, Tensor]:
+    """Normal and position maps, each [N,3,512,512] float32 0..1; one raster serves both maps of a view."""
+    scene = Scene(mesh, size_px, host.device)
+    normals, positions = [], []
+    for index, camera in enumerate(cameras):
+        with host.step("normals"):
+            normals.append(_to_view_size(scene.normal_map(camera)))
+            host.progress(index + 1, len(cameras))
+        with host.step("positions"):
+            positions.append(_to_view_size(scene.position_map(camera)))
+            host.progress(index + 1, len(cameras))
+    return torch.stack(normals), torch.stack(positions)
+
+
+def _to_view_size(pixels: Tensor) -> Tensor:
+    """[3,512,512] float32 0..1 of [S,S,3] uint8."""
+    resized = Image.fromarray(pixels.numpy()).resize((VIEW_PX, VIEW_PX))
+    return torch.from_numpy(np.asarray(resized, np.float32) / 255.0).permute(2, 0, 1)
+
+
+@torch.inference_mode()
+def _paint(
+    picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], model: PaintModel, preset: Preset,
+    host: Host, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """[N,512,512,3] uint8."""
+    pixels = torch.from_numpy(np.array(picture) / 255.0).permute(2, 0, 1)[None]
+    encoding_noise = torch.Generator().manual_seed(seed)
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        reference, normal, position = (
+            _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
+        )
+    with host.borrow(model.dual) as dual:
+        references: References = dual(torch.cat([torch.zeros_like(reference), reference]))
+    host.progress(0, preset.multiview_steps)
+    conditions = torch.cat([normal, position], dim=1)
+    latents = _denoise(conditions, references, classes, model, preset, host, seed)
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
+    return (images.numpy() * 255).round().astype(np.uint8)
+
+
+def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> Tensor:
+    """[N,4,64,64] scaled latents of pictures [N,3,512,512] in 0..1."""
+    scaled = (pictures.to(host.device, host.dtype) - 0.5) * 2.0
+    latents: Tensor = vae.encode(scaled).latent_dist.sample(generator=noise)
+    return latents * vae.config.scaling_factor
+
+
+def _denoise(
+    conditions: Tensor, references: References, classes: list[int], model: PaintModel, preset: Preset, host: Host,
+    seed: int,
+) -> Tensor:  # fmt: skip
+    """Scaled latents [N,4,64,64]."""
+    scheduler = model.make_scheduler()
+    scheduler.set_timesteps(preset.multiview_steps, device=host.device)
+    generator = torch.Generator().manual_seed(seed)
+    count, _, height, width = conditions.shape
+    latents = randn_tensor((count, 4, height, width), generator=generator, device=host.device, dtype=host.dtype)
+    latents = latents * scheduler.init_noise_sigma
+    with host.borrow(model.main) as unet:
+        text = unet.unet.learned_text_clip_gen
+        halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]), references,
+                         torch.tensor([classes], device=host.device))  # fmt: skip
+        for index, timestep in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(latents, timestep)
+            unconditional, conditional = halves.run(scaled, timestep, together=preset.cfg_together)
+            noise = unconditional + GUIDANCE * (conditional - unconditional)
+            latents = scheduler.step(noise, timestep, latents, generator=generator, return_dict=False)[0]
+            host.progress(index + 1, preset.multiview_steps)
+    return latents
+
+
+class _Halves:
+    """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional."""
+
+    def __init__(self, unet: Any, conditions: Tensor, text: Tensor, references: References, classes: Tensor) -> None:
+        self._unet = unet
+        self._conditions = conditions
+        self._text = text
+        self._references = references
+        self._classes = classes
+
+    def run(self, latents: Tensor, timestep: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
+        """The noise [N,4,h,w] that each half predicts."""
+        if together:
+            unconditional, conditional = self._pass(latents, timestep, slice(0, 2)).chunk(2)
+            return unconditional, conditional
+        return self._pass(latents, timestep, slice(0, 1)), self._pass(latents, timestep, slice(1, 2))
+
+    def _pass(self, latents: Tensor, timestep: Tensor, half: slice) -> Tensor:
+        batch = half.stop - half.start
+        scale = torch.tensor([0.0, 1.0][half]).to(latents)
+        conditions = torch.stack([self._conditions] * batch)
+        noise: Tensor = self._unet(
+            torch.stack([latents] * batch),
+            timestep,
+            encoder_hidden_states=self._text[half],
+            normal_imgs=conditions[:, :, :4],
+            position_imgs=conditions[:, :, 4:],
+            camera_info_gen=torch.cat([self._classes] * batch),
+            condition_embed_dict={layer: tokens[half] for layer, tokens in self._references.items()},
+            ref_scale=scale,
+        )[0]
+        return noise

@@ -1,0 +1,206 @@
+"""Picture to mesh: condition, sample, decode."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from ..errors import BadInput, NumericalFailure
+from ..host import Host
+from ..models.shape import ShapeModel, open_shape
+from ..models.store import ModelStore
+from ..pictures import check_cutout, rgba_from_cutout
+from ..presets import Preset
+from ..types import Cutout, Mesh
+
+VIEW_NAMES = ("front", "left", "back", "right")
+BOX = 1.01
+"""Half the edge of the cube that is decoded, upstream's box_v."""
+LEVEL = 0.0
+"""Logit of the surface, upstream's mc_level."""
+
+log = logging.getLogger(__name__)
+Condition = dict[str, Tensor]
+
+
+def generate_shape(
+    pictures: Cutout | Mapping[str, Cutout], preset: Preset, host: Host, store: ModelStore, *, seed: int = 0
+) -> Mesh:
+    """A mesh of the pictured object, +Y up, its front facing +Z, within a cube of edge 2.02.
+
+    Args:
+        pictures: one cutout, or for the mv variants any of front, left, back, right.
+        preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk.
+        seed: of the initial noise, drawn on the CPU.
+
+    Returns:
+        The surface at level 0 as marching cubes leaves it: dense, without UVs.
+
+    Raises:
+        BadInput: a picture or the checkpoint cannot be used, or the variant wants other views.
+        NumericalFailure: the networks gave NaN, or nothing to make a surface of.
+
+    Memory:
+        One component at a time: conditioner, DiT, VAE. The grid of logits stays in RAM.
+
+    Source:
+        hy3dgen.shapegen.pipelines.Hunyuan3DDiTFlowMatchingPipeline.__call__; bit-identical on the CPU in float32
+        with cfg_together, components borrowed in turn instead of resident.
+    """
+    views = _check_views(pictures, preset)
+    model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
+    with torch.inference_mode():
+        with host.step("condition"):
+            condition = _condition(views, model, host, unconditional=_uses_cfg(model, preset))
+        with host.step("sample"):
+            latents = _sample(condition, model, preset, host, seed)
+    with host.step("decode"):
+        mesh = _extract_surface(_decode(latents, model, preset, host), preset.octree)
+    log.info("shape: %s, %d steps, octree %d, %d faces", preset.variant, preset.shape_steps, preset.octree,
+             len(mesh.faces))  # fmt: skip
+    return mesh
+
+
+def _check_views(pictures: Cutout | Mapping[str, Cutout], preset: Preset) -> dict[str, Cutout]:
+    views = {"front": pictures} if isinstance(pictures, Cutout) else dict(pictures)
+    unknown = sorted(views.keys() - set(VIEW_NAMES))
+    if unknown or not views:
+        raise BadInput(
+            f"shape: views {unknown or 'none'}; wanted any of {', '.join(VIEW_NAMES)}. Name each picture so."
+        )
+    if len(views) > 1 and not preset.variant.startswith("mv"):
+        raise BadInput(
+            f"shape: {len(views)} views for variant {preset.variant}, which takes one picture; "
+            "wanted an mv variant for several. Choose mv, mv-fast or mv-turbo, or give one picture."
+        )
+    for cutout in views.values():
+        check_cutout(cutout, "shape")
+    return views
+
+
+def _uses_cfg(model: ShapeModel, preset: Preset) -> bool:
+    return preset.guidance >= 0 and not model.guidance_embed
+
+
+def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, unconditional: bool) -> Condition:
+    """Image tokens `main` [1 or 2,T,C] on the device: the picture's, then the unconditional ones if wanted."""
+    inputs = _conditioner_inputs(views, model)
+    with host.borrow(model.conditioner) as conditioner:
+        condition: Condition = conditioner(**inputs)
+        if unconditional:
+            empty = conditioner.unconditional_embedding(1, **inputs)
+            condition = {name: torch.cat([tokens, empty[name]]) for name, tokens in condition.items()}
+        condition = {name: tokens.to(host.dtype) for name, tokens in condition.items()}
+    host.progress(1, 1)
+    _check_finite(condition.values(), "condition", host)
+    return condition
+
+
+def _conditioner_inputs(views: Mapping[str, Cutout], model: ShapeModel) -> dict[str, Any]:
+    pictures = {name: rgba_from_cutout(cutout) for name, cutout in views.items()}
+    if model.multiview:
+        inputs = model.image_processor(pictures)
+        return {**inputs, "view_idxs": [inputs["view_idxs"]]}
+    return dict(model.image_processor(pictures["front"] if "front" in pictures else next(iter(pictures.values()))))
+
+
+def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host, seed: int) -> Tensor:
+    """Latents [1,tokens,channels] on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = randn_tensor((1, *model.latent_shape), generator=generator, device=host.device, dtype=host.dtype)
+    scheduler = model.make_scheduler()
+    scheduler.set_timesteps(sigmas=np.linspace(0, 1, preset.shape_steps), device=host.device)
+    guidance = None
+    if model.guidance_embed:
+        guidance = torch.tensor([preset.guidance], device=host.device, dtype=host.dtype)
+    with host.borrow(model.dit) as dit:
+        for index, timestep in enumerate(scheduler.timesteps):
+            time = timestep.expand(1).to(latents.dtype) / scheduler.config.num_train_timesteps
+            if model.guidance_embed:
+                velocity = dit(latents, time, condition, guidance=guidance)
+            else:
+                velocity = _guided_velocity(dit, latents, time, condition, preset)
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+            host.progress(index + 1, len(scheduler.timesteps))
+    _check_finite([latents], "sample", host)
+    return latents
+
+
+def _guided_velocity(dit: nn.Module, latents: Tensor, time: Tensor, condition: Condition, preset: Preset) -> Tensor:
+    if preset.cfg_together:
+        both = dit(torch.cat([latents, latents]), time.expand(2), condition, guidance=None)
+        conditional, unconditional = both.chunk(2)
+    else:
+        halves = [{name: tokens[half : half + 1] for name, tokens in condition.items()} for half in (0, 1)]
+        conditional, unconditional = (dit(latents, time, half, guidance=None) for half in halves)
+    return unconditional + preset.guidance * (conditional - unconditional)
+
+
+@torch.inference_mode()
+def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> Tensor:
+    """Logits [R,R,R] float32 on the CPU, R = octree + 1; positive inside."""
+    resolution = preset.octree + 1
+    axis = torch.from_numpy(np.linspace(-BOX, BOX, resolution, dtype=np.float32))
+    logits = torch.empty(resolution**3, dtype=torch.float32)
+    with host.borrow(model.vae) as vae:
+        tokens = vae(1.0 / model.scale_factor * latents)
+        with _keys_and_values_once(vae):
+            for start in range(0, len(logits), preset.points_per_chunk):
+                stop = min(start + preset.points_per_chunk, len(logits))
+                points = _grid_points(axis, start, stop).to(host.device, host.dtype)
+                logits[start:stop] = vae.geo_decoder(queries=points[None], latents=tokens)[0, :, 0].float().cpu()
+                host.progress(stop, len(logits))
+    _check_finite([logits], "decode", host)
+    return logits.view(resolution, resolution, resolution)
+
+
+class _keys_and_values_once:
+    """Has the geometry decoder project the shape's tokens once per decode instead of once per chunk."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        self._attention: Any = vae.geo_decoder.cross_attn_decoder.attn  # type: ignore[union-attr]
+
+    def __enter__(self) -> None:
+        self._attention.kv_cache = True
+
+    def __exit__(self, *exception: object) -> None:
+        self._attention.kv_cache = False
+        self._attention.data = None
+
+
+def _grid_points(axis: Tensor, start: int, stop: int) -> Tensor:
+    """[N,3] float32: the grid's points number `start` to `stop`, the last axis running fastest."""
+    index = torch.arange(start, stop)
+    edge = len(axis)
+    return torch.stack([axis[index // edge**2], axis[index // edge % edge], axis[index % edge]], dim=1)
+
+
+def _extract_surface(logits: Tensor, octree: int) -> Mesh:
+    import trimesh
+    from skimage.measure import marching_cubes
+
+    low, high = float(logits.min()), float(logits.max())
+    if not low < LEVEL < high:
+        raise NumericalFailure(
+            f"shape: the decoded field runs from {low:.3g} to {high:.3g} and never crosses {LEVEL}; wanted a surface. "
+            "Try another seed, more steps, or a picture with a clearer object."
+        )
+    vertices, faces, _, _ = marching_cubes(logits.numpy(), LEVEL, method="lewiner")
+    # upstream divides by the number of points, not of cells: the mesh comes out a little small, and stays so here
+    vertices = (vertices.astype(np.float64) / (octree + 1) * (2 * BOX) - BOX).astype(np.float32)
+    merged = trimesh.Trimesh(vertices, faces[:, ::-1])
+    return Mesh(torch.from_numpy(merged.vertices.astype(np.float32)), torch.from_numpy(merged.faces.astype(np.int64)))
+
+
+def _check_finite(tensors: Any, step: str, host: Host) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise NumericalFailure(
+            f"shape: the {step} step gave NaN or infinity in {host.dtype}; wanted finite numbers. "
+            "Run in float32 (--dtype float32): some cards, such as the GTX 16 series, cannot do float16."
+        )

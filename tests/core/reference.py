@@ -1,0 +1,89 @@
+"""Upstream's own pipelines on the CPU in float32, built part by part from a published-layout folder.
+
+Upstream's loaders cannot be used as they are: they want the Dinov2 names of an older transformers, CUDA, and
+code from the checkpoint's folder. From the loaded networks on, every line that runs is upstream's.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, PNDMScheduler
+from diffusers import StableDiffusionInstructPix2PixPipeline as InstructPix2Pix
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTokenizer, Dinov2Config, Dinov2Model
+
+from lowvram_core.models import upstream
+
+DINO_PREFIX = "conditioner.main_image_encoder.model."
+
+
+def shape_pipeline(folder: Path) -> Any:
+    """Hunyuan3DDiTFlowMatchingPipeline; transformers itself converts the old Dinov2 names."""
+    pipelines = upstream.shapegen("pipelines")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    state = load_file(folder / "model.fp16.safetensors")
+    parts = {name: pipelines.instantiate_from_config(config[name])
+             for name in ("model", "vae", "conditioner", "scheduler", "image_processor")}  # fmt: skip
+    for name in ("model", "vae"):
+        parts[name].load_state_dict(_without(state, f"{name}."))
+    dino = config["conditioner"]["params"]["main_image_encoder"]["kwargs"]["config"]
+    encoder = parts["conditioner"].main_image_encoder
+    encoder.model = Dinov2Model.from_pretrained(
+        None, config=Dinov2Config.from_dict(dino), state_dict=_without(state, DINO_PREFIX)
+    ).float().eval()  # fmt: skip
+    return pipelines.Hunyuan3DDiTFlowMatchingPipeline(**parts, device="cpu", dtype=torch.float32)
+
+
+def _without(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def delight_model(folder: Path) -> Any:
+    """Light_Shadow_Remover."""
+    from hy3dgen.texgen.utils.dehighlight_utils import Light_Shadow_Remover
+
+    remover = Light_Shadow_Remover.__new__(Light_Shadow_Remover)
+    remover.device, remover.cfg_image, remover.cfg_text = "cpu", 1.5, 1.0
+    pipeline = InstructPix2Pix.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
+    assert isinstance(pipeline.scheduler, PNDMScheduler)
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    remover.pipeline = pipeline
+    return remover
+
+
+def paint_views(
+    folder: Path, picture: Image.Image, normals: torch.Tensor, positions: torch.Tensor, classes: list[int], steps: int
+) -> list[Image.Image]:
+    """What Multiview_Diffusion_Net.__call__ does, with the maps as tensors: its lists go to CUDA."""
+    from hy3dgen.texgen.hunyuanpaint.pipeline import HunyuanPaintPipeline
+    from hy3dgen.texgen.hunyuanpaint.unet.modules import UNet2p5DConditionModel
+
+    pipeline = HunyuanPaintPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=UNet2p5DConditionModel.from_pretrained(str(folder / "unet")),
+        scheduler=EulerAncestralDiscreteScheduler.from_pretrained(folder / "scheduler"),
+        feature_extractor=None,
+    )
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="trailing"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.random.fork_rng():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        return pipeline(
+            picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
+            width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
+            normal_imgs=normals[None], position_imgs=positions[None],
+        ).images  # fmt: skip

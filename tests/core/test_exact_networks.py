@@ -1,0 +1,192 @@
+"""Class (a): our stages against upstream's own pipelines, bit for bit, on tiny random models in float32.
+
+Class (b): the same work in other portions, each call within 1e-5 of the largest value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import tiny
+import torch
+from hosts import RecordingHost
+from PIL import Image, ImageDraw
+
+from lowvram_core.models.diffusion import load_vae, set_slicing
+from lowvram_core.models.paint import open_paint
+from lowvram_core.models.shape import open_shape
+from lowvram_core.models.store import ModelStore
+from lowvram_core.pictures import cutout_from_rgba
+from lowvram_core.presets import PRESETS
+from lowvram_core.recentre import recentre
+from lowvram_core.stages import delight, multiview, shape
+from lowvram_core.types import Mesh
+
+EXACT = PRESETS["8 GB Full"].with_(
+    octree=24, points_per_chunk=4000, shape_steps=6, delight_steps=50, multiview_steps=4, render_px=512,
+    vae_slicing=False, vae_tiling=False,
+)  # fmt: skip
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_all(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def store(models: Path) -> ModelStore:
+    return ModelStore([models], offline=True)
+
+
+def picture(colour: tuple[int, int, int] = (200, 60, 30), shift: int = 0) -> Image.Image:
+    image = Image.new("RGBA", (160, 120), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20 + shift, 10, 100 + shift, 100), fill=(*colour, 255))
+    ImageDraw.Draw(image).rectangle((50 + shift, 40, 120 + shift, 60), fill=(30, 90, 200, 180))
+    return image
+
+
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    worst = float((ours - theirs).abs().max() / theirs.abs().max())
+    assert worst <= TOLERANCE, f"{worst:.2e} of the largest value"
+
+
+@pytest.mark.parametrize("variant", ["v2-0", "v2-0-fast", "v2-0-turbo"])
+def test_shape_is_upstreams(models: Path, store: ModelStore, variant: str) -> None:
+    pipeline = reference.shape_pipeline(models / tiny.VARIANTS[variant])
+    theirs = pipeline(picture(), num_inference_steps=6, octree_resolution=24, num_chunks=4000, enable_pbar=False,
+                      generator=torch.Generator().manual_seed(7))[0]  # fmt: skip
+    ours = shape.generate_shape(
+        cutout_from_rgba(picture()), EXACT.with_(variant=variant), RecordingHost(), store, seed=7
+    )
+    assert len(ours.faces) > 100
+    np.testing.assert_array_equal(ours.vertices.numpy(), theirs.vertices.astype(np.float32))
+    np.testing.assert_array_equal(ours.faces.numpy(), theirs.faces)
+
+
+@pytest.mark.parametrize("variant", ["mv", "mv-turbo"])
+@pytest.mark.parametrize("names", [("front",), ("right", "front", "back"), ("front", "left", "back", "right")])
+def test_multiview_shape_is_upstreams(models: Path, store: ModelStore, variant: str, names: tuple[str, ...]) -> None:
+    pictures = {name: picture(shift=5 * index) for index, name in enumerate(names)}
+    pipeline = reference.shape_pipeline(models / tiny.VARIANTS[variant])
+    theirs = pipeline(pictures, num_inference_steps=4, output_type="latent", enable_pbar=False,
+                      generator=torch.Generator().manual_seed(7))  # fmt: skip
+    cutouts = {name: cutout_from_rgba(image) for name, image in pictures.items()}
+    assert torch.equal(_latents(models, cutouts, variant, 4), theirs)
+
+
+def _latents(models: Path, cutouts: dict, variant: str, steps: int) -> torch.Tensor:
+    host, preset = RecordingHost(), EXACT.with_(variant=variant, shape_steps=steps)
+    model = open_shape(models / tiny.VARIANTS[variant], torch.float32)
+    with torch.inference_mode():
+        condition = shape._condition(cutouts, model, host, unconditional=shape._uses_cfg(model, preset))
+        return shape._sample(condition, model, preset, host, 7)
+
+
+def test_delight_is_upstreams(models: Path, store: ModelStore) -> None:
+    theirs = reference.delight_model(models / "hunyuan3d-delight-v2-0")(recentre(picture()))
+    ours = delight.delight(cutout_from_rgba(picture()), EXACT, RecordingHost(), store)
+    assert np.asarray(theirs).std() > 5
+    np.testing.assert_array_equal((ours.numpy() * 255).round().astype(np.uint8), np.asarray(theirs))
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    import trimesh
+
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    uvs = np.stack([np.arctan2(ball.vertices[:, 0], ball.vertices[:, 2]) / 6.3 + 0.5, ball.vertices[:, 1] / 2 + 0.5], 1)
+    return Mesh(
+        torch.from_numpy(ball.vertices.astype(np.float32)), torch.from_numpy(ball.faces.astype(np.int64)),
+        torch.from_numpy(uvs.astype(np.float32)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("views", ["standard", "minimal"])
+def test_paint_is_upstreams(models: Path, store: ModelStore, mesh: Mesh, views: str) -> None:
+    preset = EXACT.with_(views=views)
+    flat = Image.new("RGB", (300, 300), (255, 255, 255))
+    ImageDraw.Draw(flat).ellipse((40, 40, 260, 260), fill=(200, 80, 20))
+    ours = multiview.paint_views(
+        mesh, torch.from_numpy(np.asarray(flat, np.float32) / 255), preset, RecordingHost(), store
+    )
+    normals, positions = multiview._geometry(mesh, preset.cameras, preset.render_px, RecordingHost())
+    classes = [multiview.camera_class(camera) for camera in preset.cameras]
+    theirs = reference.paint_views(models / "hunyuan3d-paint-v2-0", flat, normals, positions, classes, 4)
+    for image, expected in zip(ours.images, theirs, strict=True):
+        np.testing.assert_array_equal((image.numpy() * 255).round().astype(np.uint8), np.asarray(expected))
+
+
+def test_same_seed_same_result_other_seed_another(models: Path, store: ModelStore, mesh: Mesh) -> None:
+    cutout = cutout_from_rgba(picture())
+    preset = EXACT.with_(delight_steps=2, multiview_steps=2, views="minimal")
+    shapes = [shape.generate_shape(cutout, preset, RecordingHost(), store, seed=seed).vertices for seed in (1, 1, 2)]
+    assert torch.equal(shapes[0], shapes[1])
+    assert shapes[0].shape != shapes[2].shape or not torch.equal(shapes[0], shapes[2])
+    delit = [delight.delight(cutout, preset, RecordingHost(), store, seed=seed) for seed in (1, 1, 2)]
+    assert torch.equal(delit[0], delit[1]) and not torch.equal(delit[0], delit[2])
+    views = [multiview.paint_views(mesh, delit[0], preset, RecordingHost(), store, seed=s).images for s in (1, 1, 2)]
+    assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2])
+
+
+def test_global_random_state_is_left_alone(models: Path, store: ModelStore, mesh: Mesh) -> None:
+    preset = EXACT.with_(delight_steps=1, multiview_steps=1, views="minimal", shape_steps=2)
+    before = torch.random.get_rng_state()
+    cutout = cutout_from_rgba(picture())
+    shape.generate_shape(cutout, preset, RecordingHost(), store)
+    multiview.paint_views(mesh, delight.delight(cutout, preset, RecordingHost(), store), preset, RecordingHost(), store)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_shape_guidance_in_halves(models: Path) -> None:
+    model = open_shape(models / tiny.VARIANTS["v2-0"], torch.float32)
+    dit = model.dit.load()
+    torch.manual_seed(0)
+    latents, time = torch.randn(1, *model.latent_shape), torch.full((1,), 0.4)
+    condition = {"main": torch.cat([torch.randn(1, 17, 32), torch.zeros(1, 17, 32)])}
+    with torch.inference_mode():
+        together = shape._guided_velocity(dit, latents, time, condition, EXACT)
+        halves = shape._guided_velocity(dit, latents, time, condition, EXACT.with_(cfg_together=False))
+    assert_close(halves, together)
+
+
+def test_paint_guidance_in_halves(models: Path) -> None:
+    model = open_paint(models / "hunyuan3d-paint-v2-0", torch.float32)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        references = model.dual.load()(torch.randn(2, 4, 64, 64))
+        halves = multiview._Halves(
+            model.main.load(), torch.randn(3, 8, 64, 64), torch.randn(2, 77, 1024), references,
+            torch.tensor([[12, 15, 18]]),
+        )  # fmt: skip
+        latents = torch.randn(3, 4, 64, 64)
+        for one, other in zip(halves.run(latents, torch.tensor(500), together=True),
+                              halves.run(latents, torch.tensor(500), together=False), strict=True):  # fmt: skip
+            assert_close(other, one)
+
+
+def test_vae_slicing(models: Path) -> None:
+    vae = load_vae(models / "hunyuan3d-paint-v2-0" / "vae", torch.float32)
+    edge = torch.linspace(-1, 1, 512)
+    ramps = [torch.stack([edge[None] * edge[:, None], (edge * k).sin().expand(512, 512)]) for k in (1, 2, 3)]
+    pictures = torch.stack([torch.cat([ramp, ramp[:1].mT]) for ramp in ramps])
+    with torch.inference_mode():
+        set_slicing(vae, slicing=False, tiling=False)
+        latents = vae.encode(pictures).latent_dist.mode()
+        decoded = vae.decode(latents).sample
+        set_slicing(vae, slicing=True, tiling=True)
+        assert_close(vae.encode(pictures).latent_dist.mode(), latents)
+        assert_close(vae.decode(latents).sample, decoded)
+
+
+def test_decode_in_other_chunks(models: Path) -> None:
+    model = open_shape(models / tiny.VARIANTS["v2-0"], torch.float32)
+    torch.manual_seed(0)
+    latents = torch.randn(1, *model.latent_shape)
+    whole, parts = (
+        shape._decode(latents, model, EXACT.with_(points_per_chunk=n), RecordingHost()) for n in (20_000, 999)
+    )
+    assert_close(parts, whole)
