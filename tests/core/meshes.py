@@ -9,7 +9,10 @@ from torch import Tensor
 
 from lowvram_core.presets import Preset
 from lowvram_core.presets import get as get_preset
-from lowvram_core.types import Mesh
+from lowvram_core.render.cameras import project, to_rig
+from lowvram_core.render.fill import paint_faces
+from lowvram_core.render.rasterize import interpolate, rasterize
+from lowvram_core.types import Camera, Mesh, Views
 
 
 def to_mesh(shape: trimesh.Trimesh) -> Mesh:
@@ -59,3 +62,50 @@ def solid_colour(points: Tensor) -> Tensor:
 def small_preset(**changes: object) -> Preset:
     """A preset with small pictures."""
     return get_preset("8 GB Full").with_(**{"render_px": 256, "texture_px": 256, **changes})
+
+
+def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> Views:
+    """Pictures of the mesh in its solid colour, on white, in steps of 1/255."""
+    rig = to_rig(mesh.vertices)
+    images = []
+    for camera in cameras:
+        raster = rasterize(project(rig, camera)[1], mesh.faces, size_px)
+        where = interpolate(rig, raster, mesh.faces)
+        image = solid_colour(where.view(-1, 3)).view_as(where)
+        image[raster.face_ids == 0] = 1.0
+        images.append((image * 255).round() / 255)
+    return Views(torch.stack(images), cameras)
+
+
+def texel_truth(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
+    """[T,T,3] solid colour of the place that each texel stands for, [T,T] bool inside a chart."""
+    rig = to_rig(mesh.vertices)
+    everywhere = torch.ones(len(rig), dtype=torch.bool)
+    places, inside = paint_faces(mesh, rig, everywhere, size_px, torch.device("cpu"))
+    return solid_colour(places.view(-1, 3)).view_as(places), inside
+
+
+def group() -> Mesh:
+    """A ring, a ball in it and balls around it: closed parts that hide one another from every side."""
+    parts = [torus(40, 20, 0.1)]
+    for x, y, z, size in ((0, 0, 0, 0.45), (0.9, 0.75, 0.2, 0.35), (-0.5, -0.8, 0.6, 0.4), (0.2, 0.1, 1.7, 0.3)):
+        ball = blob(2)
+        parts.append(ball.with_(vertices=ball.vertices * size + torch.tensor([x, y, z], dtype=torch.float32)))
+    return join(*parts)
+
+
+def join(*meshes: Mesh) -> Mesh:
+    """All in one mesh, without UVs."""
+    starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes])
+    return Mesh(
+        torch.cat([mesh.vertices for mesh in meshes]),
+        torch.cat([mesh.faces + int(start) for mesh, start in zip(meshes, starts, strict=False)]),
+    )
+
+
+def fin() -> Mesh:
+    """A cube with a triangle on one of its edges: that edge has three faces."""
+    mesh = cube()
+    tip = torch.tensor([[0.0, 2.0, 2.0]])
+    face = torch.tensor([[int(mesh.faces[0, 0]), int(mesh.faces[0, 1]), len(mesh.vertices)]])
+    return mesh.with_(vertices=torch.cat([mesh.vertices, tip]), faces=torch.cat([mesh.faces, face]))

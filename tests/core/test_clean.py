@@ -1,0 +1,126 @@
+"""Raw surfaces become fit for unwrapping, and clean ones stay what they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hosts import RecordingHost
+from meshes import blob, cube, fin, join, small_preset, to_trimesh, torus
+
+from lowvram_core.errors import BadInput, Cancelled, NumericalFailure
+from lowvram_core.mesh_check import check_mesh, edge_face_counts
+from lowvram_core.stages.clean import clean, decimate, split_non_manifold
+from lowvram_core.types import Mesh
+
+PRESET = small_preset()
+
+
+def test_clean_mesh_is_left_alone() -> None:
+    mesh, host = torus(), RecordingHost()
+    result = clean(mesh, PRESET, host)
+    assert torch.equal(result.vertices, mesh.vertices) and torch.equal(result.faces, mesh.faces)
+    assert host.finished == ["clean"]
+
+
+@pytest.mark.parametrize("budget", [4000, 1000, 300])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_torus_stays_a_torus(budget: int, scale: float) -> None:
+    mesh = torus(120, 60, 0.1)
+    mesh = mesh.with_(vertices=mesh.vertices * scale)
+    result = clean(mesh, small_preset(face_budget=budget), RecordingHost())
+    before, after = to_trimesh(mesh), to_trimesh(result)
+    assert budget * 0.9 <= len(result.faces) <= budget
+    assert after.is_watertight and after.is_winding_consistent and after.euler_number == 0
+    assert after.volume == pytest.approx(before.volume, rel=0.03)
+    check_mesh(result, "test", manifold=True)
+
+
+def test_under_the_budget_nothing_is_decimated() -> None:
+    mesh = cube()
+    vertices, faces = decimate(mesh.vertices, mesh.faces, 12)
+    assert vertices is mesh.vertices and faces is mesh.faces
+
+
+def test_floaters_go_and_parts_stay() -> None:
+    body, part, floater = blob(4), blob(2), cube()
+    scene = join(floater, body, part.with_(vertices=part.vertices * 0.2 + 3))
+    kept = clean(scene, PRESET, RecordingHost())
+    assert len(kept.faces) == len(body.faces) + len(part.faces)
+    assert len(kept.vertices) == len(body.vertices) + len(part.vertices)
+    everything = clean(scene, PRESET, RecordingHost(), remove_floaters=False)
+    assert len(everything.faces) == len(scene.faces)
+
+
+def test_one_part_survives_however_small() -> None:
+    assert len(clean(cube(), PRESET, RecordingHost()).faces) == 12
+
+
+def test_loose_triangles_are_welded() -> None:
+    mesh = torus()
+    loose = Mesh(mesh.vertices[mesh.faces.flatten()], torch.arange(3 * len(mesh.faces)).view(-1, 3))
+    result = clean(loose, PRESET, RecordingHost())
+    assert len(result.vertices) == len(mesh.vertices)
+    assert to_trimesh(result).is_watertight and to_trimesh(result).euler_number == 0
+
+
+def test_degenerate_repeated_and_loose_things_go() -> None:
+    mesh = cube()
+    more = torch.tensor([[0, 0, 1], [2, 2, 2], mesh.faces[0].roll(1).tolist(), mesh.faces[1].flip(0).tolist()])
+    messy = mesh.with_(
+        vertices=torch.cat([mesh.vertices, torch.tensor([[9.0, 9, 9]])]), faces=torch.cat([more, mesh.faces])
+    )
+    result = clean(messy, PRESET, RecordingHost())
+    assert len(result.faces) == 12 and len(result.vertices) == 8
+
+
+def test_needles_go_at_a_border_and_stay_inside() -> None:
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [1, 1, 0], [1, -1, 0]])
+    needle, above, left, right = [0, 1, 2], [0, 2, 3], [0, 4, 1], [1, 4, 2]
+    inside = Mesh(points, torch.tensor([needle, above, left, right]))
+    assert len(clean(inside, PRESET, RecordingHost()).faces) == 4
+    border = Mesh(points, torch.tensor([needle, above]))
+    assert clean(border, PRESET, RecordingHost()).faces.shape == (1, 3)
+
+
+def test_fin_is_cut_off_the_cube() -> None:
+    result = clean(fin(), PRESET, RecordingHost())
+    check_mesh(result, "test", manifold=True)
+    assert len(result.faces) == 13 and len(result.vertices) == 11
+
+
+def test_cubes_that_share_an_edge_part_and_stay_closed() -> None:
+    twin = join(cube(), cube().with_(vertices=cube().vertices + torch.tensor([1.0, 1.0, 0.0])))
+    result = clean(twin, PRESET, RecordingHost())
+    assert len(result.faces) == 24 and len(result.vertices) == 16
+    assert all(part.is_watertight for part in to_trimesh(result).split())
+
+
+def test_fans_that_cannot_be_told_apart_are_still_parted() -> None:
+    """Three sheets between the same two edges' ends, joined elsewhere around both vertices."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        faces = torch.stack([torch.randperm(7, generator=generator)[:3] for _ in range(40)])
+        vertices = torch.rand(7, 3, generator=generator)
+        result_vertices, result_faces = split_non_manifold(vertices, faces)
+        assert int(edge_face_counts(result_faces)[1].max()) <= 2
+        assert torch.equal(result_vertices[result_faces], vertices[faces])
+
+
+def test_broken_meshes_are_refused_before_the_step() -> None:
+    host = RecordingHost()
+    with pytest.raises(BadInput, match=r"^clean: "):
+        clean(cube().with_(faces=cube().faces[:0]), PRESET, host)
+    assert host.steps == []
+
+
+def test_nothing_but_needles_is_a_failure() -> None:
+    line = Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]), torch.tensor([[0, 1, 2], [0, 0, 1]]))
+    with pytest.raises(NumericalFailure, match=r"^clean: every face is degenerate"):
+        clean(line, PRESET, RecordingHost())
+
+
+def test_cancel_gets_through() -> None:
+    host = RecordingHost(cancel_after=1)
+    with pytest.raises(Cancelled):
+        clean(torus(), PRESET, host)
+    assert host.finished == [] and host.current is None

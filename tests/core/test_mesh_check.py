@@ -1,0 +1,85 @@
+"""Meshes that cannot be used are refused with what was met, what is wanted and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from meshes import cube, fin, torus
+
+from lowvram_core.errors import BadInput
+from lowvram_core.mesh_check import check_mesh, edge_face_counts
+from lowvram_core.types import Mesh
+
+STYLE = re.compile(r"^paint: [^;]+; .*wanted.*\. .+\.$", re.DOTALL)
+
+
+def _vertex(mesh: Mesh, value: float) -> Mesh:
+    vertices = mesh.vertices.clone()
+    vertices[3, 1] = value
+    return mesh.with_(vertices=vertices)
+
+
+def _face(mesh: Mesh, value: int) -> Mesh:
+    faces = mesh.faces.clone()
+    faces[2, 0] = value
+    return mesh.with_(faces=faces)
+
+
+BROKEN: dict[str, Callable[[Mesh], Mesh]] = {
+    "no faces": lambda mesh: mesh.with_(faces=mesh.faces[:0]),
+    "no vertices": lambda mesh: mesh.with_(vertices=mesh.vertices[:0]),
+    "face too high": lambda mesh: _face(mesh, 8),
+    "face negative": lambda mesh: _face(mesh, -1),
+    "NaN": lambda mesh: _vertex(mesh, float("nan")),
+    "infinite": lambda mesh: _vertex(mesh, float("inf")),
+    "no size": lambda mesh: mesh.with_(vertices=torch.ones(8, 3)),
+    "too large": lambda mesh: mesh.with_(vertices=mesh.vertices * 1e35),
+    "flat vertices": lambda mesh: mesh.with_(vertices=mesh.vertices.flatten()),
+    "2D vertices": lambda mesh: mesh.with_(vertices=mesh.vertices[:, :2]),
+    "whole number vertices": lambda mesh: mesh.with_(vertices=mesh.vertices.int()),
+    "quads": lambda mesh: mesh.with_(faces=mesh.faces.view(-1, 4)),
+    "float faces": lambda mesh: mesh.with_(faces=mesh.faces.float()),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_meshes_are_refused(kind: str) -> None:
+    with pytest.raises(BadInput, match=STYLE):
+        check_mesh(BROKEN[kind](cube()), "paint")
+
+
+def test_sound_meshes_pass() -> None:
+    check_mesh(cube(), "paint", manifold=True)
+    check_mesh(torus().with_(uvs=torch.rand(len(torus().vertices), 2)), "paint", needs_uvs=True, manifold=True)
+    check_mesh(cube().with_(faces=cube().faces.int()), "paint")
+
+
+@pytest.mark.parametrize(
+    "uvs",
+    [
+        None, torch.zeros(7, 2), torch.zeros(8, 3), torch.full((8, 2), torch.nan), torch.full((8, 2), 1.5),
+        -torch.ones(8, 2),
+    ],
+    ids=["none", "too few", "three numbers", "NaN", "above 1", "below 0"],
+)  # fmt: skip
+def test_bad_uvs_are_refused_where_they_are_needed(uvs: torch.Tensor | None) -> None:
+    mesh = cube().with_(uvs=uvs)
+    check_mesh(mesh, "paint")
+    with pytest.raises(BadInput, match=STYLE):
+        check_mesh(mesh, "paint", needs_uvs=True)
+
+
+def test_non_manifold_meshes_are_sent_to_clean() -> None:
+    check_mesh(fin(), "paint")
+    with pytest.raises(BadInput, match=r"^paint: 1 edges are shared by more than two faces; .* Run Clean first\.$"):
+        check_mesh(fin(), "paint", manifold=True)
+
+
+def test_edges_of_a_cube() -> None:
+    edges, counts, half_edge = edge_face_counts(cube().faces)
+    assert len(edges) == 18 and counts.tolist() == [2] * 18
+    start = cube().faces.flatten()
+    assert bool((edges[half_edge] == start.unsqueeze(1)).any(dim=1).all())
