@@ -1,0 +1,133 @@
+"""The shape of the house: imports only downwards, small files, small functions, annotated arguments."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "lowvram_core"
+SOURCES = sorted(CORE.rglob("*.py")) + sorted((ROOT / "nodes").rglob("*.py"))
+
+TOP = {"torch_host", "__main__"}
+"""Above everything else of the core; `nodes` is beside them."""
+PIPELINE = {"pipeline"}
+PACKAGES = {"models", "render", "memory"}
+
+LINES_PER_FILE = 400
+LINES_PER_FUNCTION = 80
+
+
+def group(module: str) -> str:
+    """The part of the house that a module `lowvram_core.a.b` is in: a package's or a top file's name, or base."""
+    first = module.split(".")[1] if "." in module else ""
+    if first in PACKAGES | {"stages"} | PIPELINE | TOP:
+        return first
+    return "base"
+
+
+def floor(part: str) -> int:
+    """Higher floors may import lower ones."""
+    if part in TOP or part == "nodes":
+        return 3
+    if part in PIPELINE or part == "stages":
+        return 2
+    return 1 if part in PACKAGES else 0
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(path: Path, tree: ast.AST) -> Iterator[str]:
+    """Full names of every module that a file imports, wherever in the file."""
+    here = module_name(path).split(".")
+    package = here if path.name == "__init__.py" else here[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    names = {name for name in imported(path, parsed(path)) if name.startswith("lowvram_core.")}
+    # `from .models import upstream` yields both the package and the module; the module tells more.
+    return names
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_go_only_downwards(path: Path) -> None:
+    part = group(module_name(path)) if path.is_relative_to(CORE) else "nodes"
+    for name in ours(path):
+        other = group(name)
+        allowed = other == part or floor(other) < floor(part) or (part in PIPELINE and other == "stages")
+        allowed = allowed or (part == "__main__" and other == "torch_host")
+        assert allowed, f"{module_name(path)} ({part}) imports {name} ({other})"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_relative_to(CORE / "stages")], ids=module_name)
+def test_a_stage_knows_no_other_stage(path: Path) -> None:
+    others = {name.split(".")[2] for name in ours(path) if name.startswith("lowvram_core.stages.")}
+    assert not others - {path.stem}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_relative_to(CORE)], ids=module_name)
+def test_the_core_knows_no_comfyui_and_no_nodes(path: Path) -> None:
+    first = {name.split(".")[0] for name in imported(path, parsed(path))}
+    assert not first & {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "nodes", "execution"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_what_must_not_be_there(path: Path) -> None:
+    tree = parsed(path)
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not calls & {"print", "eval", "exec"}
+    at_import = {
+        name
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in imported(path, node)
+    }  # fmt: skip
+    assert not {name for name in at_import if name.split(".")[0] in {"rembg", "onnxruntime", "pymeshlab", "hy3dgen"}}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_files_and_functions_are_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_PER_FILE
+    for function in functions(parsed(path)):
+        assert function.end_lineno is not None
+        assert function.end_lineno - function.lineno < LINES_PER_FUNCTION, function.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_public_functions_are_annotated_and_documented(path: Path) -> None:
+    tree = parsed(path)
+    assert ast.get_docstring(tree) or not tree.body, "the module says nothing of itself"
+    public = [body for body in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef)))]
+    for owner in public:
+        if isinstance(owner, ast.ClassDef) and owner.name.startswith("_"):
+            continue
+        for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
+            if function.name.startswith("_") and function.name != "__init__":
+                continue
+            arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            bare = [one.arg for one in arguments if one.annotation is None and one.arg not in {"self", "cls"}]
+            assert not bare, f"{function.name}: {bare}"
+            assert function.returns is not None, function.name
+            if function.name != "__init__":
+                assert ast.get_docstring(function), f"{function.name} says nothing of itself"
