@@ -49,7 +49,7 @@ def spread_colours(
     value /= np.maximum(number, 1)[:, None]
     has = number > 0
     free = np.flatnonzero(~has)
-    links = _links(to_rig(mesh.vertices)[first].double().numpy(), group[mesh.faces].numpy())[free]
+    links = _links(to_rig(mesh.vertices)[first].double().numpy(), group[mesh.faces.long()].numpy())[free]
     growing, left, sweep, missing = True, SMOOTHING_SWEEPS, 0, len(free)
     while len(free) and (growing or left > 0):
         weight = links @ has.astype(np.float64)
@@ -72,8 +72,8 @@ def paint_faces(mesh: Mesh, colours: Tensor, has: Tensor, size_px: int, device: 
         has: [V] bool: which colours count; a face is painted if all its corners' do.
     """
     assert mesh.uvs is not None
-    faces = mesh.faces[has[mesh.faces].all(dim=1)].to(device)
-    clip = torch.cat([mesh.uvs * 2 - 1, torch.tensor([[0.0, 1.0]]).expand(len(mesh.uvs), 2)], dim=1).to(device)
+    faces = mesh.faces[has[mesh.faces.long()].all(dim=1)].to(device)
+    clip = torch.cat([mesh.uvs.float() * 2 - 1, torch.tensor([[0.0, 1.0]]).expand(len(mesh.uvs), 2)], dim=1).to(device)
     raster = rasterize(clip, faces, size_px)
     return interpolate(colours.to(device), raster, faces).cpu(), (raster.face_ids > 0).cpu()
 

@@ -50,6 +50,7 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
             _add(total, trust, colour, camera.weight * cosine**EXPONENT)
         total /= trust.clamp(min=MIN_TRUST).unsqueeze(-1)
         seen = trust > MIN_TRUST
+        total[~seen] = 0
         host.progress(len(pictures), len(pictures))
     log.info(
         "bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * float(seen.float().mean())
@@ -70,8 +71,11 @@ def check_views(views: Views) -> None:
             f"bake: {len(images)} pictures for {len(cameras)} cameras; wanted one each. "
             "Use the same view set for painting and baking."
         )
-    if not bool(torch.isfinite(images).all()):
-        raise BadInput("bake: the views hold NaN or infinite colours; wanted 0 to 1. Paint the views again.")
+    if not images.is_floating_point() or not bool(torch.isfinite(images).all()):
+        raise BadInput(
+            f"bake: the views are {images.dtype}, or NaN or infinite somewhere; wanted finite floats 0 to 1. "
+            "Paint the views again."
+        )
 
 
 def resize(image: Tensor, size_px: int) -> Tensor:

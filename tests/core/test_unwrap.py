@@ -11,6 +11,7 @@ from meshes import blob, cube, fin, small_preset, torus
 
 from lowvram_core.errors import BadInput, Cancelled, MissingDependency
 from lowvram_core.mesh_check import check_mesh
+from lowvram_core.render.fill import paint_faces
 from lowvram_core.render.weld import mean_normals, smooth_normals, weld
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
@@ -44,8 +45,6 @@ def test_charts_do_not_overlap(unwrapper: str) -> None:
 
 
 def _covered(mesh: Mesh, size: int = 512) -> float:
-    from lowvram_core.render.fill import paint_faces
-
     everywhere = torch.ones(len(mesh.vertices), dtype=torch.bool)
     where = paint_faces(mesh, mesh.vertices, everywhere, size, torch.device("cpu"))[1]
     return float(where.sum()) / (size - 1) ** 2

@@ -1,0 +1,124 @@
+"""Holes in the texture. The comparison with upstream is in test_texture_exact.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hosts import RecordingHost
+from meshes import blob, cube, join, picture_views, small_preset, torus
+
+from lowvram_core.errors import BadInput, Cancelled
+from lowvram_core.render.fill import paint_faces, spread_colours
+from lowvram_core.stages.bake import bake
+from lowvram_core.stages.inpaint import inpaint
+from lowvram_core.stages.unwrap import unwrap
+from lowvram_core.types import Atlas, Camera, Mesh
+
+PRESET = small_preset(texture_px=128)
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    """A torus with UVs."""
+    return unwrap(torus(32, 16), PRESET, RecordingHost())
+
+
+@pytest.fixture(scope="module")
+def atlas(mesh: Mesh) -> Atlas:
+    """Seen from the front alone."""
+    return bake(mesh, picture_views(mesh, (Camera(0, 0),), 128), PRESET, RecordingHost())
+
+
+def test_everything_is_filled_and_what_was_seen_is_kept(mesh: Mesh, atlas: Atlas) -> None:
+    host = RecordingHost()
+    result = inpaint(mesh, atlas, host)
+    assert result.texture is not None and result.texture.dtype == torch.float32
+    assert result.vertices is mesh.vertices and result.uvs is mesh.uvs
+    assert torch.equal(result.texture[atlas.seen], atlas.texture[atlas.seen])
+    # The solid's colours are 0.1 to 0.9: no black gap is left, and none bleeds into a chart.
+    assert float(result.texture.min()) >= 0.05 and float(result.texture.max()) <= 0.95
+    assert host.finished == ["inpaint"] and host.reports[0][1:] == (0, 1) and len(host.reports) > 3
+
+
+def test_one_colour_spreads_everywhere(mesh: Mesh, atlas: Atlas) -> None:
+    colour = torch.tensor([0.2, 0.4, 0.8])
+    one = Atlas(torch.where(atlas.seen.unsqueeze(-1), colour, torch.zeros(3)), atlas.seen)
+    texture = inpaint(mesh, one, RecordingHost()).texture
+    assert texture is not None and (texture - colour).abs().max() <= 1.5 / 255
+
+
+def test_colour_crosses_the_seams(mesh: Mesh) -> None:
+    """Half the torus is red, half blue: holes take the colour of their own half, whichever chart they are in."""
+    everywhere = torch.ones(len(mesh.vertices), dtype=torch.bool)
+    side, inside = paint_faces(mesh, mesh.vertices, everywhere, SIZE, torch.device("cpu"))
+    red = side[..., 0] > 0
+    colours = torch.where(red.unsqueeze(-1), torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
+    seen = inside & (torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.05)
+    texture = inpaint(mesh, Atlas(colours * seen.unsqueeze(-1), seen), RecordingHost()).texture
+    assert texture is not None
+    far = inside & (side[..., 0].abs() > 0.4)
+    assert ((texture[..., 0] > 0.5) == red)[far].float().mean() > 0.98
+
+
+def test_fully_seen_is_unchanged(mesh: Mesh) -> None:
+    full = Atlas(torch.rand(SIZE, SIZE, 3), torch.ones(SIZE, SIZE, dtype=torch.bool))
+    result = inpaint(mesh, full, RecordingHost())
+    assert result.texture is full.texture
+
+
+def test_parts_without_colour_are_left_to_the_gaps_filling() -> None:
+    """A part that nobody saw has no neighbour to take colour from; it still gets one."""
+    both = unwrap(join(blob(1), blob(1).with_(vertices=blob(1).vertices + 5)), PRESET, RecordingHost())
+    known = both.vertices[:, 0] < 2.5
+    colours, has = spread_colours(both, torch.full((len(known), 3), 0.5), known, lambda done, total: None)
+    assert torch.equal(has, known) and not colours[~has].any()
+    seen = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    assert both.uvs is not None
+    columns, rows = (both.uvs[known] * (SIZE - 1)).round().long().unbind(dim=1)
+    seen[rows, columns] = True
+    texture = inpaint(both, Atlas(torch.full((SIZE, SIZE, 3), 0.5), seen), RecordingHost()).texture
+    assert texture is not None and (texture - 0.5).abs().max() <= 2 / 255
+
+
+def test_spreading_is_linear_on_a_strip() -> None:
+    """Between two known ends the smoothed colours run straight from one to the other."""
+    count = 8
+    x = torch.arange(count, dtype=torch.float32)
+    low, high = torch.stack([x, x * 0, x * 0], 1), torch.stack([x, x * 0 + 1, x * 0], 1)
+    lower = [[i, i + 1, count + i + 1] for i in range(count - 1)]
+    upper = [[i, count + i + 1, count + i] for i in range(count - 1)]
+    strip = Mesh(torch.cat([low, high]), torch.tensor(lower + upper))
+    ends = (torch.arange(2 * count) % count == 0) | (torch.arange(2 * count) % count == count - 1)
+    truth = (strip.vertices[:, :1] / (count - 1)).expand(-1, 3)
+    colours, has = spread_colours(strip, truth * ends.unsqueeze(1), ends, lambda done, total: None)
+    assert has.all()
+    assert (colours - truth).abs().max() < 0.05
+    assert torch.equal(colours[ends], truth[ends])
+
+
+@pytest.mark.parametrize("kind", ["unseen", "NaN", "not square", "mask of another size", "mask of numbers", "RGBA"])
+def test_bad_atlas_is_refused_before_the_step(kind: str, mesh: Mesh, atlas: Atlas) -> None:
+    texture, seen = atlas.texture, atlas.seen
+    bad = {
+        "unseen": Atlas(texture, torch.zeros_like(seen)),
+        "NaN": Atlas(texture * torch.nan, seen),
+        "not square": Atlas(texture[:64], seen[:64]),
+        "mask of another size": Atlas(texture, seen[:64, :64]),
+        "mask of numbers": Atlas(texture, seen.float()),
+        "RGBA": Atlas(torch.ones(8, 8, 4), torch.ones(8, 8, dtype=torch.bool)),
+    }[kind]
+    host = RecordingHost()
+    with pytest.raises(BadInput, match=r"^inpaint: .*; wanted .*\. .+\.$"):
+        inpaint(mesh, bad, host)
+    with pytest.raises(BadInput, match=r"^inpaint: the mesh has no UVs"):
+        inpaint(cube(), atlas, host)
+    assert host.steps == []
+
+
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_cancel_gets_through(mesh: Mesh, atlas: Atlas, after: int) -> None:
+    host = RecordingHost(cancel_after=after)
+    with pytest.raises(Cancelled):
+        inpaint(mesh, atlas, host)
+    assert host.finished == [] and len(host.reports) == after

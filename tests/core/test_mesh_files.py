@@ -1,0 +1,186 @@
+"""Meshes to files and back."""
+
+from __future__ import annotations
+
+import json
+import struct
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from hosts import RecordingHost
+from meshes import cube, join, small_preset, torus
+from PIL import Image
+
+from lowvram_core.errors import BadInput
+from lowvram_core.stages.save import load_mesh, save, save_mesh
+from lowvram_core.stages.unwrap import unwrap
+from lowvram_core.types import Mesh
+
+NAMES = ["mesh{}", "my mesh{}", "고양이 조각{}", "a/b c/mesh{}"]
+
+
+@pytest.fixture(scope="module")
+def textured() -> Mesh:
+    """A torus with a 32 x 16 picture whose rows and columns can be told apart."""
+    mesh = unwrap(torus(24, 12), small_preset(), RecordingHost())
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(16.0), indexing="ij")
+    return mesh.with_(texture=torch.stack([rows * 8, columns * 16, rows * 0 + 7], dim=-1) / 255)
+
+
+def glb_json(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a GLB and its binary chunk."""
+    content = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", content)
+    assert magic == b"glTF" and version == 2 and length == len(content)
+    size, kind = struct.unpack_from("<I4s", content, 12)
+    assert kind == b"JSON"
+    return json.loads(content[20 : 20 + size]), content[28 + size :]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("extension", [".glb", ".obj"])
+def test_textured_mesh_comes_back(textured: Mesh, tmp_path: Path, name: str, extension: str) -> None:
+    path = save_mesh(textured, tmp_path / name.format(extension))
+    back = load_mesh(path)
+    assert torch.equal(back.faces, textured.faces)
+    assert (back.vertices - textured.vertices).abs().max() < 1e-5
+    assert back.uvs is not None and textured.uvs is not None and (back.uvs - textured.uvs).abs().max() < 1e-6
+    assert back.texture is not None and textured.texture is not None
+    assert back.texture.shape == (32, 16, 3) and (back.texture - textured.texture).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("extension", [".glb", ".obj", ".ply", ".stl"])
+def test_plain_mesh_comes_back(tmp_path: Path, extension: str) -> None:
+    mesh = torus(24, 12)
+    back = load_mesh(save_mesh(mesh, str(tmp_path / f"m{extension}")))
+    assert back.uvs is None and back.texture is None
+    assert len(back.vertices) == len(mesh.vertices)
+    assert (back.vertices[back.faces] - mesh.vertices[mesh.faces]).abs().max() < 1e-5
+
+
+def test_glb_holds_picture_normals_and_a_matt_material(textured: Mesh, tmp_path: Path) -> None:
+    document, binary = glb_json(save_mesh(textured, tmp_path / "m.glb"))
+    (material,) = document["materials"]
+    pbr = material["pbrMetallicRoughness"]
+    assert pbr["metallicFactor"] == 0 and pbr["roughnessFactor"] == 1
+    image = document["images"][document["textures"][pbr["baseColorTexture"]["index"]]["source"]]
+    assert image["mimeType"] == "image/png" and "uri" not in image
+    view = document["bufferViews"][image["bufferView"]]
+    start = view.get("byteOffset", 0)
+    picture = Image.open(BytesIO(binary[start : start + view["byteLength"]]))
+    assert picture.format == "PNG" and textured.texture is not None
+    assert np.array_equal(np.array(picture), (textured.texture * 255).round().byte().numpy())
+    (primitive,) = document["meshes"][0]["primitives"]
+    assert {"POSITION", "NORMAL", "TEXCOORD_0"} <= set(primitive["attributes"])
+    uv = _accessor(document, binary, primitive["attributes"]["TEXCOORD_0"])
+    assert textured.uvs is not None and np.abs(uv - textured.uvs.numpy()).max() < 1e-6
+
+
+def _accessor(document: dict[str, Any], binary: bytes, index: int) -> np.ndarray:
+    accessor = document["accessors"][index]
+    view = document["bufferViews"][accessor["bufferView"]]
+    start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    width = {"VEC2": 2, "VEC3": 3}[accessor["type"]]
+    return np.frombuffer(binary, "<f4", accessor["count"] * width, start).reshape(-1, width)
+
+
+def test_trimesh_reads_the_glb_as_it_is(textured: Mesh, tmp_path: Path) -> None:
+    scene = trimesh.load_scene(save_mesh(textured, tmp_path / "m.glb"), process=False)
+    (part,) = scene.dump()
+    assert part.visual.material.metallicFactor == 0.0
+    assert part.visual.material.baseColorTexture.size == (16, 32)
+    assert part.visual.uv.shape == (len(textured.vertices), 2)
+    lengths = np.linalg.norm(part.vertex_normals, axis=1)
+    assert np.abs(lengths - 1).max() < 1e-5
+
+
+def test_obj_names_files_that_are_there(textured: Mesh, tmp_path: Path) -> None:
+    path = save_mesh(textured, tmp_path / "고양이 조각.obj")
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"고양이 조각.obj", "고양이_조각.mtl", "고양이_조각.png"}
+    assert "mtllib 고양이_조각.mtl\n" in path.read_text(encoding="utf-8")
+    assert "map_Kd 고양이_조각.png\n" in (tmp_path / "고양이_조각.mtl").read_text(encoding="utf-8")
+
+
+def test_several_parts_become_one(tmp_path: Path) -> None:
+    boxes = [trimesh.creation.box((1, 1, 1)), trimesh.creation.box((1, 1, 1))]
+    scene = trimesh.Scene()
+    for index, box in enumerate(boxes):
+        scene.add_geometry(box, transform=trimesh.transformations.translation_matrix([3 * index, 0, 0]))
+    scene.export(tmp_path / "two.glb")
+    back = load_mesh(tmp_path / "two.glb")
+    assert len(back.faces) == 24 and len(back.vertices) == 16
+    assert float(back.vertices[:, 0].max()) == pytest.approx(3.5)
+
+
+def test_existing_file_is_replaced_and_nothing_else_left(textured: Mesh, tmp_path: Path) -> None:
+    path = tmp_path / "m.glb"
+    path.write_bytes(b"old")
+    save_mesh(textured, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.glb"]
+    assert path.read_bytes()[:4] == b"glTF"
+
+
+def test_a_full_disk_leaves_the_old_file(textured: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.glb"
+    path.write_bytes(b"old")
+
+    def half(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(BadInput, match=r"^save: .*m\.glb cannot be written \(No space left on device\); wanted"):
+        save_mesh(textured, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.glb"]
+    assert path.read_bytes() == b"old"
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match=r"^save: .* cannot be written"):
+        save_mesh(cube(), tmp_path / "file" / "m.glb")
+    (tmp_path / "folder.glb").mkdir()
+    with pytest.raises(BadInput, match=r"^save: .* cannot be written"):
+        save_mesh(cube(), tmp_path / "folder.glb")
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "folder.glb"}
+
+
+@pytest.mark.parametrize("name", ["m", "m.fbx", "m.glb.exe"])
+def test_unknown_extensions_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"^save: the file name ends in .*; wanted one of \.glb, \.obj, \.ply, \.stl"):
+        save_mesh(cube(), tmp_path / name)
+    (tmp_path / name).write_text("x")
+    with pytest.raises(BadInput, match=r"^load: the file name ends in"):
+        load_mesh(tmp_path / name)
+
+
+@pytest.mark.parametrize("extension", [".glb", ".obj", ".ply", ".stl"])
+def test_files_that_are_no_mesh_are_refused(tmp_path: Path, extension: str) -> None:
+    with pytest.raises(BadInput, match=r"^load: there is no file"):
+        load_mesh(tmp_path / f"none{extension}")
+    for content in (b"", b"nonsense", b"\x00" * 100):
+        (tmp_path / f"bad{extension}").write_bytes(content)
+        with pytest.raises(BadInput, match=r"^load: "):
+            load_mesh(tmp_path / f"bad{extension}")
+
+
+def test_broken_meshes_are_not_written(tmp_path: Path) -> None:
+    mesh = cube()
+    with pytest.raises(BadInput, match=r"^save: the mesh has no UVs"):
+        save_mesh(mesh.with_(texture=torch.rand(4, 4, 3)), tmp_path / "m.glb")
+    with pytest.raises(BadInput, match=r"^save: "):
+        save_mesh(mesh.with_(faces=mesh.faces + 5), tmp_path / "m.glb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_is_a_step(tmp_path: Path) -> None:
+    host = RecordingHost()
+    path = save(join(cube(), torus()), tmp_path / "m.glb", host)
+    assert path == tmp_path / "m.glb" and path.is_file() and host.finished == ["save"]
