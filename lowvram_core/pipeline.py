@@ -6,13 +6,16 @@ save_mesh(result.mesh, "out.glb")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
 
 from .host import Host
+from .manifest import needed
 from .models.store import ModelStore
+from .pictures import has_real_transparency
 from .presets import Preset
 from .stages.background import remove_background
 from .stages.bake import bake
@@ -49,7 +52,7 @@ class Result:
 
 
 def run(
-    picture: Image.Image,
+    pictures: Image.Image | Mapping[str, Image.Image],
     preset: Preset,
     host: Host,
     store: ModelStore,
@@ -57,22 +60,41 @@ def run(
     seeds: Seeds | None = None,
     keep_background: bool = False,
 ) -> Result:
-    """One picture to a textured mesh.
+    """One picture, or several of one object for the mv variants, to a textured mesh.
 
     Args:
-        picture: RGB, or RGBA with the object cut out.
+        pictures: RGB, or RGBA with the object cut out; several as front, left, back, right. The front one paints.
         preset: all settings.
         host: where it runs; it also collects the timings.
-        store: where the models' files are.
+        store: where the models' files are; all of them are looked up, and fetched, before the first one runs.
         keep_background: the whole picture is the object.
 
     Raises:
         LowVramError: with the stage, what was met, what is wanted and what to do.
     """
     seeds = seeds or Seeds()
-    cutout = remove_background(picture, preset, host, store, keep_background=keep_background)
-    mesh = clean(generate_shape(cutout, preset, host, store, seed=seeds.shape), preset, host)
-    return texture(mesh, cutout, preset, host, store, seeds=seeds)
+    named = {"front": pictures} if isinstance(pictures, Image.Image) else dict(pictures)
+    cut = not keep_background and not all(has_real_transparency(picture) for picture in named.values())
+    find_models(preset, store, background=cut)
+    cutouts = {
+        name: remove_background(picture, preset, host, store, keep_background=keep_background)
+        for name, picture in named.items()
+    }
+    mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
+    front = cutouts.get("front") or next(iter(cutouts.values()))
+    return texture(mesh, front, preset, host, store, seeds=seeds)
+
+
+def find_models(preset: Preset, store: ModelStore, *, background: bool = True) -> None:
+    """Looks up every model that the preset needs, downloading what is missing.
+
+    Raises:
+        MissingModel: one is not there and could not be fetched.
+        BadCheckpoint: one is truncated.
+    """
+    for model in needed(preset):
+        if background or not model.id.startswith("background/"):
+            store.folder(model.id)
 
 
 def texture(

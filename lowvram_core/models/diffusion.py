@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,10 @@ def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         BadCheckpoint: the library could not load it.
     """
     try:
-        module, info = cls.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, **{_dtype_word(cls): dtype}
-        )
+        with _no_progress_bars():
+            module, info = cls.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, **{_dtype_word(cls): dtype}
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadCheckpoint(
             f"models: {folder} could not be loaded ({error}); wanted the published files. Download the folder again."
@@ -128,6 +130,20 @@ def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
             "describes. Download the folder again."
         )
     return module.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws a bar per model, which breaks up the host's own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _dtype_word(cls: Any) -> str:

@@ -1,0 +1,5 @@
+"""`python -m lowvram_core`."""
+
+from .cli import main
+
+raise SystemExit(main())

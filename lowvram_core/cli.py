@@ -1,0 +1,235 @@
+"""The command line: pictures in, textured meshes out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from . import manifest
+from .errors import BadInput, Cancelled, LowVramError
+from .models.store import ModelStore, default_roots
+from .pictures import find_pictures, load_picture
+from .pipeline import Result, Seeds, run
+from .presets import PRESETS, VARIANTS, VIEW_SETS, Preset, get
+from .report import format_table
+from .sheet import Row, contact_sheet
+from .stages.save import save
+from .torch_host import TorchHost, pick_device
+
+FORMATS = (".glb", ".obj", ".ply", ".stl")
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "variant": VARIANTS,
+    "views": tuple(VIEW_SETS),
+    "residency": ("stream", "free", "keep"),
+    "unwrapper": ("xatlas", "uvunwrap"),
+    "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
+}
+_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str}
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 all went well, 1 a picture failed, 2 wrong usage."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
+    try:
+        preset = chosen_preset(options)
+        if options.describe:
+            _say(manifest.describe(preset))
+            return 0
+        jobs = _jobs(options)
+        host = TorchHost(pick_device(options.device), DTYPES.get(options.dtype), preset.residency)
+    except LowVramError as error:
+        _complain(str(error))
+        return 2
+    return _run_all(jobs, preset, host, options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every option; each value of a preset has one, named after it."""
+    parser = argparse.ArgumentParser(prog="python -m lowvram_core", description=__doc__)
+    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="picture files or folders")
+    parser.add_argument("-o", "--out", type=Path, default=Path("output"), help="a folder, or for one picture a file")
+    parser.add_argument("--format", choices=[ext[1:] for ext in FORMATS], default="glb", help="for an output folder")
+    parser.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
+    parser.add_argument("--models", type=Path, action="append", default=[], metavar="DIR",
+                        help="a models folder, searched first; may be given several times")  # fmt: skip
+    parser.add_argument("--offline", action="store_true", help="never download a model")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; by default the GPU if there is one")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="by default float16 on a GPU, float32 on the CPU")
+    parser.add_argument("--seed", type=int, default=0, help="of the shape's noise")
+    parser.add_argument("--delight-seed", type=int, default=Seeds.delight)
+    parser.add_argument("--paint-seed", type=int, default=Seeds.paint)
+    parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
+    for side in ("left", "back", "right"):
+        parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a contact sheet of every step")
+    parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
+    values = parser.add_argument_group("values of the preset; given here, they win over it")
+    for name, kind in _preset_values().items():
+        values.add_argument(f"--{name.replace('_', '-')}", **kind)
+    return parser
+
+
+def _preset_values() -> dict[str, dict[str, Any]]:
+    kinds: dict[str, dict[str, Any]] = {}
+    for field in fields(Preset):
+        if field.name in _CHOICES:
+            kinds[field.name] = {"choices": _CHOICES[field.name]}
+        elif field.type == "bool":
+            kinds[field.name] = {"action": argparse.BooleanOptionalAction, "default": None}
+        elif field.type in _TYPES and field.name != "name":
+            kinds[field.name] = {"type": _TYPES[str(field.type)], "metavar": "N"}
+    return kinds
+
+
+def chosen_preset(options: argparse.Namespace) -> Preset:
+    """The preset with the values that the command line gives on top.
+
+    Raises:
+        BadInput: the preset is unknown or a value out of range.
+    """
+    given = {name: getattr(options, name) for name in _preset_values() if getattr(options, name) is not None}
+    return get(options.preset).with_(**given)
+
+
+Job = tuple[dict[str, Path], Path]
+"""Pictures by view, and where the mesh goes."""
+
+
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    pictures = find_pictures(options.pictures)
+    others = {side: getattr(options, side) for side in ("left", "back", "right") if getattr(options, side)}
+    if others and len(pictures) != 1:
+        raise BadInput(
+            f"picture: {len(pictures)} front pictures with a {next(iter(others))} view; wanted one front picture. "
+            "Run once per object."
+        )
+    outputs = _outputs(pictures, options.out, options.format)
+    return [({"front": picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
+
+
+def _outputs(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
+    if out.suffix.lower() in FORMATS:
+        if len(pictures) > 1:
+            raise BadInput(f"save: {len(pictures)} pictures for the one file {out}; wanted a folder. Give -o a folder.")
+        paths = [out]
+    else:
+        paths = [out / f"{stem}.{extension}" for stem in _unique_stems(pictures)]
+    _check_writable(paths[0].parent)
+    return paths
+
+
+def _unique_stems(pictures: Sequence[Path]) -> list[str]:
+    """Two pictures of one stem (a.jpg, a.png) must not overwrite each other's mesh."""
+    stems = [picture.stem for picture in pictures]
+    return [
+        picture.name.replace(".", "_") if stems.count(stem) > 1 else stem
+        for picture, stem in zip(pictures, stems, strict=True)
+    ]
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".lowvram-write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"save: {folder} cannot be written ({error.strerror}); wanted a folder to write to. Choose another -o."
+        ) from error
+
+
+def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argparse.Namespace) -> int:
+    roots = [*options.models, *default_roots()]
+    store = ModelStore(roots, offline=options.offline)
+    rows, failures = [], 0
+    for pictures, output in jobs:
+        try:
+            with _Bar(host, output.stem):
+                row = _run_one(pictures, output, preset, host, store, options)
+        except (Cancelled, KeyboardInterrupt):
+            _complain("cancelled")
+            return 130
+        except LowVramError as error:
+            failures += 1
+            _complain(f"{pictures['front'].name}: {error}")
+            continue
+        except Exception as error:
+            failures += 1
+            log.exception("unexpected")
+            _complain(f"{pictures['front'].name}: unexpected {type(error).__name__}: {error}")
+            continue
+        finally:
+            host.release()
+        if options.sheet:
+            rows.append(row)
+        _say(f"{pictures['front'].name} -> {output}")
+    if rows:
+        options.sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows).save(options.sheet)
+        _say(f"contact sheet -> {options.sheet}")
+    _say(format_table(host.records))
+    return 1 if failures else 0
+
+
+def _run_one(
+    paths: Mapping[str, Path], output: Path, preset: Preset, host: TorchHost, store: ModelStore,
+    options: argparse.Namespace,
+) -> Row:  # fmt: skip
+    pictures = {view: load_picture(path) for view, path in paths.items()}
+    seeds = Seeds(options.seed, options.delight_seed, options.paint_seed)
+    result: Result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
+    save(result.mesh, output, host)
+    return Row(paths["front"].name, pictures["front"], result)
+
+
+class _Bar:
+    """A progress bar on standard error that follows the host's steps."""
+
+    def __init__(self, host: TorchHost, name: str) -> None:
+        self._host = host
+        self._name = name
+        self._bar: tqdm[Any] | None = None
+        self._step = ""
+
+    def __enter__(self) -> _Bar:
+        self._host.on_progress = self.show
+        return self
+
+    def show(self, step: str, done: int, total: int) -> None:
+        """Moves the bar; a new step starts a new one."""
+        if self._bar is None or self._step != step or self._bar.total != total:
+            self._close()
+            self._bar = tqdm(total=total, desc=f"{self._name} {step}", leave=False, file=sys.stderr)
+            self._step = step
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *exception: object) -> None:
+        self._host.on_progress = None
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
