@@ -120,7 +120,8 @@ BACKGROUND_MODELS = tuple(name for name, *_ in _BACKGROUNDS)
 
 
 def _shape(variant: str, repo: str, folder: str, size: int, known: Known, sha256: str) -> Model:
-    files = (ModelFile("config.yaml", 1_700, "about"), ModelFile("model.fp16.safetensors", size, known, sha256))
+    weights = ModelFile("model.fp16.safetensors", size, known, sha256, instead=("model.safetensors",))
+    files = (ModelFile("config.yaml", 1_700, "about"), weights)
     return Model(f"shape/{variant}", repo, folder, TENCENT, files)
 
 
@@ -129,9 +130,20 @@ def _background(name: str, licence: str, asset: str, size: int, md5: str, sha256
     return Model(f"background/{name}", "", "rembg", licence, (file,))
 
 
+_INSTEAD = (
+    "{}/diffusion_pytorch_model.fp16.safetensors",
+    "{}/diffusion_pytorch_model.bin",
+    "{}/diffusion_pytorch_model.fp16.bin",
+)
+
+
+def _instead(folder: str) -> tuple[str, ...]:
+    return tuple(name.format(folder) for name in _INSTEAD)
+
+
 _TOKENIZER = (
     ModelFile("tokenizer/vocab.json", 1_059_962, instead=("tokenizer/tokenizer.json",)),
-    ModelFile("tokenizer/merges.txt", 524_619, optional=True),
+    ModelFile("tokenizer/merges.txt", 524_619, instead=("tokenizer/tokenizer.json",)),
     ModelFile("tokenizer/special_tokens_map.json", 460, "about", optional=True),
     ModelFile("tokenizer/tokenizer_config.json", 800, "about", optional=True),
 )
@@ -144,16 +156,16 @@ _DELIGHT = Model(
         ModelFile("text_encoder/config.json", 620, "about"),
         ModelFile("text_encoder/model.safetensors", 680_820_392,
                   sha256="bc1827c465450322616f06dea41596eac7d493f4e95904dcb51f0fc745c4e13f",
-                  instead=("text_encoder/pytorch_model.bin",)),
+                  instead=("text_encoder/model.fp16.safetensors", "text_encoder/pytorch_model.bin")),
         *_TOKENIZER,
         ModelFile("unet/config.json", 1_900, "about"),
         ModelFile("unet/diffusion_pytorch_model.safetensors", 1_731_927_776, "computed",
                   sha256="0ce61d15a43d11ba19079ab8f24dfce78b876d3f5291470079ef64b17e08ca58",
-                  instead=("unet/diffusion_pytorch_model.bin",)),
+                  instead=_instead("unet")),
         ModelFile("vae/config.json", 660, "about"),
         ModelFile("vae/diffusion_pytorch_model.safetensors", 167_335_342,
                   sha256="3e4c08995484ee61270175e9e7a072b66a6e4eeb5f0c266667fe1f45b90daf9a",
-                  instead=("vae/diffusion_pytorch_model.bin",)),
+                  instead=_instead("vae")),
     ),
 )  # fmt: skip
 
@@ -165,11 +177,11 @@ _PAINT = Model(
         ModelFile("unet/config.json", 911),
         ModelFile("unet/diffusion_pytorch_model.safetensors", 3_662_636_472,
                   sha256="1c5ce434ba976b30bbb51a080917ecd39f8d8761691887b5df3be765ef4bd9e9",
-                  instead=("unet/diffusion_pytorch_model.bin",)),
+                  instead=_instead("unet")),
         ModelFile("vae/config.json", 553),
         ModelFile("vae/diffusion_pytorch_model.safetensors", 167_335_310,
                   sha256="abcec86e499e1ce9f05d1630725d386dc533b61fe0947ab034f07f89042e7a61",
-                  instead=("vae/diffusion_pytorch_model.bin",)),
+                  instead=_instead("vae")),
     ),
 )  # fmt: skip
 """Without the text encoder, which painting never runs."""
@@ -226,4 +238,5 @@ def describe(preset: Preset) -> str:
 
 def _gigabytes(models: list[Model]) -> str:
     computed = any(file.known == "computed" for model in models for file in model.files)
-    return f"{'~' if computed else ''}{sum(model.bytes for model in models) / 1e9:.2f}"
+    size = sum(model.bytes for model in models) / 1e9
+    return f"{'~' if computed else ''}{size:.{2 if size > 0.1 else 3}f}"
