@@ -132,7 +132,8 @@ class ModelStore:
             raise self._missing(model, f"{name} could not be fetched: {_first_line(error)}") from error
         if meta.size is None or meta.etag is None:
             raise self._missing(model, f"{url} tells no size")
-        return Remote(meta.location or url, meta.etag, meta.size, file.sha256)
+        # Not meta.location: the signed address behind the redirect may have expired when the file's turn comes.
+        return Remote(url, meta.etag, meta.size, file.sha256)
 
 
 def missing_files(model: Model, folder: Path) -> list[ModelFile]:

@@ -24,6 +24,8 @@ class Hub:
     drop_after: list[int] = field(default_factory=list)
     """For the next GET requests: how many bytes are sent before the connection is cut."""
     ignore_range: bool = False
+    redirect: bool = False
+    """Large files are elsewhere, as on the real hub: another address, of which the answer tells size and ETag."""
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     """(method, path, Range header) of every request."""
     address: str = ""
@@ -66,12 +68,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = re.sub(r"/resolve/[^/]+/", "/", unquote(self.path.split("?")[0])).lstrip("/")
             asked = self.headers.get("Range", "")
             hub.seen.append((self.command, path, asked))
-            content = hub.files.get(path)
+            content = hub.files.get(path.removeprefix("cdn/"))
             if content is None:
                 self.send_response(404)
                 self.send_header("X-Error-Code", "EntryNotFound")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if hub.redirect and not path.startswith("cdn/"):
+                self._redirect(path, content)
                 return
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and not hub.ignore_range else 0  # type: ignore[index]
             self.send_response(206 if start else 200)
@@ -83,6 +88,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if with_body:
                 self._send(content[start:])
+
+        def _redirect(self, path: str, content: bytes) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{hub.address}/cdn/{path}")
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def _send(self, body: bytes) -> None:
             if hub.drop_after:

@@ -166,6 +166,13 @@ def test_a_download_reports_and_arrives_whole(tmp_path: Path, hub: Hub) -> None:
     assert not hub.seen
 
 
+def test_files_behind_a_redirect(tmp_path: Path, hub: Hub) -> None:
+    hub.redirect = True
+    folder = online(hub, tmp_path).folder("paint")
+    assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert online(hub, tmp_path).folder("background/u2netp") == tmp_path / "rembg"
+
+
 def test_only_what_is_missing_is_fetched(tmp_path: Path, hub: Hub) -> None:
     (fill(tmp_path / "name" / "folder") / "model_index.json").unlink()
     online(hub, tmp_path).folder("paint")
