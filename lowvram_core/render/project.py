@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..types import Camera, Mesh
 from .cameras import project, to_rig
-from .rasterize import Raster, interpolate, interpolate_at, rasterize
+from .rasterize import PIXELS_PER_CHUNK, Raster, interpolate, interpolate_at, rasterize
 from .weld import mean_normals
 
 MAX_ANGLE_DEG = 75.0
@@ -19,6 +19,8 @@ MAX_ANGLE_DEG = 75.0
 MARGIN = 2 / 512
 """Of a picture's edge: how far from silhouettes and depth edges its colours are trusted."""
 _CANNY = (30, 80)
+_NO_COUNT = 1e-30
+"""Far under any share that a pixel can have in a texel, so that 0 / 0 is 0."""
 
 
 def project_view(mesh: Mesh, picture: Tensor, camera: Camera, texture_px: int) -> tuple[Tensor, Tensor]:
@@ -27,6 +29,7 @@ def project_view(mesh: Mesh, picture: Tensor, camera: Camera, texture_px: int) -
     Pixels within MARGIN of the silhouette or of a depth edge are left out; each other one is spread over the four
     texels around its UV. Texels without colour have cosine 0.
 
+    Memory: about 45 S^2 and 24 T^2 bytes, and 100 MiB for a chunk of pixels.
     Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, back_project; the boundary map is left out, and
     a flat depth range gives no edges instead of NaN.
     """
@@ -37,28 +40,30 @@ def project_view(mesh: Mesh, picture: Tensor, camera: Camera, texture_px: int) -
     faces = mesh.faces.to(device)
     raster = rasterize(clip.to(device), faces, size)
     pixels = _trusted(raster, _depth(view[:, 2:].to(device), raster, faces)).flatten().nonzero().squeeze(1)
-    corners, weights = faces[raster.face_ids.flatten()[pixels].long() - 1], raster.barycentric.view(-1, 3)[pixels]
-    del raster
-    cosine = _cosine(interpolate_at(normals.to(device), corners, weights))
-    uvs = interpolate_at(mesh.uvs.detach().float().to(device), corners, weights)
-    spread = splat(uvs, torch.cat([picture.view(-1, 3)[pixels], cosine], dim=1), texture_px)
-    return spread[..., :3], spread[..., 3]
+    ids, weights = raster.face_ids.flatten(), raster.barycentric.view(-1, 3)
+    normals, uvs, picture = normals.to(device), mesh.uvs.detach().float().to(device), picture.view(-1, 3)
+    total = torch.zeros(texture_px, texture_px, 5, device=device)
+    for chunk in pixels.split(PIXELS_PER_CHUNK):
+        corners = faces[ids[chunk].long() - 1]
+        cosine = _cosine(interpolate_at(normals, corners, weights[chunk]))
+        splat(total, interpolate_at(uvs, corners, weights[chunk]), torch.cat([picture[chunk], cosine], dim=1))
+    del raster, ids, weights
+    mean = total[..., :4].div_(total[..., 4:].clamp(min=_NO_COUNT))
+    return mean[..., :3], mean[..., 3]
 
 
-def splat(uvs: Tensor, values: Tensor, size_px: int) -> Tensor:
-    """[T,T,C] mean of the values [N,C] at UVs [N,2], each spread bilinearly over four texels; 0 where none fell."""
-    column, row = (uvs * (size_px - 1)).unbind(dim=1)
-    left, top = (part.floor().clamp(0, size_px - 2) for part in (column, row))
+def splat(total: Tensor, uvs: Tensor, values: Tensor) -> None:
+    """Adds values [N,C] at UVs [N,2] to the sums [T,T,C+1], each spread over four texels; the last sum is of shares."""
+    size = len(total)
+    column, row = (uvs * (size - 1)).unbind(dim=1)
+    left, top = (part.floor().clamp(0, size - 2) for part in (column, row))
     right_share, bottom_share = column - left, row - top
-    texel = top.long() * size_px + left.long()
-    total = torch.zeros(size_px * size_px, values.shape[1] + 1, device=values.device)
+    texel = top.long() * size + left.long()
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
     for down in (0, 1):
         for right in (0, 1):
             share = (bottom_share if down else 1 - bottom_share) * (right_share if right else 1 - right_share)
-            total.index_add_(0, texel + (down * size_px + right), values * share.unsqueeze(1))
-    count = total[:, -1:]
-    return torch.where(count > 0, total[:, :-1] / count, 0.0).view(size_px, size_px, -1)
+            total.view(size * size, -1).index_add_(0, texel + (down * size + right), values * share.unsqueeze(1))
 
 
 def _depth(depth: Tensor, raster: Raster, faces: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ def _depth(depth: Tensor, raster: Raster, faces: Tensor) -> Tensor:
     low, high = image[visible].min(), image[visible].max()
     if not bool(high > low):
         return torch.zeros_like(image, dtype=torch.uint8)
-    return ((image - low) / (high - low) * visible * 255).byte()
+    return image.sub_(low).div_(high - low).mul_(visible).mul_(255).byte()
 
 
 def _trusted(raster: Raster, depth: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _ROWS_PER_CHUNK = 1 << 18
-_PIXELS_PER_CHUNK = 1 << 19
+PIXELS_PER_CHUNK = 1 << 19
 """Each entry of a chunk holds some 100 bytes while it is worked on."""
 _DEPTH_STEPS = 2 << 17
 _FAR = torch.iinfo(torch.int64).max
@@ -59,7 +59,7 @@ def interpolate(values: Tensor, raster: Raster, faces: Tensor) -> Tensor:
     ids, weights = raster.face_ids.flatten(), raster.barycentric.view(-1, 3)
     result = torch.zeros(len(ids), values.shape[1], dtype=values.dtype, device=values.device)
     pixels = ids.nonzero().squeeze(1)
-    for chunk in pixels.split(_PIXELS_PER_CHUNK):
+    for chunk in pixels.split(PIXELS_PER_CHUNK):
         result[chunk] = interpolate_at(values, faces[ids[chunk].long() - 1], weights[chunk])
     return result.view(*raster.face_ids.shape, -1)
 
@@ -123,7 +123,7 @@ def _test_pixels(
     inverse = 1.0 / _area(ab, ac)
     # What stays the same along a row is computed once a span: a_x, then beta and gamma as linear in x - a_x.
     table = torch.stack([a[:, 0], ac[:, 0] * down, ac[:, 1], ab[:, 1], ab[:, 0] * down, inverse], dim=1)
-    for begin, end in _chunks(columns, _PIXELS_PER_CHUNK):
+    for begin, end in _chunks(columns, PIXELS_PER_CHUNK):
         lengths = columns[begin:end]
         span = torch.repeat_interleave(torch.arange(begin, end, device=lengths.device), lengths)
         x = column[span] + _within(lengths)
@@ -146,7 +146,7 @@ def _test_pixels(
 def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> Tensor:
     """[S*S,3] perspective-correct weights of the faces [S*S] that were found."""
     result = torch.zeros(len(face_ids), 3, device=corners.device)
-    for pixels in face_ids.nonzero().squeeze(1).split(_PIXELS_PER_CHUNK):
+    for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
         a, b, c = corners[face, :, :2].unbind(dim=1)
         p = torch.stack([pixels % size_px, pixels // size_px], dim=1) + 0.5

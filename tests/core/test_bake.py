@@ -99,7 +99,9 @@ def test_resize_is_pillows() -> None:
 def test_splat_is_a_weighted_mean() -> None:
     uvs = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.0], [0.125, 1.0], [0.0, 1.0]])
     values = torch.tensor([[1.0], [2.0], [3.0], [4.0], [8.0]])
-    result = splat(uvs, values, 5)[..., 0]
+    total = torch.zeros(5, 5, 2)
+    splat(total, uvs, values)
+    result = total[..., 0] / total[..., 1].clamp(min=1e-9)
     wanted = torch.zeros(5, 5)
     wanted[0, 0], wanted[4, 4], wanted[0, 2], wanted[4, 1] = 1, 2, 3, 4
     wanted[4, 0] = (0.5 * 4 + 8) / 1.5

@@ -80,7 +80,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clip, faces = soup(3)
     whole = rasterize(clip, faces, 64)
     monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 10)
-    monkeypatch.setattr(module, "_PIXELS_PER_CHUNK", 33)
+    monkeypatch.setattr(module, "PIXELS_PER_CHUNK", 33)
     pieces = rasterize(clip, faces, 64)
     assert torch.equal(pieces.face_ids, whole.face_ids)
     assert torch.equal(pieces.barycentric, whole.barycentric)
