@@ -57,7 +57,7 @@ def _check_shapes(mesh: Mesh, stage: str) -> None:
 
 
 def _check_values(mesh: Mesh, stage: str) -> None:
-    vertices, faces = mesh.vertices, mesh.faces
+    vertices, faces = mesh.vertices.detach(), mesh.faces
     low, high = int(faces.min()), int(faces.max())
     _refuse(
         low < 0 or high >= len(vertices), stage, f"faces point at vertices {low} to {high} of {len(vertices)}",

@@ -33,7 +33,8 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
-    Memory: about 16 T^2 bytes for the sum and, for one view at a time, 24 T^2 + 45 S^2 + 100 MiB (T texture, S render edge).
+    Memory: about 16 T^2 bytes for the sums; for one view at a time 24 T^2 + 45 S^2 and 100 MiB (T texture edge,
+    S render edge): 460 MiB at 2048.
     Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture; here view by view.
     """
     check_mesh(mesh, "bake", needs_uvs=True)

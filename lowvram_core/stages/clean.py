@@ -28,7 +28,7 @@ _GENTLE, _FIRM = 5.0, 7.0
 def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = True) -> Mesh:
     """A welded, manifold mesh of at most `preset.face_budget` faces; UVs and texture are dropped.
 
-    A clean closed mesh stays closed and keeps its genus.
+    A clean closed mesh stays closed and keeps its genus. One that is inside out is turned: no view could paint it.
 
     Args:
         remove_floaters: also drops parts with under FLOATER_SHARE of the largest part's faces.
@@ -45,6 +45,7 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         if remove_floaters:
             vertices, faces = _compact(vertices, drop_floaters(vertices, faces))
         host.progress(1, 4)
+        faces = face_outwards(vertices, faces)
         vertices, faces = decimate(vertices, faces, preset.face_budget)
         host.progress(2, 4)
         vertices, faces = weld_mesh(vertices, faces)
@@ -78,6 +79,16 @@ def drop_floaters(vertices: Tensor, faces: Tensor) -> Tensor:
     part = _components(pairs, len(vertices))[faces[:, 0]]
     sizes = torch.bincount(part)
     return faces[(sizes >= FLOATER_SHARE * sizes.max())[part]]
+
+
+def face_outwards(vertices: Tensor, faces: Tensor) -> Tensor:
+    """[F,3] faces, all turned round if the mesh is closed and holds a negative volume; cavities stay cavities."""
+    if bool((edge_face_counts(faces)[1] == 1).any()):
+        return faces
+    points = vertices.double() - vertices.double().mean(dim=0)
+    a, b, c = points[faces].unbind(dim=1)
+    volume = (a * torch.cross(b, c, dim=1)).sum()
+    return faces.flip(1) if float(volume) < 0 else faces
 
 
 def decimate(vertices: Tensor, faces: Tensor, budget: int) -> tuple[Tensor, Tensor]:

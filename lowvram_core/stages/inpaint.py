@@ -63,7 +63,7 @@ def check_atlas(atlas: Atlas) -> None:
     if not bool(seen.any()):
         raise BadInput(
             "inpaint: no view painted a single texel; wanted at least some. "
-            "Use a larger texture, larger renders, or views that face the object."
+            "Run Clean if the mesh may be inside out; else use larger renders, or views that face the object."
         )
 
 

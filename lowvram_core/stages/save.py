@@ -52,7 +52,7 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
         raise BadInput(
             f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(_WRITERS)}. Choose one of these."
         )
-    files = writer(mesh, path)
+    files = writer(_plain(mesh), path)
     for file, content in files.items():
         _write(file, content)
     log.info("save: %s, %d faces, %.1f MB", path.name, len(mesh.faces), sum(map(len, files.values())) / 1e6)
@@ -61,6 +61,8 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
 
 def load_mesh(path: Path | str) -> Mesh:
     """The mesh in a file, all its parts in one; UVs and the base colour texture are kept if there is one part.
+
+    Without UVs its vertices come back welded.
 
     Raises:
         BadInput: the file is not there, of an unknown kind, or holds no usable mesh.
@@ -103,6 +105,12 @@ def _from_trimesh(part: trimesh.Trimesh) -> Mesh:
     return Mesh(vertices, faces, uvs=torch.stack([up[:, 0], 1 - up[:, 1]], dim=1), texture=texture)
 
 
+def _plain(mesh: Mesh) -> Mesh:
+    """The mesh on the CPU, in float32 and int64, without gradients."""
+    uvs, texture = (None if part is None else part.detach().cpu().float() for part in (mesh.uvs, mesh.texture))
+    return Mesh(mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long(), uvs=uvs, texture=texture)
+
+
 def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     visual = None
     if mesh.uvs is not None:
@@ -111,7 +119,7 @@ def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
             name="texture", baseColorTexture=_image(mesh.texture), metallicFactor=0.0, roughnessFactor=1.0
         )
         visual = trimesh.visual.TextureVisuals(uv=up, material=material)
-    normals = smooth_normals(mesh.vertices.float(), mesh.faces).numpy()
+    normals = smooth_normals(mesh.vertices, mesh.faces).numpy()
     return trimesh.Trimesh(
         mesh.vertices.numpy(), mesh.faces.numpy(), vertex_normals=normals, visual=visual, process=False
     )

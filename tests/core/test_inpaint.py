@@ -122,3 +122,14 @@ def test_cancel_gets_through(mesh: Mesh, atlas: Atlas, after: int) -> None:
     with pytest.raises(Cancelled):
         inpaint(mesh, atlas, host)
     assert host.finished == [] and len(host.reports) == after
+
+
+def test_other_number_types_give_the_same_texture(mesh: Mesh, atlas: Atlas) -> None:
+    """float64 with gradients, int32: meshes from elsewhere."""
+    assert mesh.uvs is not None
+    odd = Mesh(mesh.vertices.double().requires_grad_(), mesh.faces.int(), uvs=mesh.uvs.double())
+    views = picture_views(mesh, (Camera(0, 0),), 128)
+    again = bake(odd, views, PRESET, RecordingHost())
+    assert torch.equal(again.texture, atlas.texture)
+    one, other = inpaint(mesh, atlas, RecordingHost()).texture, inpaint(odd, again, RecordingHost()).texture
+    assert one is not None and other is not None and torch.equal(one, other)

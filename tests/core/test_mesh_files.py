@@ -184,3 +184,13 @@ def test_save_is_a_step(tmp_path: Path) -> None:
     host = RecordingHost()
     path = save(join(cube(), torus()), tmp_path / "m.glb", host)
     assert path == tmp_path / "m.glb" and path.is_file() and host.finished == ["save"]
+
+
+def test_other_number_types_are_written_all_the_same(textured: Mesh, tmp_path: Path) -> None:
+    assert textured.uvs is not None
+    odd = textured.with_(
+        vertices=textured.vertices.double().requires_grad_(), faces=textured.faces.int(), uvs=textured.uvs.double()
+    )
+    for extension in (".glb", ".obj", ".ply", ".stl"):
+        one, other = save_mesh(textured, tmp_path / f"one{extension}"), save_mesh(odd, tmp_path / f"two{extension}")
+        assert one.read_bytes().replace(b"one.", b"two.") == other.read_bytes()

@@ -74,12 +74,13 @@ def test_maps_are_upstreams(case: Case) -> None:
 
 
 def test_bake_is_upstreams(case: Case) -> None:
+    """Reached: the same texels, colours within 3e-7."""
     differ = int((case.atlas.seen != case.their_seen).sum())
     both = case.atlas.seen & case.their_seen
     worst = float((case.atlas.texture - case.their_texture)[both].abs().max())
     assert both.float().mean() > 0.2
     assert differ <= 3
-    assert worst <= 1e-4
+    assert worst <= 1e-5
 
 
 def test_texture_keeps_what_was_seen_and_fills_holes_better(case: Case) -> None:
@@ -91,8 +92,9 @@ def test_texture_keeps_what_was_seen_and_fills_holes_better(case: Case) -> None:
     assert int(hole.sum()) > 500
     # Upstream cuts colours off where we round.
     assert float((textured.texture - theirs)[seen].abs().max()) <= 1 / 255 + 1e-4
+    # Reached: 7 dB more where seen, 8 to 9 dB more in holes.
     for where in (seen, hole):
-        assert _psnr(textured.texture[where], truth[where]) >= _psnr(theirs[where], truth[where])
+        assert _psnr(textured.texture[where], truth[where]) >= _psnr(theirs[where], truth[where]) + 5
 
 
 def _share_equal(mine: np.ndarray, theirs: np.ndarray) -> float:
