@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .pictures import image_from_pil, pil_from_image
+from .pictures import flatten, image_from_pil, pil_from_image
 from .pipeline import Result
 from .render.preview import render_textured
 from .types import Camera, Cutout
@@ -55,7 +55,7 @@ def _strip(row: Row) -> Image.Image:
 
 def _tiles(row: Row) -> dict[str, Image.Image]:
     result = row.result
-    tiles = {row.name: row.picture.convert("RGB"), "cutout": pil_from_image(on_checkers(result.cutout))}
+    tiles = {row.name: flatten(row.picture), "cutout": pil_from_image(on_checkers(result.cutout))}
     tiles["delit"] = pil_from_image(result.delit)
     for camera, image in zip(result.views.cameras, result.views.images, strict=True):
         tiles[f"painted {camera.azimuth_deg}, {camera.elevation_deg}"] = pil_from_image(image)

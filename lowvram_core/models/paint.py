@@ -50,7 +50,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     config = read_json(folder / "unet" / "config.json")
     entries = {name: Entry(tuple(value.shape), value.nbytes) for name, value in _read(weights).items()}
     check_layout(_build(config), entries, weights)
-    dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL)}
+    dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
     return PaintModel(
         vae=component(folder / "vae", dtype, "paint VAE", load_vae),

@@ -95,17 +95,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"shape: {path} cannot be used ({error!r}); wanted the published configuration with model, vae, "
             "conditioner, scheduler and image_processor. Download the folder again."
         ) from error
+    for part in (*_PARTS, "scheduler", "image_processor"):
+        if _class_name(config[part]) not in _CLASSES:
+            raise BadCheckpoint(
+                f"shape: {path} names {config[part]['target']!r}; wanted one of {', '.join(_CLASSES)}. "
+                "This is no Hunyuan3D-2 shape model: use a published folder."
+            )
     return dict(config)
 
 
+def _class_name(node: Mapping[str, Any]) -> str:
+    return str(node["target"]).rsplit(".", 1)[-1]
+
+
 def _make(node: Mapping[str, Any]) -> Any:
-    name = str(node["target"]).rsplit(".", 1)[-1]
-    if name not in _CLASSES:
-        raise BadCheckpoint(
-            f"shape: the configuration names {node['target']!r}; wanted one of {', '.join(_CLASSES)}. "
-            "This is no Hunyuan3D-2 shape model: use a published folder."
-        )
-    module, cls = _CLASSES[name]
+    module, cls = _CLASSES[_class_name(node)]
     params = {key: value for key, value in (node.get("params") or {}).items() if key != "ckpt_path"}
     return getattr(upstream.shapegen(module), cls)(**params)
 

@@ -1,0 +1,142 @@
+"""Checkpoints: published names, one copy in memory, no code of theirs, damage named."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lowvram_core.errors import BadCheckpoint
+from lowvram_core.models import dinov2
+from lowvram_core.models.delight import open_delight
+from lowvram_core.models.loading import read_header, read_pickle, read_safetensors
+from lowvram_core.models.paint import open_paint
+from lowvram_core.models.shape import open_shape
+
+
+def test_fixtures_carry_the_published_names(tmp_path: Path) -> None:
+    names = read_header(tiny.make_shape(tmp_path) / "model.fp16.safetensors")
+    layer = "conditioner.main_image_encoder.model.encoder.layer.0."
+    for name in ("attention.attention.query.weight", "attention.output.dense.bias", "mlp.weights_in.weight",
+                 "mlp.weights_out.weight", "layer_scale1.lambda1"):  # fmt: skip
+        assert layer + name in names
+
+
+def test_dinov2_names_in_both_directions(tmp_path: Path) -> None:
+    state = load_file(tiny.make_shape(tmp_path) / "model.fp16.safetensors")
+    old = {name: value for name, value in state.items() if ".encoder.layer." in name}
+    new = dinov2._to_new(old)
+    assert not any("attention.attention" in name or "weights_" in name for name in new)
+    back = dinov2._to_old(new)
+    assert back.keys() == old.keys() and all(torch.equal(back[name], old[name]) for name in old)
+    assert dinov2.to_installed_names(new, new).keys() == new.keys()
+    assert dinov2.to_installed_names(new, old).keys() == old.keys()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_weights_stay_in_the_mapped_file(tmp_path: Path) -> None:
+    shape = open_shape(tiny.make_shape(tmp_path), torch.float16)
+    paint = open_paint(tiny.make_paint(tmp_path), torch.float16)
+    for component in (shape.dit, shape.vae, shape.conditioner, paint.dual, paint.main):
+        module = component.load()
+        for name, parameter in module.named_parameters():
+            assert _mapped(parameter.data_ptr()), f"{component.label}: {name} was copied"
+        assert component.weight_bytes == sum(p.numel() * 2 for p in module.parameters())
+
+
+def _mapped(address: int) -> bool:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, path = line.split(maxsplit=5)
+        low, high = (int(edge, 16) for edge in span.split("-"))
+        if low <= address < high:
+            return path.endswith((".safetensors", ".bin"))
+    return False
+
+
+def test_float32_runs_from_the_same_files(tmp_path: Path) -> None:
+    component = open_shape(tiny.make_shape(tmp_path), torch.float32).dit
+    module = component.load()
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert component.weight_bytes == sum(p.numel() * 4 for p in module.parameters())
+
+
+def test_korean_names_and_spaces(tmp_path: Path) -> None:
+    root = tmp_path / "모델 폴더 1"
+    assert open_shape(tiny.make_shape(root), torch.float32).dit.load()
+    delight = open_delight(tiny.make_delight(root), torch.float32)
+    assert delight.text_encoder.load()().shape == (1, 77, 32)
+    assert open_paint(tiny.make_paint(root), torch.float32).dual.load()
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    for folder, name, opened in (
+        (tiny.make_shape(tmp_path), "model.fp16.safetensors", open_shape),
+        (tiny.make_delight(tmp_path), "unet/diffusion_pytorch_model.safetensors", open_delight),
+        (tiny.make_paint(tmp_path), "unet/diffusion_pytorch_model.bin", open_paint),
+    ):
+        file = folder / name
+        data = file.read_bytes()
+        for length in (0, 5, 60, len(data) // 2):
+            file.write_bytes(data[:length])
+            with pytest.raises(BadCheckpoint, match=r"(?s)models: .*wnload"):
+                opened(folder, torch.float32)
+
+
+def test_missing_parts(tmp_path: Path) -> None:
+    folder = tiny.make_delight(tmp_path)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(BadCheckpoint, match="holds no weights"):
+        open_delight(folder, torch.float32)
+    folder = tiny.make_paint(tmp_path)
+    (folder / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(BadCheckpoint, match="scheduler_config"):
+        open_paint(folder, torch.float32)
+    folder = tiny.make_delight(tmp_path / "b")
+    (folder / "tokenizer" / "vocab.json").unlink()
+    with pytest.raises(BadCheckpoint, match="tokenizer"):
+        open_delight(folder, torch.float32).text_encoder.load()
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("/tmp/lowvram-bomb-went-off"),)
+
+
+def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
+    folder = tiny.make_paint(tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.bin"
+    torch.save({"a": torch.zeros(1), "b": _Bomb()}, weights)
+    with pytest.raises(BadCheckpoint):
+        open_paint(folder, torch.float32)
+    weights.write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(BadCheckpoint):
+        read_pickle(weights)
+    assert not Path("/tmp/lowvram-bomb-went-off").exists()
+
+
+def test_a_configuration_cannot_choose_code(tmp_path: Path) -> None:
+    folder = tiny.make_shape(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for part in ("model", "scheduler", "image_processor"):
+        changed = {**config, part: {**config[part], "target": "os.system", "params": {"command": "true"}}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(changed))
+        with pytest.raises(BadCheckpoint, match=r"os\.system"):
+            open_shape(folder, torch.float32)
+    (folder / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(BadCheckpoint, match=r"config\.yaml"):
+        open_shape(folder, torch.float32)
+    (folder / "config.yaml").write_text("just a sentence")
+    with pytest.raises(BadCheckpoint, match=r"config\.yaml"):
+        open_shape(folder, torch.float32)
+
+
+def test_reading_a_prefix(tmp_path: Path) -> None:
+    file = tiny.make_shape(tmp_path) / "model.fp16.safetensors"
+    part = read_safetensors(file, "vae.")
+    assert part and all(f"vae.{name}" in read_header(file) for name in part)

@@ -1,0 +1,168 @@
+"""Shape, delight and multiview: what they refuse, how they stop, and that nothing is left on loan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from hosts import RecordingHost
+from PIL import Image, ImageDraw
+
+from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, LowVramError, MissingModel, NumericalFailure
+from lowvram_core.models.store import ModelStore
+from lowvram_core.pictures import cutout_from_rgba
+from lowvram_core.presets import PRESETS
+from lowvram_core.stages.delight import delight
+from lowvram_core.stages.multiview import paint_views
+from lowvram_core.stages.shape import generate_shape
+from lowvram_core.types import Cutout, Mesh
+
+QUICK = PRESETS["8 GB Full"].with_(
+    octree=16, points_per_chunk=1500, shape_steps=3, delight_steps=2, multiview_steps=2, render_px=64, views="minimal"
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore([tiny.make_all(tmp_path_factory.mktemp("models"))], offline=True)
+
+
+def disc() -> Cutout:
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((8, 8, 50, 56), fill=(200, 60, 30, 255))
+    return cutout_from_rgba(image)
+
+
+def sheet() -> Mesh:
+    corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0.3]])
+    return Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]), (corners[:, :2] + 1) / 2)
+
+
+Stage = Callable[[RecordingHost, ModelStore], object]
+STAGES: dict[str, Stage] = {
+    "shape": lambda host, store: generate_shape(disc(), QUICK, host, store),
+    "delight": lambda host, store: delight(disc(), QUICK, host, store),
+    "multiview": lambda host, store: paint_views(sheet(), torch.rand(64, 64, 3), QUICK, host, store),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_report_can_cancel_and_leaves_nothing(store: ModelStore, name: str) -> None:
+    whole = RecordingHost()
+    STAGES[name](whole, store)
+    assert whole.most_out == 1, "one component at a time"
+    for reports in range(len(whole.reports)):
+        host = RecordingHost(cancel_after=reports)
+        with pytest.raises(Cancelled):
+            STAGES[name](host, store)
+        assert host.out == [] and len(host.reports) == reports
+
+
+def test_each_step_and_chunk_reports(store: ModelStore) -> None:
+    host = RecordingHost()
+    for stage in STAGES.values():
+        stage(host, store)
+    reached = {step: [done for at, done, _ in host.reports if at == step] for step, _, _ in host.reports}
+    assert reached["sample"] == [1, 2, 3]
+    assert reached["decode"] == [1500, 3000, 4500, 17**3]
+    assert reached["delight"] == [1, 2]
+    assert reached["multiview"] == [0, 1, 2]
+    assert reached["normals"] == reached["positions"] == [1, 2, 3]
+
+
+def refused(host: RecordingHost, call: Callable[[], object], *words: str) -> None:
+    """A clear refusal, before anything is borrowed."""
+    with pytest.raises(BadInput) as caught:
+        call()
+    text = str(caught.value)
+    assert all(word in text for word in words), text
+    assert "wanted" in text and host.borrowed == []
+
+
+def empty() -> Cutout:
+    return Cutout(torch.zeros(8, 8, 3), torch.zeros(8, 8))
+
+
+def with_nan() -> Cutout:
+    image = disc().image.clone()
+    image[3, 3] = float("nan")
+    return Cutout(image, disc().mask)
+
+
+@pytest.mark.parametrize("make", [empty, with_nan])
+def test_bad_cutouts_are_refused(store: ModelStore, make: Callable[[], Cutout]) -> None:
+    host = RecordingHost()
+    refused(host, lambda: generate_shape(make(), QUICK, host, store), "shape: ")
+    refused(host, lambda: delight(make(), QUICK, host, store), "delight: ")
+    refused(host, lambda: paint_views(sheet(), make(), QUICK, host, store), "multiview: ")
+
+
+def test_views_and_variant_must_agree(store: ModelStore) -> None:
+    host = RecordingHost()
+    both = {"front": disc(), "back": disc()}
+    refused(host, lambda: generate_shape(both, QUICK, host, store), "2 views", "v2-0", "mv")
+    mv = QUICK.with_(variant="mv")
+    refused(host, lambda: generate_shape({"top": disc()}, mv, host, store), "top", "front")
+    refused(host, lambda: generate_shape({}, mv, host, store), "none")
+
+
+def test_bad_meshes_and_references_are_refused(store: ModelStore) -> None:
+    host = RecordingHost()
+    good = torch.rand(8, 8, 3)
+    for mesh, word in (
+        (sheet().with_(faces=torch.zeros(0, 3, dtype=torch.int64)), "empty"),
+        (sheet().with_(faces=torch.tensor([[0, 1, 9]])), "9"),
+        (sheet().with_(uvs=None), "UV"),
+    ):
+        refused(host, lambda mesh=mesh: paint_views(mesh, good, QUICK, host, store), "multiview: ", word)
+    for reference in (torch.rand(8, 8), torch.full((8, 8, 3), float("nan"))):
+        refused(host, lambda r=reference: paint_views(sheet(), r, QUICK, host, store), "reference picture")
+
+
+def test_missing_models_name_folder_and_address(tmp_path: Path) -> None:
+    host, store = RecordingHost(), ModelStore([tmp_path], offline=True)
+    for stage in STAGES.values():
+        with pytest.raises(MissingModel) as caught:
+            stage(host, store)
+        assert str(tmp_path) in str(caught.value) and "https://" in str(caught.value)
+    assert host.borrowed == []
+
+
+def test_cutouts_can_be_painted_without_delight(store: ModelStore) -> None:
+    assert paint_views(sheet(), disc(), QUICK, RecordingHost(), store).images.shape == (3, 512, 512, 3)
+
+
+def test_nan_in_the_networks_is_named(tmp_path: Path) -> None:
+    def spoil(name: str, value: float) -> ModelStore:
+        from safetensors.torch import load_file, save_file
+
+        folder = tmp_path / f"{name}{value}"
+        file = tiny.make_shape(folder) / "model.fp16.safetensors"
+        state = load_file(file)
+        state[name] = torch.full_like(state[name], value)
+        save_file(state, file)
+        return ModelStore([folder], offline=True)
+
+    for name, step in (("model.latent_in.bias", "sample"), ("vae.post_kl.bias", "decode")):
+        host = RecordingHost()
+        with pytest.raises(NumericalFailure, match=f"{step} step gave NaN.*float32"):
+            generate_shape(disc(), QUICK, host, spoil(name, float("nan")))
+        assert host.out == []
+    with pytest.raises(NumericalFailure, match="never crosses"):
+        generate_shape(disc(), QUICK, RecordingHost(), spoil("vae.geo_decoder.output_proj.bias", 500.0))
+
+
+def test_a_shape_folder_of_another_variant_is_refused(tmp_path: Path) -> None:
+    folder, other = tiny.make_shape(tmp_path / "a"), tiny.make_shape(tmp_path / "b", "v2-0-fast")
+    (other / "config.yaml").replace(folder / "config.yaml")
+    host = RecordingHost()
+    with pytest.raises(BadCheckpoint, match=r"lacks guidance_in.*another variant"):
+        generate_shape(disc(), QUICK, host, ModelStore([tmp_path / "a"], offline=True))
+    assert host.borrowed == []
+
+
+def test_errors_are_one_family() -> None:
+    assert issubclass(BadInput, LowVramError) and issubclass(BadCheckpoint, BadInput)

@@ -1,0 +1,98 @@
+"""The stand-alone host: what it lends comes back, whatever happens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lowvram_core.errors import BadInput, Cancelled
+from lowvram_core.host import Component
+from lowvram_core.report import STEPS, StepRecord, format_table, merge
+from lowvram_core.torch_host import TorchHost, pick_device
+
+
+def component(loads: list[nn.Module]) -> Component:
+    def load() -> nn.Module:
+        loads.append(nn.Linear(2, 2))
+        return loads[-1]
+
+    return Component("linear", "linear", 24, load)
+
+
+def cpu(**settings: object) -> TorchHost:
+    return TorchHost(torch.device("cpu"), **settings)  # type: ignore[arg-type]
+
+
+def is_freed(module: nn.Module) -> bool:
+    return all(parameter.is_meta for parameter in module.parameters())
+
+
+def test_given_back_on_success_and_error() -> None:
+    host, loads = cpu(), []
+    with host.borrow(component(loads)) as module:
+        assert not is_freed(module)
+    assert is_freed(loads[0])
+    with pytest.raises(ZeroDivisionError), host.borrow(component(loads)):
+        _ = 1 / 0
+    assert is_freed(loads[1])
+    with pytest.raises(KeyboardInterrupt), host.borrow(component(loads)):
+        raise KeyboardInterrupt
+    assert is_freed(loads[2])
+
+
+def test_keep_loads_once_until_released_and_not_after_an_error() -> None:
+    host, loads = cpu(residency="keep"), []
+    for _ in range(3):
+        with host.borrow(component(loads)):
+            pass
+    assert len(loads) == 1 and not is_freed(loads[0])
+    with pytest.raises(ZeroDivisionError), host.borrow(component(loads)):
+        _ = 1 / 0
+    assert is_freed(loads[0])
+    with host.borrow(component(loads)):
+        pass
+    host.release()
+    assert len(loads) == 2 and is_freed(loads[1])
+
+
+def test_steps_are_timed_and_progress_is_passed_on() -> None:
+    heard: list[tuple[str, int, int]] = []
+    host = cpu(on_progress=lambda *report: heard.append(report))
+    with host.step("decode"):
+        host.progress(3, 7)
+    (record,) = host.records
+    assert (record.name, record.allocated_bytes, heard) == ("decode", None, [("decode", 3, 7)])
+    assert record.seconds >= 0 and record.ram_bytes > 2**20
+
+
+def test_cancel() -> None:
+    host = cpu(is_cancelled=lambda: True)
+    with pytest.raises(Cancelled, match="bake"), host.step("bake"):
+        host.progress(0, 1)
+    assert host.records == []
+
+
+def test_precision() -> None:
+    assert cpu().dtype == torch.float32
+    assert cpu(precision=torch.float16).dtype == torch.float16
+    assert TorchHost(torch.device("meta")).dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "cuda:x"])
+def test_unknown_devices(name: str) -> None:
+    with pytest.raises(BadInput, match=r"device: .*wanted cpu, cuda"):
+        pick_device(name)
+
+
+def test_table_has_every_step_once_in_order() -> None:
+    records = [StepRecord(name, 1.0, 2**30, 2**31, 2**32, 2**30) for name in reversed(STEPS)] * 2
+    assert [record.name for record in merge(records)] == list(STEPS)
+    table = format_table(records).splitlines()
+    assert len(table) == len(STEPS) + 2
+    assert table[1].split() == ["recentre", "2.00", "6.7%", "1.00", "2.00", "4.00", "1.00"]
+    assert table[-1].split() == ["total", "30.00", "100.0%", "4.00", "1.00"]
+
+
+def test_table_of_the_cpu_has_no_device_figures() -> None:
+    assert format_table([StepRecord("bake", 0.5, None, None, None, 2**30)]).splitlines()[1].split()[3:6] == ["-"] * 3
