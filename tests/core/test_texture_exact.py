@@ -92,9 +92,11 @@ def test_texture_keeps_what_was_seen_and_fills_holes_better(case: Case) -> None:
     assert int(hole.sum()) > 500
     # Upstream cuts colours off where we round.
     assert float((textured.texture - theirs)[seen].abs().max()) <= 1 / 255 + 1e-4
-    # Reached: 7 dB more where seen, 8 to 9 dB more in holes.
-    for where in (seen, hole):
-        assert _psnr(textured.texture[where], truth[where]) >= _psnr(theirs[where], truth[where]) + 5
+    # As it is saved, in steps of 1/255. Reached: 5 dB more where seen, 7 to 9 dB more in holes.
+    saved = (textured.texture * 255).round() / 255
+    for where, gain in ((seen, 3), (hole, 5)):
+        ours, upstreams = _psnr(saved[where], truth[where]), _psnr(theirs[where], truth[where])
+        assert ours >= upstreams + gain, (ours, upstreams)
 
 
 def _share_equal(mine: np.ndarray, theirs: np.ndarray) -> float:
