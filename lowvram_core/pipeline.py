@@ -75,7 +75,7 @@ def run(
     seeds = seeds or Seeds()
     named = {"front": pictures} if isinstance(pictures, Image.Image) else dict(pictures)
     cut = not keep_background and not all(has_real_transparency(picture) for picture in named.values())
-    find_models(preset, store, background=cut)
+    find_models(preset, host, store, background=cut)
     cutouts = {
         name: remove_background(picture, preset, host, store, keep_background=keep_background)
         for name, picture in named.items()
@@ -85,8 +85,8 @@ def run(
     return texture(mesh, front, preset, host, store, seeds=seeds)
 
 
-def find_models(preset: Preset, store: ModelStore, *, background: bool = True) -> None:
-    """Looks up every model that the preset needs, downloading what is missing.
+def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bool = True) -> None:
+    """Looks up every model that the preset needs, downloading what is missing; reports bytes as progress.
 
     Raises:
         MissingModel: one is not there and could not be fetched.
@@ -94,7 +94,7 @@ def find_models(preset: Preset, store: ModelStore, *, background: bool = True) -
     """
     for model in needed(preset):
         if background or not model.id.startswith("background/"):
-            store.folder(model.id)
+            store.folder(model.id, host.progress)
 
 
 def texture(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,7 +134,12 @@ class ModelStore:
         if meta.size is None or meta.etag is None:
             raise self._missing(model, f"{url} tells no size")
         # Not meta.location: the signed address behind the redirect may have expired when the file's turn comes.
-        return Remote(url, meta.etag, meta.size, file.sha256)
+        return Remote(url, meta.etag, meta.size, _hash_of(meta.etag) or file.sha256)
+
+
+def _hash_of(etag: str) -> str:
+    """The SHA-256 that the hub names large files by; the manifest's stands in where a mirror names them otherwise."""
+    return etag.lower() if re.fullmatch("[0-9a-fA-F]{64}", etag) else ""
 
 
 def missing_files(model: Model, folder: Path) -> list[ModelFile]:

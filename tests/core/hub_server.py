@@ -26,9 +26,15 @@ class Hub:
     ignore_range: bool = False
     redirect: bool = False
     """Large files are elsewhere, as on the real hub: another address, of which the answer tells size and ETag."""
+    etags: dict[str, str] = field(default_factory=dict)
+    """What files are named by, where that is not their SHA-256."""
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     """(method, path, Range header) of every request."""
     address: str = ""
+
+    def etag(self, path: str, content: bytes) -> str:
+        """The ETag header of a file."""
+        return f'"{self.etags.get(path, hashlib.sha256(content).hexdigest())}"'
 
     def gets(self, end: str = "") -> list[str]:
         """The Range headers of the GET requests for paths with this ending."""
@@ -83,7 +89,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - start))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("ETag", hub.etag(path.removeprefix("cdn/"), content))
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if with_body:
@@ -92,7 +98,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _redirect(self, path: str, content: bytes) -> None:
             self.send_response(302)
             self.send_header("Location", f"{hub.address}/cdn/{path}")
-            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Linked-ETag", hub.etag(path, content))
             self.send_header("X-Linked-Size", str(len(content)))
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")

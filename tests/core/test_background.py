@@ -23,13 +23,13 @@ from lowvram_core.stages import background
 from lowvram_core.stages.background import remove_background
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / ".cache" / "models"
+WEIGHTS = ROOT / "demo"
 OUTLINES = json.loads((ROOT / "tests" / "data" / "photo_masks.json").read_text(encoding="utf-8"))
 PRESET = get("8 GB Fast").with_(background_model="u2netp")
 STORE = ModelStore([WEIGHTS], offline=True)
 
 needs_weights = pytest.mark.skipif(
-    not (WEIGHTS / "u2net" / "u2netp.onnx").is_file(), reason="u2netp.onnx was not fetched: make weights"
+    not (WEIGHTS / "rembg" / "u2netp.onnx").is_file(), reason="u2netp.onnx was not fetched: make weights"
 )
 
 
@@ -73,7 +73,7 @@ def test_the_object_of_a_photograph_is_found(name: str, wanted: float) -> None:
 @needs_weights
 def test_it_is_the_same_as_upstreams_own_call(monkeypatch: pytest.MonkeyPatch) -> None:
     rembg = background.import_rembg()
-    monkeypatch.setenv("U2NET_HOME", str(WEIGHTS / "u2net"))
+    monkeypatch.setenv("U2NET_HOME", str(WEIGHTS / "rembg"))
     picture = load_picture(photograph("coffee.png"))
     theirs = rembg.remove(picture, session=rembg.new_session("u2netp"), bgcolor=[255, 255, 255, 0])
     ours = background._cut_out(picture, "u2netp", STORE)
@@ -99,7 +99,7 @@ def test_only_the_cpu_is_used_and_nothing_is_downloaded(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("rembg downloads"))
     rembg = background.import_rembg()
-    session = background._session(rembg, "u2netp", WEIGHTS / "u2net" / "u2netp.onnx")
+    session = background._session(rembg, "u2netp", WEIGHTS / "rembg" / "u2netp.onnx")
     assert session.inner_session.get_providers() == ["CPUExecutionProvider"]
 
 

@@ -226,9 +226,13 @@ def test_a_connection_that_keeps_dropping_says_so_and_keeps_the_part(tmp_path: P
     assert not online(hub, tmp_path).is_present("background/u2netp")
 
 
-@pytest.mark.parametrize("model_id", ["paint", "background/u2netp"])
-def test_a_file_with_another_content_is_not_kept(tmp_path: Path, hub: Hub, model_id: str) -> None:
-    hub.files["owner/name/folder/unet/net.safetensors"] = safetensors_bytes(500_000)
+@pytest.mark.parametrize(
+    ("model_id", "etag"), [("paint", sha256(WEIGHTS)), ("paint", "no-hash"), ("background/u2netp", "")]
+)
+def test_a_file_with_another_content_is_not_kept(tmp_path: Path, hub: Hub, model_id: str, etag: str) -> None:
+    """The hub's own hash decides; the manifest's, where the hub names none."""
+    name = "owner/name/folder/unet/net.safetensors"
+    hub.files[name], hub.etags[name] = safetensors_bytes(500_000), etag
     hub.files["release/u2netp.onnx"] = os.urandom(len(ONNX))
     with pytest.raises(MissingModel, match=r"(sha256|md5) [0-9a-f]+ instead of"):
         online(hub, tmp_path).folder(model_id)
