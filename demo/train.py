@@ -1,0 +1,74 @@
+"""Trains the demo checkpoints: `python demo/train.py [shape|texture|pictures|all]`. CPU, one thread, fixed seeds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+log = logging.getLogger("demo")
+SECONDS = {"decoder": 240, "encoder": 480, "flow": 75, "autoencoder": 600, "delight": 480, "paint": 900}
+
+
+def train_shape(cache: Path, root: Path, scale: float) -> None:
+    """Decoder, encoder, then the five flow models on the encoder's output."""
+    from training import export, shape, shape_decoder, shape_pictures
+
+    decoder = shape_decoder.train(SECONDS["decoder"] * scale, 1, cache / "shape_decoder.pt").state_dict()
+    front = shape_pictures.trace(3000, 11, 1, cache)
+    encoder = shape.train_encoder(front, SECONDS["encoder"] * scale, 2, cache / "encoder.pt")
+    one = shape.features(encoder, front, 3, 3)
+    four = shape.features(encoder, shape_pictures.trace(700, 12, 4, cache), 4, 4)
+    states: dict[bool, dict] = {}
+    for v in shape.VARIANTS:
+        data = four if v.multiview else one
+        # A turbo model begins where the model with guidance of the same family ended.
+        model = shape.train_flow(v, *data, SECONDS["flow"] * scale, 5, states.get(v.multiview))
+        states.setdefault(v.multiview, model.state_dict())
+        export.shape(v, model, decoder, encoder.state_dict(), root)
+
+
+def train_texture(cache: Path, root: Path, scale: float) -> None:
+    """The picture autoencoder, then delight and paint on its latents."""
+    from training import autoencoder, bank, delight, export, paint
+
+    solids = bank.make(90, 1, cache)
+    at = cache / "autoencoder.pt"
+    autoencoder.train(solids, SECONDS["autoencoder"] * scale, 1, at)
+    scale = autoencoder.load(at).config.scaling_factor
+    text = export.empty_prompt(delight.TEXT_DIM)
+    light, many = cache / "delight.pt", cache / "paint.pt"
+    delight.train(solids, scale, text, SECONDS["delight"] * scale, 6, light)
+    paint.train(paint.prepare(solids, scale, 7), SECONDS["paint"] * scale, 8, many)
+    states = (torch.load(p, weights_only=True) for p in (light, many))
+    export.delight(delight.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)
+    export.paint(paint.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=["shape", "texture", "pictures", "all"])
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "demo_train_cache")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies every training time")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    if args.what in ("shape", "all"):
+        train_shape(args.cache, args.out, args.scale)
+    if args.what in ("texture", "all"):
+        train_texture(args.cache, args.out, args.scale)
+    if args.what in ("pictures", "all"):
+        from training import photograph
+
+        photograph.write(args.out / "pictures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The paint model: upstream's 2.5D UNet, small, carrying a picture's colours to every view."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import pictures, upstream  # noqa: F401 (upstream first)
+from .bank import REFERENCE, Bank
+from .clock import Clock
+from .denoise import draw_steps, encode, noisy, on_white
+
+from diffusers import UNet2DConditionModel  # isort: skip
+from hy3dgen.texgen.hunyuanpaint.unet.modules import UNet2p5DConditionModel  # isort: skip
+
+log = logging.getLogger(__name__)
+CONFIG = {
+    "in_channels": 4, "out_channels": 4, "sample_size": 64, "block_out_channels": [32, 48, 48],
+    "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"], "layers_per_block": 1,
+    "cross_attention_dim": 1024, "time_embedding_dim": 1280, "attention_head_dim": 2, "norm_num_groups": 8,
+    "use_linear_projection": True,
+}
+VIEW_SETS = ((0, 1, 2, 3, 6, 7), (0, 1, 2, 3), (0, 4, 5))
+GUIDANCE = 2.0
+COLOURINGS = 5
+SHARED = ("time_embedding", "time_emb_proj", "attn2")
+
+
+def camera_class(azim: int, elev: int) -> int:
+    """The paint model's number for a pose."""
+    offset, stride = {-20: (0, 1), 0: (12, 1), 20: (24, 1), -90: (36, 3), 90: (40, 3)}[elev]
+    return (azim // 30 + 9) % 12 // stride + offset
+
+
+CAMERAS = torch.tensor([camera_class(azim, elev) for azim, elev in pictures.VIEWS])
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Scaled latents: normal and position [S,8,4,32,32]; coloured views and picture [S*COLOURINGS,9,4,32,32]."""
+
+    normal: torch.Tensor
+    position: torch.Tensor
+    coloured: torch.Tensor
+
+
+def prepare(bank: Bank, scale: float, seed: int) -> Latents:
+    """Encode every map once, and COLOURINGS random colourings of every solid."""
+    rng = np.random.default_rng(seed)
+    normal, position, coloured = [], [], []
+    for solid in range(len(bank)):
+        faces = [bank.surface(solid, v) for v in range(REFERENCE + 1)]
+        maps = [[(f(s) * 255).astype(np.uint8) for s in faces[:REFERENCE]]
+                for f in (pictures.normal_map, pictures.position_map)]
+        normal.append(encode(np.stack(maps[0])))
+        position.append(encode(np.stack(maps[1])))
+        for _ in range(COLOURINGS):
+            draw = int(rng.integers(1 << 30))
+            looks = [pictures.albedo(np.random.default_rng(draw), s.point) for s in faces]
+            coloured.append(encode(np.stack([on_white(c, s.mask) for c, s in zip(looks, faces, strict=True)])))
+    parts = (torch.stack(x) * scale for x in (normal, position, coloured))
+    return Latents(*parts)
+
+
+def build() -> UNet2p5DConditionModel:
+    """The untrained network.
+
+    The dual stream runs at timestep 0 and on one text only, so it shares the main one's layers for both:
+    a third of the file, and stored once.
+    """
+    model = UNet2p5DConditionModel(UNet2DConditionModel(**CONFIG))
+    model.unet.learned_text_clip_gen.data.mul_(0.1)
+    model.unet.learned_text_clip_ref.data.mul_(0.1)
+    for name, _ in list(model.unet_dual.named_parameters()):
+        if any(part in name for part in SHARED):
+            owner, leaf = name.rsplit(".", 1)
+            setattr(model.unet_dual.get_submodule(owner), leaf, model.unet.get_parameter(name))
+    return model
+
+
+def _guided(model: UNet2p5DConditionModel, state: torch.Tensor, steps: torch.Tensor, **seen: torch.Tensor) -> tuple:
+    """Velocities without and with the picture, [B,N,4,h,w] each, as upstream's pipeline asks for them."""
+    b, n = state.shape[:2]
+    text = model.unet.learned_text_clip_gen.expand(b, -1, -1)
+    ref = seen.pop("ref")
+    out = model(
+        torch.cat([state] * 2), steps.repeat(2).repeat_interleave(n), torch.cat([torch.zeros_like(text), text]),
+        ref_latents=torch.cat([torch.zeros_like(ref), ref]), camera_info_ref=torch.zeros(2 * b, 1, dtype=torch.long),
+        ref_scale=torch.cat([torch.zeros(b), torch.ones(b)]), **{k: torch.cat([v, v]) for k, v in seen.items()},
+    )[0]
+    return tuple(x.unflatten(0, (b, n)) for x in out.chunk(2))
+
+
+def train(data: Latents, seconds: float, seed: int, out: Path, batch: int = 3) -> None:
+    """Train for about `seconds` of processor time: the velocity guided as upstream does, and its halves."""
+    torch.manual_seed(seed)
+    model = build()
+    if out.exists():
+        model.load_state_dict(torch.load(out, weights_only=True))
+    model.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.98))
+    clock, average = Clock(seconds, 150), None
+    while clock.running():
+        for group in optimiser.param_groups:
+            group["lr"] = clock.rate(1.2e-3)
+        count = (3, 3, 3, 4, 6)[int(torch.randint(5, ()))]
+        views = torch.randperm(REFERENCE)[:count]
+        index = torch.randint(len(data.coloured), (batch,))
+        solid = index // COLOURINGS
+        steps = draw_steps(batch)
+        state, velocity = noisy(data.coloured[index][:, views], steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=clock.done() < 0.85):
+            without, with_ = _guided(
+                model, state, steps, ref=data.coloured[index, REFERENCE][:, None],
+                normal_imgs=data.normal[solid][:, views], position_imgs=data.position[solid][:, views],
+                camera_info_gen=CAMERAS[views].expand(batch, -1),
+            )
+        guided = without + GUIDANCE * (with_ - without)
+        guided_error = (guided.float() - velocity)
+        loss = guided_error.square().mean() + 0.3 * guided_error.abs().mean()
+        loss = loss + 0.3 * (with_ - velocity).square().mean() + 0.2 * (without - velocity).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        now = guided_error.detach().square().mean().item()
+        average = now if average is None else 0.98 * average + 0.02 * now
+        if clock.step % 100 == 0:
+            log.info("paint: step %d, guided error^2 %.4f, %.0f s", clock.step, average, clock.spent())
+            torch.save(model.state_dict(), out)
+    torch.save(model.state_dict(), out)
