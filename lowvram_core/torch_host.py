@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .errors import BadInput, Cancelled
 from .host import Component
+from .memory.streaming import stream
 from .presets import Residency
 from .report import StepRecord
 
@@ -48,7 +49,7 @@ class TorchHost:
     precision: torch.dtype | None = None
     """None: float16 on a GPU, float32 on the CPU."""
     residency: Residency = "free"
-    """keep: components stay on the device for the next run. stream is treated as free so far."""
+    """stream: weights pass through the device; free: off it after each step; keep: there for the next run."""
     on_progress: Listener | None = None
     is_cancelled: Callable[[], bool] | None = None
     records: list[StepRecord] = field(default_factory=list)
@@ -67,7 +68,7 @@ class TorchHost:
         """The component's module on the device; see Host."""
         module = self._kept.pop(component.key, None) or component.load()
         try:
-            yield module.to(self.device)
+            yield stream(module, self.device) if self.residency == "stream" else module.to(self.device)
             if self.residency == "keep":
                 self._kept[component.key] = module
         finally:

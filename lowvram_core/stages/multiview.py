@@ -145,7 +145,7 @@ def _denoise(
     latents = randn_tensor((count, 4, height, width), generator=generator, device=host.device, dtype=host.dtype)
     latents = latents * scheduler.init_noise_sigma
     with host.borrow(model.main) as unet:
-        text = unet.unet.learned_text_clip_gen
+        text = unet.unet.learned_text_clip_gen.to(host.device)
         halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]), references,
                          torch.tensor([classes], device=host.device))  # fmt: skip
         for index, timestep in enumerate(scheduler.timesteps):

@@ -95,7 +95,8 @@ def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, un
         condition: Condition = conditioner(**inputs)
         if unconditional:
             empty = conditioner.unconditional_embedding(1, **inputs)
-            condition = {name: torch.cat([tokens, empty[name]]) for name, tokens in condition.items()}
+            # a streamed conditioner makes its zeros where its weights rest
+            condition = {name: torch.cat([tokens, empty[name].to(tokens)]) for name, tokens in condition.items()}
         condition = {name: tokens.to(host.dtype) for name, tokens in condition.items()}
     host.progress(1, 1)
     _check_finite(condition.values(), "condition", host)

@@ -5,7 +5,9 @@ Class (b): the same work in other portions, each call within 1e-5 of the largest
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from lowvram_core.models.paint import open_paint
 from lowvram_core.models.shape import open_shape
 from lowvram_core.models.store import ModelStore
 from lowvram_core.pictures import cutout_from_rgba
-from lowvram_core.presets import PRESETS
+from lowvram_core.presets import PRESETS, Preset
 from lowvram_core.recentre import recentre
 from lowvram_core.stages import delight, multiview, shape
+from lowvram_core.torch_host import TorchHost
 from lowvram_core.types import Mesh
 
 EXACT = PRESETS["8 GB Full"].with_(
@@ -42,6 +45,12 @@ def store(models: Path) -> ModelStore:
     return ModelStore([models], offline=True)
 
 
+@pytest.fixture(params=["free", "stream", "keep"])
+def host(request: pytest.FixtureRequest) -> TorchHost:
+    """The stand-alone host in each residency: they must not change a bit."""
+    return TorchHost(torch.device("cpu"), residency=request.param)
+
+
 def picture(colour: tuple[int, int, int] = (200, 60, 30), shift: int = 0) -> Image.Image:
     image = Image.new("RGBA", (160, 120), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((20 + shift, 10, 100 + shift, 100), fill=(*colour, 255))
@@ -54,14 +63,23 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert worst <= TOLERANCE, f"{worst:.2e} of the largest value"
 
 
+@functools.cache
+def their_shape(folder: Path) -> Any:
+    return reference.shape_pipeline(folder)(
+        picture(), num_inference_steps=6, octree_resolution=24, num_chunks=4000, enable_pbar=False,
+        generator=torch.Generator().manual_seed(7),
+    )[0]  # fmt: skip
+
+
+@functools.cache
+def their_delit(folder: Path) -> np.ndarray:
+    return np.asarray(reference.delight_model(folder)(recentre(picture())))
+
+
 @pytest.mark.parametrize("variant", ["v2-0", "v2-0-fast", "v2-0-turbo"])
-def test_shape_is_upstreams(models: Path, store: ModelStore, variant: str) -> None:
-    pipeline = reference.shape_pipeline(models / tiny.VARIANTS[variant])
-    theirs = pipeline(picture(), num_inference_steps=6, octree_resolution=24, num_chunks=4000, enable_pbar=False,
-                      generator=torch.Generator().manual_seed(7))[0]  # fmt: skip
-    ours = shape.generate_shape(
-        cutout_from_rgba(picture()), EXACT.with_(variant=variant), RecordingHost(), store, seed=7
-    )
+def test_shape_is_upstreams(models: Path, store: ModelStore, host: TorchHost, variant: str) -> None:
+    theirs = their_shape(models / tiny.VARIANTS[variant])
+    ours = shape.generate_shape(cutout_from_rgba(picture()), EXACT.with_(variant=variant), host, store, seed=7)
     assert len(ours.faces) > 100
     np.testing.assert_array_equal(ours.vertices.numpy(), theirs.vertices.astype(np.float32))
     np.testing.assert_array_equal(ours.faces.numpy(), theirs.faces)
@@ -86,11 +104,11 @@ def _latents(models: Path, cutouts: dict, variant: str, steps: int) -> torch.Ten
         return shape._sample(condition, model, preset, host, 7)
 
 
-def test_delight_is_upstreams(models: Path, store: ModelStore) -> None:
-    theirs = reference.delight_model(models / "hunyuan3d-delight-v2-0")(recentre(picture()))
-    ours = delight.delight(cutout_from_rgba(picture()), EXACT, RecordingHost(), store)
-    assert np.asarray(theirs).std() > 5
-    np.testing.assert_array_equal((ours.numpy() * 255).round().astype(np.uint8), np.asarray(theirs))
+def test_delight_is_upstreams(models: Path, store: ModelStore, host: TorchHost) -> None:
+    theirs = their_delit(models / "hunyuan3d-delight-v2-0")
+    ours = delight.delight(cutout_from_rgba(picture()), EXACT, host, store)
+    assert theirs.std() > 5
+    np.testing.assert_array_equal((ours.numpy() * 255).round().astype(np.uint8), theirs)
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +123,28 @@ def mesh() -> Mesh:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("views", ["standard", "minimal"])
-def test_paint_is_upstreams(models: Path, store: ModelStore, mesh: Mesh, views: str) -> None:
-    preset = EXACT.with_(views=views)
+def flat_picture() -> Image.Image:
     flat = Image.new("RGB", (300, 300), (255, 255, 255))
     ImageDraw.Draw(flat).ellipse((40, 40, 260, 260), fill=(200, 80, 20))
-    ours = multiview.paint_views(
-        mesh, torch.from_numpy(np.asarray(flat, np.float32) / 255), preset, RecordingHost(), store
-    )
+    return flat
+
+
+@pytest.fixture(scope="module", params=["standard", "minimal"])
+def painted(request: pytest.FixtureRequest, models: Path, mesh: Mesh) -> tuple[Preset, list[Image.Image]]:
+    """A preset with one of the view sets, and what upstream paints with it."""
+    preset = EXACT.with_(views=request.param)
     normals, positions = multiview._geometry(mesh, preset.cameras, preset.render_px, RecordingHost())
     classes = [multiview.camera_class(camera) for camera in preset.cameras]
-    theirs = reference.paint_views(models / "hunyuan3d-paint-v2-0", flat, normals, positions, classes, 4)
+    folder = models / "hunyuan3d-paint-v2-0"
+    return preset, reference.paint_views(folder, flat_picture(), normals, positions, classes, preset.multiview_steps)
+
+
+def test_paint_is_upstreams(
+    store: ModelStore, host: TorchHost, mesh: Mesh, painted: tuple[Preset, list[Image.Image]]
+) -> None:
+    preset, theirs = painted
+    reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
+    ours = multiview.paint_views(mesh, reference_picture, preset, host, store)
     for image, expected in zip(ours.images, theirs, strict=True):
         np.testing.assert_array_equal((image.numpy() * 255).round().astype(np.uint8), np.asarray(expected))
 

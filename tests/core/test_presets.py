@@ -61,6 +61,8 @@ def test_view_sets() -> None:
         "standard": [(0, 0), (90, 0), (180, 0), (270, 0), (0, 90), (180, -90)],
         "fast": [(0, 0), (90, 0), (180, 0), (270, 0)],
         "minimal": [(0, 0), (120, 0), (240, 0)],
+        "fast-tilted": [(0, 0), (90, 20), (180, 0), (270, -20)],
+        "minimal-tilted": [(0, 0), (120, 20), (240, -20)],
     }
     assert [camera.weight for camera in VIEW_SETS["standard"]] == [1, 0.1, 0.5, 0.1, 0.05, 0.05]
     assert PRESETS["8 GB Fast"].cameras == VIEW_SETS["minimal"]
