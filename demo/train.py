@@ -11,7 +11,8 @@ import torch
 
 HERE = Path(__file__).parent
 log = logging.getLogger("demo")
-SECONDS = {"decoder": 240, "encoder": 480, "flow": 75, "autoencoder": 600, "delight": 480, "paint": 900}
+# Processor seconds, one thread.
+SECONDS = {"decoder": 120, "encoder": 600, "flow": 60, "autoencoder": 240, "delight": 200, "paint": 600}
 
 
 def train_shape(cache: Path, root: Path, scale: float) -> None:
@@ -21,8 +22,8 @@ def train_shape(cache: Path, root: Path, scale: float) -> None:
     decoder = shape_decoder.train(SECONDS["decoder"] * scale, 1, cache / "shape_decoder.pt").state_dict()
     front = shape_pictures.trace(3000, 11, 1, cache)
     encoder = shape.train_encoder(front, SECONDS["encoder"] * scale, 2, cache / "encoder.pt")
-    one = shape.features(encoder, front, 3, 3)
-    four = shape.features(encoder, shape_pictures.trace(700, 12, 4, cache), 4, 4)
+    one = shape.features(encoder, front, 2, 3)
+    four = shape.features(encoder, shape_pictures.trace(350, 12, 4, cache), 3, 4)
     states: dict[bool, dict] = {}
     for v in shape.VARIANTS:
         data = four if v.multiview else one

@@ -25,9 +25,12 @@ ALPHAS = alphas()
 
 
 def draw_steps(count: int) -> torch.Tensor:
-    """[count] timesteps: half of them where five steps or thirty really land (multiples of 200, 999), half anywhere."""
+    """[count] timesteps: half of them where few or many steps really land, half anywhere.
+
+    The noisy end has more than its share: there the colours have to come from the picture.
+    """
     anywhere = torch.randint(0, 1000, (count,))
-    landing = torch.tensor([999, 799, 599, 399, 199, 199, 33, 20])[torch.randint(0, 8, (count,))]
+    landing = torch.tensor([999, 999, 899, 799, 799, 599, 399, 199, 199, 33])[torch.randint(0, 10, (count,))]
     return torch.where(torch.rand(count) < 0.5, landing, anywhere)
 
 

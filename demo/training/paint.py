@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import pictures, upstream  # noqa: F401 (upstream first)
+from . import linear_paths, pictures, upstream  # noqa: F401 (upstream first)
 from .bank import REFERENCE, Bank
 from .clock import Clock
 from .denoise import draw_steps, encode, noisy, on_white
@@ -83,6 +83,49 @@ def build() -> UNet2p5DConditionModel:
     return model
 
 
+@torch.no_grad()
+def open_reference(model: UNet2p5DConditionModel) -> None:
+    """Let the picture's colours through the dual stream's norms to the first reference attention, as in linear_paths.
+
+    Without it they have to be found by training, which is by far its slowest part.
+    """
+    dual, constant = model.unet_dual, 2.0
+
+    def channels(width: int) -> list[tuple[int, int, int]]:
+        return [(g * width // 8, g * width // 8 + 1, g * width // 8 + 2) for g in range(3)]
+
+    def carry(layer: torch.nn.Module, kernel: torch.Tensor, *, fresh: bool = True) -> None:
+        inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
+        for i, (target, source) in enumerate(zip(channels(outputs), channels(inputs), strict=True)):
+            layer.weight[list(target)] = 0
+            layer.bias[list(target)] = 0
+            if inputs == 4:
+                layer.weight[target[0], i], layer.bias[target[0]] = kernel / 1.8, -0.5
+            else:
+                layer.weight[target[0], source[0]] = kernel
+            if fresh:
+                layer.bias[target[1]], layer.bias[target[2]] = constant, -constant
+            else:
+                layer.weight[target[1], source[1]] = layer.weight[target[2], source[2]] = 1
+
+    carry(dual.conv_in, torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]))
+    for block in dual.down_blocks:
+        for resnet in block.resnets:
+            rows = [c for group in channels(resnet.conv2.weight.shape[0]) for c in group]
+            resnet.conv2.weight[rows], resnet.conv2.bias[rows] = 0, 0
+            if resnet.conv_shortcut is not None:
+                carry(resnet.conv_shortcut, torch.ones(1, 1))
+        for down in block.downsamplers or []:
+            carry(down.conv, linear_paths.TENT)
+    carry(dual.down_blocks[-1].attentions[0].proj_in, torch.tensor(1.0), fresh=False)
+    read = model.unet.down_blocks[-1].attentions[0].transformer_blocks[0].attn_refview.to_v.weight
+    for head in range(2):
+        for i, (colour, _, _) in enumerate(channels(read.shape[1])):
+            row = head * read.shape[0] // 2 + i
+            read[row] = 0
+            read[row, colour] = 2.0
+
+
 def _guided(model: UNet2p5DConditionModel, state: torch.Tensor, steps: torch.Tensor, **seen: torch.Tensor) -> tuple:
     """Velocities without and with the picture, [B,N,4,h,w] each, as upstream's pipeline asks for them."""
     b, n = state.shape[:2]
@@ -100,6 +143,7 @@ def train(data: Latents, seconds: float, seed: int, out: Path, batch: int = 3) -
     """Train for about `seconds` of processor time: the velocity guided as upstream does, and its halves."""
     torch.manual_seed(seed)
     model = build()
+    open_reference(model)
     if out.exists():
         model.load_state_dict(torch.load(out, weights_only=True))
     model.to(memory_format=torch.channels_last)

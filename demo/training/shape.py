@@ -85,7 +85,7 @@ def train_encoder(front: Traced, seconds: float, seed: int, out: Path) -> nn.Mod
     codes, clock, average = torch.from_numpy(front.codes), Clock(seconds), None
     while clock.running():
         for group in optimiser.param_groups:
-            group["lr"] = clock.rate(1.5e-3)
+            group["lr"] = clock.rate(1e-3)
         index = rng.integers(len(front), size=32)
         with torch.autocast("cpu", torch.bfloat16, enabled=clock.done() < 0.8):
             tokens = encoder(batch(front, index, rng)[:, 0], value_range=None)
