@@ -81,7 +81,7 @@ def load_mesh(path: Path | str) -> Mesh:
     parts = [part for part in parts if isinstance(part, trimesh.Trimesh)]
     if not parts:
         raise BadInput(f"load: {path.name} holds no triangles; wanted a mesh. Export it as triangles.")
-    mesh = _from_trimesh(parts[0] if len(parts) == 1 else trimesh.util.concatenate([_bare(part) for part in parts]))
+    mesh = from_trimesh(parts[0] if len(parts) == 1 else trimesh.util.concatenate([_bare(part) for part in parts]))
     check_mesh(mesh, "load")
     return mesh
 
@@ -90,7 +90,8 @@ def _bare(part: trimesh.Trimesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(part.vertices, part.faces, process=False)
 
 
-def _from_trimesh(part: trimesh.Trimesh) -> Mesh:
+def from_trimesh(part: trimesh.Trimesh) -> Mesh:
+    """A trimesh as a Mesh, with its UVs and texture; repeated vertices are welded where it has no UVs."""
     vertices = torch.from_numpy(np.asarray(part.vertices, dtype=np.float32).copy())
     faces = torch.from_numpy(np.asarray(part.faces, dtype=np.int64).copy())
     uv = getattr(part.visual, "uv", None)
@@ -111,7 +112,8 @@ def _plain(mesh: Mesh) -> Mesh:
     return Mesh(mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long(), uvs=uvs, texture=texture)
 
 
-def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    """A Mesh as a trimesh with a matte material and normals that are smooth across UV seams."""
     visual = None
     if mesh.uvs is not None:
         up = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=1).numpy()
@@ -134,7 +136,7 @@ def _image(texture: Tensor | None) -> Image.Image | None:
 
 
 def _glb(mesh: Mesh, path: Path) -> dict[Path, bytes]:
-    return {path: _to_trimesh(mesh).export(file_type="glb", include_normals=True)}
+    return {path: to_trimesh(mesh).export(file_type="glb", include_normals=True)}
 
 
 def _ply(mesh: Mesh, path: Path) -> dict[Path, bytes]:

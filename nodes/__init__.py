@@ -1,0 +1,58 @@
+"""The nodes, in menu order, and the door by which ComfyUI comes in."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import _host
+from .background import LoadPictures, RemoveBackground
+from .delight import Delight
+from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
+from .multiview import PaintViews
+from .presets import FIXED_PRESETS, PresetAuto, PresetCustom
+from .report import MemoryReport
+from .shape import GenerateShape, GenerateShapeMultiView
+from .texture import BakeTexture, InpaintTexture
+
+NODES: list[type[io.ComfyNode]] = [
+    *FIXED_PRESETS,
+    PresetAuto,
+    PresetCustom,
+    LoadPictures,
+    RemoveBackground,
+    GenerateShape,
+    GenerateShapeMultiView,
+    CleanMesh,
+    UnwrapUVs,
+    Delight,
+    PaintViews,
+    BakeTexture,
+    InpaintTexture,
+    LoadMesh,
+    SaveMesh,
+    MeshToTrimesh,
+    TrimeshToMesh,
+    MemoryReport,
+]
+
+
+class LowVramExtension(ComfyExtension):
+    """What ComfyUI asks for the nodes."""
+
+    async def on_load(self) -> None:
+        """Registers the models folder."""
+        _host.register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The nodes in menu order."""
+        return NODES
+
+
+async def comfy_entrypoint() -> LowVramExtension:
+    """Called once by ComfyUI.
+
+    Raises:
+        RuntimeError: this ComfyUI is too old to carry textured meshes.
+    """
+    _host.check_version()
+    return LowVramExtension()

@@ -1,0 +1,125 @@
+"""ComfyUI's IMAGE, MASK and MESH to the core's types and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import Types
+from torch import Tensor
+
+from ..lowvram_core.errors import BadInput
+from ..lowvram_core.types import Cutout, Mesh
+from ._host import to_intermediate
+
+SEED_RANGE = 2**32
+"""NumPy's; ComfyUI's seeds go to 2^64."""
+
+
+def fold_seed(seed: int) -> int:
+    """The seed within NumPy's range."""
+    return seed % SEED_RANGE
+
+
+def single_picture(image: Tensor, stage: str) -> Tensor:
+    """[H,W,C] float32 on the CPU, of an IMAGE [1,H,W,C].
+
+    Raises:
+        BadInput: there are several pictures: one at a time, and none is dropped silently.
+    """
+    if image.ndim != 4 or len(image) != 1:
+        count = len(image) if image.ndim == 4 else f"shape {tuple(image.shape)}"
+        raise BadInput(
+            f"{stage}: {count} pictures in one batch; wanted one at a time. Remove Background splits a batch into a "
+            "list, and so does the core node Rebatch Images with a batch size of 1."
+        )
+    return image[0].float().cpu()
+
+
+def usable_mask(mask: Tensor | None, *, invert: bool = False) -> Tensor | None:
+    """[B,H,W] float32 on the CPU, 1 = object; None where there is no mask.
+
+    LoadImage gives 1 - alpha, and 64x64 zeros for a file without alpha: all zeros mean no mask.
+    """
+    if mask is None or not bool(mask.any()):
+        return None
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
+    return 1.0 - mask if invert else mask
+
+
+def cutout(image: Tensor, mask: Tensor | None, stage: str) -> Cutout:
+    """One picture with its object; without a mask the alpha channel, without that the whole picture.
+
+    Raises:
+        BadInput: several pictures or masks in a batch.
+    """
+    picture = single_picture(image, stage)
+    height, width, channels = picture.shape
+    known = usable_mask(mask)
+    if known is not None and len(known) != 1:
+        raise BadInput(f"{stage}: {len(known)} masks for one picture; wanted one. Connect the picture's own mask.")
+    if known is not None:
+        alpha = resize_mask(known, height, width)[0]
+    elif channels == 4:
+        alpha = picture[..., 3]
+    else:
+        alpha = torch.ones(height, width)
+    return Cutout(picture[..., :3].contiguous(), alpha.contiguous())
+
+
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """[B,height,width]: masks of another size are scaled to their picture."""
+    if mask.shape[-2:] == (height, width):
+        return mask
+    return F.interpolate(mask[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_image(picture: Tensor) -> Tensor:
+    """IMAGE [B,H,W,3] of [H,W,3] or [B,H,W,3]."""
+    return to_intermediate(picture if picture.ndim == 4 else picture[None])
+
+
+def to_mask(mask: Tensor) -> Tensor:
+    """MASK [1,H,W] float32 of [H,W]."""
+    return to_intermediate(mask.float()[None])
+
+
+def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
+    """The core's Mesh of a MESH with one item.
+
+    Raises:
+        BadInput: it holds several meshes.
+    """
+    if len(mesh.vertices) != 1:
+        raise BadInput(
+            f"{stage}: {len(mesh.vertices)} meshes in one batch; wanted one at a time. Make one per picture: pictures "
+            "from a list run one by one."
+        )
+    vertex_count, face_count = (_count(mesh, name) for name in ("vertex_counts", "face_counts"))
+    texture = getattr(mesh, "texture", None)
+    uvs = getattr(mesh, "uvs", None)
+    return Mesh(
+        vertices=mesh.vertices[0, :vertex_count].float().cpu(),
+        faces=mesh.faces[0, :face_count].long().cpu(),
+        uvs=None if uvs is None else uvs[0, :vertex_count].float().cpu(),
+        texture=None if texture is None else texture[0, ..., :3].float().cpu(),
+    )
+
+
+def _count(mesh: Any, name: str) -> int | None:
+    counts = getattr(mesh, name, None)
+    return None if counts is None else int(counts[0])
+
+
+def mesh_to_comfy(mesh: Mesh) -> Any:
+    """A MESH with one item, on the intermediate device."""
+    values: dict[str, Any] = {
+        "vertices": to_intermediate(mesh.vertices[None]),
+        "faces": to_intermediate(mesh.faces[None]),
+    }
+    if mesh.uvs is not None:
+        values["uvs"] = to_intermediate(mesh.uvs[None])
+    if mesh.texture is not None:
+        values["texture"] = to_intermediate(mesh.texture[None])
+    return Types.MESH(**values)

@@ -1,0 +1,210 @@
+"""ComfyUI as a host: the only file that knows comfy.*, folder_paths and the running prompt.
+
+A component is wrapped in a ModelPatcher and loaded by load_models_gpu for its step, then taken off again. Other
+packs' models are moved only as far as the component needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import folder_paths
+import psutil
+import torch
+from comfy_api.latest import ComfyAPISync, Types
+from torch import Tensor, nn
+
+from ..lowvram_core.errors import BadInput, OutOfMemory
+from ..lowvram_core.host import Component
+from ..lowvram_core.report import GIB, StepRecord
+from . import _records
+
+FOLDER_KEY = "hunyuan3d_lowvram"
+WANTED_VERSION = "0.21.1"
+ACTIVATIONS_BYTES = 1 * GIB
+"""Room that is kept beside a component's weights for its activations."""
+
+log = logging.getLogger(__name__)
+
+
+def check_version() -> None:
+    """Raises RuntimeError where ComfyUI's MESH cannot carry UVs and a texture."""
+    if not {"uvs", "texture"} <= inspect.signature(Types.MESH.__init__).parameters.keys():
+        raise RuntimeError(
+            f"Hunyuan3D Low VRAM: this ComfyUI's MESH has no UVs and texture; wanted ComfyUI {WANTED_VERSION} or "
+            "newer. Update ComfyUI."
+        )
+
+
+def register_folders() -> None:
+    """Makes models/hunyuan3d_lowvram a models folder, after those that extra_model_paths.yaml names."""
+    folder_paths.add_model_folder_path(FOLDER_KEY, str(Path(folder_paths.models_dir) / FOLDER_KEY))
+
+
+def model_store() -> Any:
+    """A ModelStore over every folder in which users keep these models."""
+    from ..lowvram_core.models.store import ModelStore
+
+    roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
+    for key in ("diffusers", "diffusion_models"):
+        with suppress(KeyError):
+            roots += folder_paths.get_folder_paths(key)
+    return ModelStore([*roots, folder_paths.models_dir])
+
+
+def input_folder() -> Path:
+    """ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory())
+
+
+def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
+    """Where a file of that prefix goes: its path, file name and subfolder.
+
+    Raises:
+        BadInput: the prefix leads outside ComfyUI's output folder.
+    """
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory()
+        )
+    except Exception as error:
+        raise BadInput(
+            f"save: the prefix {prefix!r} cannot be used ({error}); wanted a name inside ComfyUI's output folder. "
+            "Use one such as 3d/mesh."
+        ) from error
+    taken = [
+        int(found[1]) for path in Path(folder).iterdir() if (found := re.match(rf"{re.escape(name)}_(\d+)_", path.name))
+    ]
+    counter = max([counter - 1, *taken]) + 1
+    file = f"{name}_{counter:05}_{extension}"
+    return Path(folder) / file, file, subfolder
+
+
+def card() -> tuple[str, int, int]:
+    """The device's name, its total memory and what is free now, in bytes."""
+    device = mm.get_torch_device()
+    name = (
+        "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    )
+    return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
+
+
+def to_intermediate(tensor: Tensor) -> Tensor:
+    """The tensor where ComfyUI wants nodes' outputs to lie."""
+    return tensor.to(mm.intermediate_device())
+
+
+class ComfyHost:
+    """Runs one node's stages under ComfyUI's model management."""
+
+    def __init__(self) -> None:
+        self.device: torch.device = mm.get_torch_device()
+        self._fp16 = self.device.type != "cpu" and bool(mm.should_use_fp16(self.device, prioritize_performance=False))
+        self._records = _records.begin()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float16 where ComfyUI trusts the card with it, else float32."""
+        return torch.float16 if self._fp16 else torch.float32
+
+    @contextmanager
+    def borrow(self, component: Component) -> Iterator[nn.Module]:
+        """The component's module on the device; see Host.
+
+        Raises:
+            OutOfMemory: it does not fit even with every other model moved away.
+        """
+        self._make_room(component)
+        module = component.load()
+        patcher = comfy.model_patcher.ModelPatcher(
+            _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
+        )
+        try:
+            mm.load_models_gpu([patcher], memory_required=ACTIVATIONS_BYTES)
+            self._check_loaded(component, module)
+            yield module
+        finally:
+            _unload(patcher)
+            module.to("meta")
+            mm.soft_empty_cache()
+
+    def _make_room(self, component: Component) -> None:
+        if self.device.type == "cpu":
+            return
+        needed = component.weight_bytes + ACTIVATIONS_BYTES
+        mm.free_memory(needed, self.device)
+        free = mm.get_free_memory(self.device)
+        if free < needed:
+            raise OutOfMemory(
+                f"memory: the {component.label} needs {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; wanted "
+                "the whole component on the card. Close other programs that use the card, or choose a smaller preset."
+            )
+
+    def _check_loaded(self, component: Component, module: nn.Module) -> None:
+        """ComfyUI says nothing when it leaves part of a plain torch model on the CPU."""
+        stray = [name for name, tensor in module.named_parameters() if tensor.device.type != self.device.type]
+        if stray:
+            raise OutOfMemory(
+                f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of them "
+                "there. Close other programs that use the card, or choose a smaller preset."
+            )
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Times the step and measures its memory; see Host."""
+        on_cuda = self.device.type == "cuda"
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.perf_counter()
+        yield
+        if on_cuda:
+            torch.cuda.synchronize(self.device)
+        self._records.append(
+            StepRecord(
+                name,
+                time.perf_counter() - start,
+                torch.cuda.memory_allocated(self.device) if on_cuda else None,
+                torch.cuda.memory_reserved(self.device) if on_cuda else None,
+                torch.cuda.max_memory_allocated(self.device) if on_cuda else None,
+                psutil.Process().memory_info().rss,
+            )
+        )
+
+    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""
+        mm.throw_exception_if_processing_interrupted()
+        if _records.executing() is not None:
+            picture = None if preview is None else preview.detach().float().cpu()[None]
+            ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
+
+    def badge(self) -> dict[str, Any]:
+        """What the node shows after it ran: peak memory and seconds."""
+        seconds = sum(record.seconds for record in self._records)
+        peaks = [record.peak_bytes for record in self._records if record.peak_bytes is not None]
+        peak = f"{max(peaks) / GIB:.2f} GiB · " if peaks else ""
+        return {"hy3d_badge": [f"{peak}{seconds:.1f} s"]}
+
+
+class _Holder(nn.Module):
+    """ModelPatcher sets attributes that diffusers' modules have as read-only properties."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.held = module
+
+
+def _unload(patcher: Any) -> None:
+    for loaded in [entry for entry in mm.current_loaded_models if entry.model is patcher]:
+        mm.current_loaded_models.remove(loaded)
+        if loaded.model_finalizer is not None:
+            loaded.model_finalizer.detach()
+    patcher.detach(unpatch_all=False)

@@ -1,0 +1,123 @@
+"""Pictures in: from a folder, and their objects cut out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lowvram_core.errors import BadInput
+from ..lowvram_core.presets import Preset
+from . import _convert, _host
+from ._core import core, stage
+from ._schema import preset_input, schema
+
+
+class RemoveBackground(io.ComfyNode):
+    """IMAGE to IMAGE and MASK, a batch to a list."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """A mask that is connected and not empty is taken as the object; nothing is removed then."""
+        return schema(
+            "RemoveBackground", "Remove Background",
+            "Cuts the object out, on the CPU. A mask that is connected is used instead. A batch leaves as a list, so "
+            "that what follows runs once per picture.",
+            ["rembg", "cutout", "alpha", "배경 제거"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture or a batch."),
+                preset_input(),
+                io.Mask.Input("mask", optional=True, tooltip="The object, if you have it. All zeros count as no mask."),
+                io.Boolean.Input(
+                    "invert_mask", default=True,
+                    tooltip="On for the mask of Load Image, which is 1 where the picture is transparent.",
+                ),
+                io.Boolean.Input("keep_background", default=False, tooltip="The whole picture is the object."),
+            ],
+            outputs=[
+                io.Image.Output("image_out", display_name="image", is_output_list=True),
+                io.Mask.Output("object_mask", display_name="object mask", is_output_list=True,
+                               tooltip="1 = object."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, preset: Preset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        """Each picture on its own; one mask may serve all."""
+        host = _host.ComfyHost()
+        known = _convert.usable_mask(mask, invert=invert_mask)
+        if known is not None and len(known) not in (1, len(image)):
+            raise BadInput(
+                f"background: {len(known)} masks for {len(image)} pictures; wanted one each, or one for all. "
+                "Connect the pictures' own masks."
+            )
+        cutouts = []
+        for index, picture in enumerate(image):
+            own = None if known is None else known[min(index, len(known) - 1)]
+            cutouts.append(_cut(picture[None], own, preset, host, keep_background))
+        images = [_convert.to_image(cutout.image) for cutout in cutouts]
+        masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]
+        return io.NodeOutput(images, masks, ui=host.badge())
+
+
+def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHost, keep: bool) -> _convert.Cutout:
+    pictures = core("pictures")
+    if mask is not None:
+        cutout = _convert.cutout(image[..., :3], mask[None], "background")
+        rgba = pictures.rgba_from_cutout(cutout)
+    else:
+        rgb = _convert.cutout(image, None, "background")
+        rgba = pictures.rgba_from_cutout(rgb) if image.shape[-1] == 4 else pictures.pil_from_image(rgb.image)
+    result: _convert.Cutout = stage("background").remove_background(
+        rgba, preset, host, _host.model_store(), keep_background=keep
+    )
+    return result
+
+
+class LoadPictures(io.ComfyNode):
+    """A folder's pictures as a list: the graph runs once for each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """A folder inside ComfyUI's input folder, or any path."""
+        return schema(
+            "LoadPictures", "Load Pictures from Folder",
+            "Every picture of a folder, as a list: what follows runs once per picture.",
+            ["batch", "folder", "directory", "폴더", "일괄"],
+            inputs=[
+                io.String.Input("folder", default="",
+                                tooltip="A folder in ComfyUI's input folder, or a full path. Empty: the input folder."),
+                io.Int.Input("limit", default=0, min=0, max=10000, tooltip="At most so many, in name order; 0: all."),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", is_output_list=True),
+                io.Mask.Output("object_mask", display_name="object mask", is_output_list=True,
+                               tooltip="1 = object; all ones for a picture without transparency."),
+                io.String.Output("name", display_name="name", is_output_list=True),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, limit: int) -> list[tuple[str, float]]:
+        """Runs again when a file was added or changed."""
+        where = _host.input_folder() / folder
+        files = sorted(where.iterdir()) if where.is_dir() else []
+        return [(file.name, file.stat().st_mtime) for file in files]
+
+    @classmethod
+    def execute(cls, folder: str, limit: int) -> io.NodeOutput:
+        """Pictures, masks and names, in name order."""
+        pictures = core("pictures")
+        found: list[Path] = pictures.find_pictures([_host.input_folder() / folder])
+        found = found[:limit] if limit else found
+        cutouts = [pictures.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
+        masks = [torch.ones_like(cutout.mask) if bool((cutout.mask == 0).all()) else cutout.mask for cutout in cutouts]
+        return io.NodeOutput(
+            [_convert.to_image(cutout.image) for cutout in cutouts],
+            [_convert.to_mask(mask) for mask in masks],
+            [path.stem for path in found],
+        )

@@ -1,0 +1,173 @@
+"""Meshes: cleaned, unwrapped, loaded, saved, and handed to packs that use trimesh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lowvram_core.presets import Preset
+from ..lowvram_core.types import Mesh
+from . import _convert, _host
+from ._core import core, stage
+from ._schema import TrimeshType, choice_input, overridden, preset_input, schema
+
+FORMATS = ("glb", "obj", "ply", "stl")
+
+
+class CleanMesh(io.ComfyNode):
+    """MESH to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The face budget is the preset's unless set."""
+        return schema(
+            "CleanMesh", "Clean Mesh",
+            "Removes floaters and degenerate faces, repairs non-manifold edges and reduces the mesh to a face budget.",
+            ["decimate", "simplify", "repair", "메시 정리", "단순화"],
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="What to clean; its texture and UVs are dropped."),
+                preset_input(),
+                io.Int.Input("face_budget", default=0, min=0, max=10_000_000, step=1000,
+                             tooltip="0 takes the preset's. More faces keep more shape and take longer to unwrap."),
+                io.Boolean.Input("remove_floaters", default=True,
+                                 tooltip="Drops parts with under 0.5 % of the largest part's faces."),
+            ],
+            outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object, preset: Preset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
+        """A closed mesh stays closed."""
+        host = _host.ComfyHost()
+        cleaned = stage("clean").clean(
+            _convert.mesh_from_comfy(mesh, "clean"), overridden(preset, face_budget=face_budget), host,
+            remove_floaters=remove_floaters,
+        )  # fmt: skip
+        return io.NodeOutput(_convert.mesh_to_comfy(cleaned), ui=host.badge())
+
+
+class UnwrapUVs(io.ComfyNode):
+    """MESH to MESH with UVs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Core's UnwrapMesh can stand in its place."""
+        return schema(
+            "UnwrapUVs", "Unwrap UVs", "Cuts the mesh into charts and lays them out for a texture.",
+            ["uv", "atlas", "xatlas", "UV 펼치기"],
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="A clean mesh."),
+                preset_input(),
+                choice_input("unwrapper", ("xatlas", "uvunwrap"),
+                             "xatlas is what the paint model was trained with; uvunwrap is about eight times faster."),
+                io.Boolean.Input("keep_uvs", default=False, tooltip="Keep UVs that the mesh has."),
+            ],
+            outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object, preset: Preset, unwrapper: str, keep_uvs: bool) -> io.NodeOutput:
+        """Vertices are split at the seams."""
+        host = _host.ComfyHost()
+        unwrapped = stage("unwrap").unwrap(
+            _convert.mesh_from_comfy(mesh, "unwrap"), overridden(preset, unwrapper=unwrapper), host, keep_uvs=keep_uvs
+        )
+        return io.NodeOutput(_convert.mesh_to_comfy(unwrapped), ui=host.badge())
+
+
+class LoadMesh(io.ComfyNode):
+    """A file to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """A file of ComfyUI's input folder, or any path."""
+        return schema(
+            "LoadMesh", "Load Mesh", "Reads GLB, OBJ, PLY or STL, with UVs and texture where the file has them.",
+            ["import", "glb", "obj", "메시 불러오기"],
+            inputs=[
+                io.String.Input("file", default="mesh.glb",
+                                tooltip="A file inside ComfyUI's input folder (3d/... too), or a full path."),
+            ],
+            outputs=[io.Mesh.Output("mesh", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        """Runs again when the file changed."""
+        path = _host.input_folder() / file
+        return path.stat().st_mtime if path.is_file() else 0.0
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        """One mesh; a scene's parts are joined."""
+        return io.NodeOutput(_convert.mesh_to_comfy(stage("save").load_mesh(_host.input_folder() / file)))
+
+
+class SaveMesh(io.ComfyNode):
+    """MESH to a file in ComfyUI's output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """An output node; Save 3D Model of the core does the same for GLB, with a viewer."""
+        return schema(
+            "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without.",
+            ["export", "glb", "obj", "stl", "메시 저장"], is_output_node=True,
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="What to save."),
+                io.String.Input("filename_prefix", default="3d/hunyuan3d",
+                                tooltip="Folder and name inside ComfyUI's output folder; a number is added."),
+                io.Combo.Input("format", options=list(FORMATS), default="glb",
+                               tooltip="glb and obj carry the texture; stl and ply the shape alone."),
+            ],
+            outputs=[io.String.Output("path", display_name="path")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object, filename_prefix: str, format: str) -> io.NodeOutput:
+        """The file's path."""
+        host = _host.ComfyHost()
+        path, name, subfolder = _host.output_target(filename_prefix, f".{format}")
+        saved: Path = stage("save").save(_convert.mesh_from_comfy(mesh, "save"), path, host)
+        shown = {"3d": [{"filename": name, "subfolder": subfolder, "type": "output"}]}
+        return io.NodeOutput(str(saved), ui={**host.badge(), **shown})
+
+
+class MeshToTrimesh(io.ComfyNode):
+    """MESH to the socket that other 3D packs use."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """With UVs and texture."""
+        return schema(
+            "MeshToTrimesh", "Mesh to Trimesh", "For packs whose sockets carry a trimesh.Trimesh.",
+            ["convert", "trimesh", "변환"],
+            inputs=[io.Mesh.Input("mesh", tooltip="A mesh of ComfyUI's own kind.")],
+            outputs=[TrimeshType.Output("trimesh", display_name="trimesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object) -> io.NodeOutput:
+        """A trimesh.Trimesh."""
+        return io.NodeOutput(core("stages.save").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh")))
+
+
+class TrimeshToMesh(io.ComfyNode):
+    """The socket that other 3D packs use to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """UVs and texture come along."""
+        return schema(
+            "TrimeshToMesh", "Trimesh to Mesh", "From packs whose sockets carry a trimesh.Trimesh.",
+            ["convert", "trimesh", "변환"],
+            inputs=[TrimeshType.Input("trimesh", tooltip="A mesh of another 3D pack.")],
+            outputs=[io.Mesh.Output("mesh", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, trimesh: Any) -> io.NodeOutput:
+        """A MESH."""
+        mesh: Mesh = core("stages.save").from_trimesh(trimesh)
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh))

@@ -1,0 +1,58 @@
+"""What the run cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lowvram_core.report import format_table
+from . import _records
+from ._schema import PREFIX, schema
+
+
+class MemoryReport(io.ComfyNode):
+    """Passes the mesh through; being last, it sees every step."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Put it between the last stage and Save 3D Model."""
+        return schema(
+            "MemoryReport", "Memory Report",
+            "Seconds, graphics memory and RAM of every step before it. Passes the mesh through, so that it runs last.",
+            ["vram", "profile", "timing", "메모리", "보고서"],
+            inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
+            outputs=[
+                io.Mesh.Output("mesh_out", display_name="mesh"),
+                io.String.Output("report", display_name="report"),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            not_idempotent=True,
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        """Runs at every queueing: which steps were cached changes although the mesh does not."""
+        return float("nan")
+
+    @classmethod
+    def execute(cls, mesh: object) -> io.NodeOutput:
+        """The mesh, and the table as text and on the node."""
+        records, cached = _records.of(upstream_nodes(cls.hidden.prompt or {}, str(cls.hidden.unique_id)))
+        table = format_table(records)
+        lines = [line + ("  cached" if line.split()[0] in cached else "") for line in table.splitlines()]
+        text = "\n".join(lines)
+        return io.NodeOutput(mesh, text, ui={"text": [text]})
+
+
+def upstream_nodes(prompt: dict[str, Any], node_id: str) -> set[str]:
+    """Ids of this pack's nodes that feed a node, directly or not."""
+    found: set[str] = set()
+    waiting = [node_id]
+    while waiting:
+        node = prompt.get(waiting.pop(), {})
+        for value in node.get("inputs", {}).values():
+            if isinstance(value, list) and len(value) == 2 and str(value[0]) not in found:
+                found.add(str(value[0]))
+                waiting.append(str(value[0]))
+    return {found_id for found_id in found if prompt.get(found_id, {}).get("class_type", "").startswith(PREFIX)}

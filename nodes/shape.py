@@ -1,0 +1,91 @@
+"""Pictures to meshes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lowvram_core.errors import BadInput
+from ..lowvram_core.presets import VARIANTS, Preset
+from . import _convert, _host
+from ._core import stage
+from ._schema import choice_input, overridden, preset_input, schema, seed_input, steps_input
+
+_STEPS = "More steps take longer; turbo variants want 3 to 10, the others 50."
+_VIEWS = ("front", "left", "back", "right")
+
+
+class GenerateShape(io.ComfyNode):
+    """IMAGE, MASK to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One picture; its mask marks the object."""
+        return schema(
+            "GenerateShape", "Generate Shape", "A mesh of the pictured object, dense and without texture.",
+            ["image to 3d", "mesh", "형상 생성", "이미지를 3D로"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture of the object, best from the front."),
+                preset_input(),
+                io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
+                seed_input(0, "the shape"),
+                choice_input("variant", tuple(v for v in VARIANTS if not v.startswith("mv")),
+                             "The shape model; set, it wins over the preset."),
+                steps_input("shape steps", _STEPS),
+            ],
+            outputs=[io.Mesh.Output("mesh", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, preset: Preset, seed: int, variant: str, steps: int, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        """The surface as marching cubes leaves it."""
+        host = _host.ComfyHost()
+        chosen = overridden(preset, variant=variant, shape_steps=steps)
+        mesh = stage("shape").generate_shape(
+            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(), seed=_convert.fold_seed(seed)
+        )
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+
+
+class GenerateShapeMultiView(io.ComfyNode):
+    """Up to four pictures of one object to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Any of front, left, back and right, each with its mask."""
+        pictures = [
+            view_input
+            for view in _VIEWS
+            for view_input in (
+                io.Image.Input(view, optional=True, tooltip=f"The object seen from its {view}."),
+                io.Mask.Input(f"{view}_mask", optional=True, tooltip="1 = object."),
+            )
+        ]
+        return schema(
+            "GenerateShapeMultiView", "Generate Shape (Multi-View)",
+            "A mesh from up to four pictures of one object.", ["multiview", "four views", "다중 시점", "형상 생성"],
+            inputs=[
+                preset_input(), *pictures, seed_input(0, "the shape"),
+                io.Combo.Input("variant", options=["mv-turbo", "mv-fast", "mv"], default="mv-turbo",
+                               tooltip="The multi-view model. The preset's own variant takes one picture."),
+                steps_input("shape steps", _STEPS),
+            ],
+            outputs=[io.Mesh.Output("mesh", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, preset: Preset, seed: int, variant: str, steps: int, **pictures: Tensor | None) -> io.NodeOutput:
+        """The views that are connected."""
+        cutouts = {
+            view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}")
+            for view in _VIEWS
+            if (image := pictures.get(view)) is not None
+        }
+        if not cutouts:
+            raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
+        host = _host.ComfyHost()
+        chosen = overridden(preset, variant=variant, shape_steps=steps)
+        mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(), seed=_convert.fold_seed(seed))
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

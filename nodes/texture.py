@@ -1,0 +1,73 @@
+"""Painted views to a texture without holes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lowvram_core.errors import BadInput
+from ..lowvram_core.presets import Preset
+from ..lowvram_core.types import Atlas, Camera, Views
+from . import _convert, _host
+from ._core import stage
+from ._schema import ViewsType, preset_input, schema
+
+
+class BakeTexture(io.ComfyNode):
+    """MESH, IMAGE, VIEWS to a MESH whose texture may have holes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Mesh, images and views come from one Paint Views; the images may have been edited or enlarged between."""
+        return schema(
+            "BakeTexture", "Bake Texture", "Projects the painted views onto the mesh's texture.",
+            ["project", "texture", "텍스처 굽기", "베이크"],
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="The mesh with UVs, from Paint Views."),
+                io.Image.Input("images", tooltip="One square picture per view, in their order; any size."),
+                ViewsType.Input("views", tooltip="From Paint Views."),
+                preset_input(),
+            ],
+            outputs=[
+                io.Mesh.Output("mesh_out", display_name="mesh"),
+                io.Mask.Output("seen", display_name="seen", tooltip="1 = some view painted this texel."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: Preset) -> io.NodeOutput:
+        """The texture, black where nothing was seen, and the mask of what was."""
+        host = _host.ComfyHost()
+        core_mesh = _convert.mesh_from_comfy(mesh, "bake")
+        atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset, host)
+        textured = core_mesh.with_(texture=atlas.texture)
+        return io.NodeOutput(_convert.mesh_to_comfy(textured), _convert.to_mask(atlas.seen), ui=host.badge())
+
+
+class InpaintTexture(io.ComfyNode):
+    """MESH, MASK to MESH."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The mask tells what to keep."""
+        return schema(
+            "InpaintTexture", "Inpaint Texture", "Fills what no view has seen with the colours around it.",
+            ["fill holes", "texture", "텍스처 채우기", "인페인트"],
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="The textured mesh, from Bake Texture."),
+                io.Mask.Input("seen", tooltip="1 = keep this texel, from Bake Texture."),
+            ],
+            outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mesh: object, seen: Tensor) -> io.NodeOutput:
+        """The same mesh with a whole texture."""
+        host = _host.ComfyHost()
+        core_mesh = _convert.mesh_from_comfy(mesh, "inpaint")
+        if core_mesh.texture is None:
+            raise BadInput("inpaint: the mesh has no texture; wanted one from Bake Texture. Connect its mesh.")
+        size = core_mesh.texture.shape
+        kept = _convert.resize_mask(seen.reshape(-1, *seen.shape[-2:]).float().cpu(), size[0], size[1])[0] >= 0.5
+        filled = stage("inpaint").inpaint(core_mesh, Atlas(core_mesh.texture, kept), host)
+        return io.NodeOutput(_convert.mesh_to_comfy(filled), ui=host.badge())
