@@ -12,7 +12,9 @@ import torch
 HERE = Path(__file__).parent
 log = logging.getLogger("demo")
 # Processor seconds, one thread.
-SECONDS = {"decoder": 120, "encoder": 600, "flow": 60, "autoencoder": 240, "delight": 200, "paint": 600}
+SECONDS = {
+    "decoder": 120, "encoder": 600, "flow": 60, "autoencoder": 240, "delight": 200, "paint": 600, "reference": 300,
+}
 
 
 def train_shape(cache: Path, root: Path, scale: float) -> None:
@@ -40,11 +42,13 @@ def train_texture(cache: Path, root: Path, scale: float) -> None:
     solids = bank.make(90, 1, cache)
     at = cache / "autoencoder.pt"
     autoencoder.train(solids, SECONDS["autoencoder"] * scale, 1, at)
-    scale = autoencoder.load(at).config.scaling_factor
+    factor = autoencoder.load(at).config.scaling_factor
     text = export.empty_prompt(delight.TEXT_DIM)
     light, many = cache / "delight.pt", cache / "paint.pt"
-    delight.train(solids, scale, text, SECONDS["delight"] * scale, 6, light)
-    paint.train(paint.prepare(solids, scale, 7), SECONDS["paint"] * scale, 8, many)
+    delight.train(solids, factor, text, SECONDS["delight"] * scale, 6, light)
+    latents = paint.prepare(solids, factor, 7)
+    paint.train(latents, SECONDS["paint"] * scale, 8, many)
+    paint.train_reference(latents, SECONDS["reference"] * scale, 9, many)
     states = (torch.load(p, weights_only=True) for p in (light, many))
     export.delight(delight.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)
     export.paint(paint.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)

@@ -178,3 +178,41 @@ def train(data: Latents, seconds: float, seed: int, out: Path, batch: int = 3) -
             log.info("paint: step %d, guided error^2 %.4f, %.0f s", clock.step, average, clock.spent())
             torch.save(model.state_dict(), out)
     torch.save(model.state_dict(), out)
+
+
+def train_reference(data: Latents, seconds: float, seed: int, out: Path, batch: int = 20) -> None:
+    """Continue with many colours a step and one view each, mostly at the noisy end, without the guidance.
+
+    That is what teaches the reference attention; every seventh sample goes without the picture.
+    """
+    torch.manual_seed(seed)
+    model = build()
+    model.load_state_dict(torch.load(out, weights_only=True))
+    model.to(memory_format=torch.channels_last)
+    named = list(model.named_parameters())
+    fast = [p for n, p in named if "refview" in n or "unet_dual" in n]
+    slow = [p for n, p in named if not ("refview" in n or "unet_dual" in n)]
+    optimiser = torch.optim.AdamW([{"params": fast}, {"params": slow}], weight_decay=1e-3, betas=(0.9, 0.98))
+    clock = Clock(seconds, 20)
+    while clock.running():
+        for group, gain in zip(optimiser.param_groups, (2.5, 1.0), strict=True):
+            group["lr"] = clock.rate(1.5e-3) * gain
+        index, view = torch.randint(len(data.coloured), (batch,)), torch.randint(REFERENCE, (batch, 1))
+        solid, row = index // COLOURINGS, torch.arange(batch)[:, None]
+        noisy_end = torch.rand(batch) < 0.6
+        steps = torch.where(noisy_end, torch.randint(700, 1000, (batch,)), torch.randint(0, 1000, (batch,)))
+        state, velocity = noisy(data.coloured[index][row, view], steps)
+        seen = (torch.rand(batch) > 0.15).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(
+                state, steps, model.unet.learned_text_clip_gen * seen[:, None, None],
+                ref_latents=data.coloured[index, REFERENCE][:, None] * seen.view(-1, 1, 1, 1, 1), ref_scale=seen,
+                camera_info_ref=torch.zeros(batch, 1, dtype=torch.long), camera_info_gen=CAMERAS[view],
+                normal_imgs=data.normal[solid][row, view], position_imgs=data.position[solid][row, view],
+            )[0]
+        loss = (predicted.float().unflatten(0, (batch, 1)) - velocity).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    torch.save(model.state_dict(), out)
