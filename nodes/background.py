@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lowvram_core.errors import BadInput
+from ..lowvram_core.errors import BadInput, MissingModel
 from ..lowvram_core.presets import Preset
 from . import _convert, _host
 from ._core import core, stage
 from ._schema import preset_input, schema
+
+BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
+"""What may stand in for another, best first."""
+
+log = logging.getLogger(__name__)
 
 
 class RemoveBackground(io.ComfyNode):
@@ -72,9 +78,16 @@ def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHo
     else:
         rgb = _convert.cutout(image, None, "background")
         rgba = pictures.rgba_from_cutout(rgb) if image.shape[-1] == 4 else pictures.pil_from_image(rgb.image)
-    result: _convert.Cutout = stage("background").remove_background(
-        rgba, preset, host, _host.model_store(), keep_background=keep
-    )
+    store = _host.model_store()
+    remove = stage("background").remove_background
+    try:
+        result: _convert.Cutout = remove(rgba, preset, host, store, keep_background=keep)
+    except MissingModel as error:
+        there = next((name for name in BACKGROUND_MODELS if store.is_present(f"background/{name}")), None)
+        if there is None:
+            raise
+        log.warning("background: %s is used, which is there; the preset's own cannot be had: %s", there, error)
+        result = remove(rgba, preset.with_(background_model=there), host, store)
     return result
 
 
