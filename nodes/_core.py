@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from ..lowvram_core.errors import MissingDependency
 
 _PACKAGE = __package__.rpartition(".")[0]
+_HOW = {"hy3dgen": "--no-deps hy3dgen==2.0.2"}
+"""What requirements.txt leaves out; see there."""
 
 
-def stage(name: str) -> ModuleType:
-    """The module lowvram_core.stages.<name>.
+def stage(name: str) -> Any:
+    """The module lowvram_core.stages.<name>, whose functions name a package that they miss while they run.
 
     Raises:
         MissingDependency: a package that it needs is not installed; the message names it.
     """
-    return core(f"stages.{name}")
+    return _Guarded(core(f"stages.{name}"), name)
 
 
 def core(name: str) -> ModuleType:
     """The module lowvram_core.<name>; see `stage`."""
-    try:
+    with _named(name):
         return import_module(f"{_PACKAGE}.lowvram_core.{name}")
+
+
+class _Guarded:
+    """A module; some of its functions import packages only when they run."""
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._module, attribute)
+
+        @wraps(found)
+        def call(*given: Any, **named: Any) -> Any:
+            with _named(self._name):
+                return found(*given, **named)
+
+        return call
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
     except MissingDependency:
         raise
     except ImportError as error:
         missing = (error.name or str(error)).split(".")[0]
+        wanted = _HOW.get(missing, "-r requirements.txt")
+        stage_name = what.rpartition(".")[2]
         raise MissingDependency(
-            f"{name}: the Python package {missing!r} could not be imported ({error}); this node needs it. "
-            "Run in ComfyUI's Python: python -m pip install -r requirements.txt, from this pack's folder.",
+            f"{stage_name}: the Python package {missing!r} could not be imported ({error}); this node needs it. "
+            f"Run in ComfyUI's Python, from this pack's folder: python -m pip install {wanted}",
             name=missing,
         ) from error

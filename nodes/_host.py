@@ -27,6 +27,7 @@ from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
 from ..lowvram_core.report import GIB, StepRecord
 from . import _records
+from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
 WANTED_VERSION = "0.21.1"
@@ -52,13 +53,11 @@ def register_folders() -> None:
 
 def model_store() -> Any:
     """A ModelStore over every folder in which users keep these models."""
-    from ..lowvram_core.models.store import ModelStore
-
     roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
     for key in ("diffusers", "diffusion_models"):
         with suppress(KeyError):
             roots += folder_paths.get_folder_paths(key)
-    return ModelStore([*roots, folder_paths.models_dir])
+    return core("models.store").ModelStore([*roots, folder_paths.models_dir])
 
 
 def input_folder() -> Path:
