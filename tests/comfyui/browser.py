@@ -1,0 +1,183 @@
+"""ComfyUI's real front end in headless Chromium, and what a person does in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+from server import RUN_S, Server
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+FLAGS = [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+]  # fmt: skip
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+READY = "window.app?.graph && window.app.canvas && Object.keys(LiteGraph.registered_node_types).length > 100"
+
+BUILD = """
+({nodes, links, groups}) => {
+  const made = {};
+  for (const {key, type, title, pos, size, values} of nodes) {
+    const node = LiteGraph.createNode(type);
+    if (!node) throw new Error(`no node ${type}`);
+    app.graph.add(node);
+    node.pos = pos;
+    if (title) node.title = title;
+    if (size) node.setSize(size);
+    for (const [name, value] of Object.entries(values)) {
+      const widget = node.widgets.find((widget) => widget.name === name);
+      if (!widget) throw new Error(`no widget ${name} on ${type}`);
+      widget.value = value;
+      widget.callback?.(value);
+    }
+    made[key] = node;
+  }
+  for (const [from, output, to, input] of links) {
+    const slot = made[from].outputs.findIndex((known) => [known.label, known.name].includes(output));
+    const target = made[to].inputs.findIndex((known) => known.name === input);
+    if (slot < 0 || target < 0) throw new Error(`no link ${from}.${output} -> ${to}.${input}`);
+    made[from].connect(slot, made[to], target);
+  }
+  for (const {title, color, bounds} of groups) {
+    const group = new LiteGraph.LGraphGroup(title);
+    group.color = color;
+    app.graph.add(group);
+    group.pos = bounds.slice(0, 2);
+    group.size = bounds.slice(2);
+  }
+  return Object.fromEntries(Object.entries(made).map(([key, node]) => [key, String(node.id)]));
+}
+"""
+
+RUN = """
+() => new Promise((resolve) => {
+  const kinds = ["execution_success", "execution_error", "execution_interrupted"];
+  const seen = [];
+  const executed = ({detail}) => seen.push(String(detail.node));
+  app.api.addEventListener("executed", executed);
+  const end = ({type, detail}) => {
+    kinds.forEach((kind) => app.api.removeEventListener(kind, end));
+    app.api.removeEventListener("executed", executed);
+    resolve({ending: type, message: detail.exception_message ?? "", executed: seen});
+  };
+  kinds.forEach((kind) => app.api.addEventListener(kind, end));
+  app.queuePrompt(0).then((sent) => {
+    if (sent === false) end({type: "refused", detail: {exception_message: JSON.stringify(app.lastNodeErrors)}});
+  });
+})
+"""
+
+FIT = """
+() => {
+  const items = [...app.graph.nodes, ...(app.graph.groups ?? [])];
+  const boxes = items.map((item) => item.boundingRect ?? item._bounding);
+  const left = Math.min(...boxes.map((box) => box[0])), top = Math.min(...boxes.map((box) => box[1]));
+  const right = Math.max(...boxes.map((box) => box[0] + box[2]));
+  const bottom = Math.max(...boxes.map((box) => box[1] + box[3]));
+  const {clientWidth, clientHeight} = app.canvas.canvas;
+  const [side, bar, rim] = [70, 90, 15]; // what lies over the canvas, on the left and on top
+  const room = [clientWidth - side - rim, clientHeight - bar - rim];
+  const scale = Math.min(room[0] / (right - left), room[1] / (bottom - top), 1);
+  app.canvas.ds.scale = scale;
+  app.canvas.ds.offset[0] = (side + (room[0] - (right - left) * scale) / 2) / scale - left;
+  app.canvas.ds.offset[1] = (bar + (room[1] - (bottom - top) * scale) / 2) / scale - top;
+  app.canvas.setDirty(true, true);
+}
+"""
+
+
+class Editor:
+    """One browser tab with the graph editor."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def js(self, code: str, value: Any = None) -> Any:
+        """What the JavaScript gives."""
+        return self.page.evaluate(code, value)
+
+    def load(self, graph: dict[str, Any]) -> None:
+        """Opens a workflow, as dropping its file on the canvas does."""
+        self.js("async (graph) => { await app.loadGraphData(graph); }", graph)
+        self.page.wait_for_timeout(1500)
+
+    def missing(self) -> list[str]:
+        """Types in the graph that this ComfyUI does not know."""
+        found: list[str] = self.js(
+            "() => app.graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type])"
+        )
+        return found
+
+    def build(self, nodes: list[dict[str, Any]], links: list[Any], groups: list[Any]) -> dict[str, str]:
+        """Builds a graph in the empty editor node by node; ids by key."""
+        self.js("() => app.graph.clear()")
+        ids: dict[str, str] = self.js(BUILD, {"nodes": nodes, "links": links, "groups": groups})
+        self.page.wait_for_timeout(1500)
+        return ids
+
+    def run(self) -> dict[str, Any]:
+        """Presses Run and waits for the end: how it ended, a message, the ids of nodes that reported."""
+        self.page.set_default_timeout(RUN_S * 1000)
+        result: dict[str, Any] = self.js(RUN)
+        assert result["ending"] == "execution_success", result
+        return result
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph as the front end sends it to the server."""
+        sent: dict[str, Any] = self.js("async () => (await app.graphToPrompt()).output")
+        return sent
+
+    def set_value(self, node_id: str, name: str, value: Any) -> None:
+        """Sets a node's widget."""
+        self.js(
+            "([id, name, value]) => { const node = app.graph.getNodeById(id);"
+            " const widget = node.widgets.find((known) => known.name === name);"
+            " widget.value = value; widget.callback?.(value); }",
+            [node_id, name, value],
+        )
+
+    def texts(self) -> dict[str, str]:
+        """What our nodes show, by type: the text and the badge."""
+        shown: dict[str, str] = self.js(
+            "() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, "
+            "[node.lowvramBadge?.text, node.widgets?.find((known) => known.name === 'lowvram_text')?.value]"
+            ".filter(Boolean).join('\\n')]))"
+        )
+        return shown
+
+    def show_all(self) -> None:
+        """Zooms so that the whole graph is seen."""
+        self.js(FIT)
+        self.page.wait_for_timeout(1500)
+
+    def shot(self, path: Path) -> None:
+        """A picture of the window; a .jpg is written at quality 80."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        jpg = path.suffix == ".jpg"
+        self.page.screenshot(path=path, type="jpeg" if jpg else "png", quality=80 if jpg else None)
+
+
+@contextmanager
+def editor(server: Server, width: int = 1800, height: int = 950) -> Iterator[Editor]:
+    """The front end of a server, opened for the first time, past its greeting."""
+    for name, value in SETTINGS.items():
+        server.post(f"/settings/{name}", value)
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.goto(server.url)
+        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_timeout(3000)
+        try:
+            yield Editor(page)
+        finally:
+            chromium.close()

@@ -1,0 +1,226 @@
+"""Draws the bundled workflows in the real front end: `python draw_workflows.py <ComfyUI's folder> [name ...]`.
+
+Each graph is built, run on the demo checkpoints (full_quality is not: it takes hours without a GPU), photographed, and
+written to workflows/ as .json and .jpg. For a change of the nodes; the files are what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from browser import Editor, editor
+from server import ROOT, Server, running
+
+WORKFLOWS = ROOT / "workflows"
+PREFIX = "Hy3dLowVram_"
+PICTURE, SHAPE, TEXTURE, RESULT = "#3f5159", "#3f789e", "#8a6d3b", "#446644"
+SAVE = "3d/hunyuan3d"
+
+
+@dataclass
+class Graph:
+    """A graph as it is drawn: nodes by key, links as `key.output > key.input`, groups around keys."""
+
+    note: str
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    links: list[list[str]] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+    def node(
+        self, key: str, kind: str, pos: Sequence[float], size: Sequence[float], title: str = "", **values: Any
+    ) -> None:
+        """Adds a node; a kind that is not the core's is ours."""
+        own = kind if kind in {"LoadImage", "SaveGLB", "MarkdownNote"} else PREFIX + kind
+        self.nodes.append(
+            {"key": key, "type": own, "title": title, "pos": list(pos), "size": list(size), "values": values}
+        )
+
+    def link(self, *arrows: str) -> None:
+        """Adds links, each written `from.output > to.input`."""
+        for arrow in arrows:
+            source, target = arrow.split(" > ")
+            self.links.append([*source.split("."), *target.split(".")])
+
+    def preset_to(self, *keys: str) -> None:
+        """Feeds the preset to these nodes."""
+        self.link(*(f"preset.preset > {key}.preset" for key in keys))
+
+    def group(self, title: str, color: str, bounds: Sequence[float]) -> None:
+        """Adds a titled box: x, y, width, height."""
+        self.groups.append({"title": title, "color": color, "bounds": list(bounds)})
+
+
+START = """## Picture to textured mesh
+1. **Load Image**: choose a picture of one object, best from the front.
+2. Press **Run**. The first run loads (and, where they are missing, downloads) the models: the bar of a node moves \
+slowly then, but it is not hanging.
+3. The mesh turns in **Save 3D Model**; the file lies in `output/3d`.
+
+**Too slow, too coarse, out of memory?** Replace the green *Preset* node with another one of the same menu, and \
+connect it to the same nodes. **Preset Auto** chooses by your card.
+
+Seeds are fixed: queue again, and only what you changed runs again. Another shape: change the seed of *Generate Shape*.
+"""
+OWN_MESH = """## Colours for a mesh of your own
+1. Put a GLB, OBJ, PLY or STL into ComfyUI's `input` folder and write its name into **Load Mesh**.
+2. **Load Image**: a picture that shows how it should look, from its front.
+3. Press **Run**.
+
+The mesh's front looks along +Z, up is +Y. UVs that it has are kept; switch *keep_uvs* off for new ones. A mesh with \
+many more than 100,000 faces: put **Clean Mesh** in front of **Unwrap UVs**.
+"""
+FOUR_VIEWS = """## Four pictures of one object to a shape
+Load the object from its front, left, back and right (its own left: what lies left of its front when you look at it \
+from behind). Pictures can be left out: disconnect them, but keep the front.
+
+The multi-view model is another download. For colours, go on from **Clean Mesh** as in the workflow *hunyuan3d_8gb*, \
+with the front picture.
+"""
+FULL = """## Upstream's full quality on 8 GB
+50 steps, octree 384, six painted views, 2048 px: what Tencent's own code does. It takes many times as long as \
+*8 GB Balanced*; try the picture there first.
+"""
+
+
+def picture(graph: Graph, background: bool = True) -> None:
+    """Load Image and Remove Background, left."""
+    graph.node("image", "LoadImage", (500, 0), (320, 340), "Your picture", image="example.png")
+    graph.node("cut", "RemoveBackground", (500, 430), (320, 130))
+    graph.link("image.IMAGE > cut.image", "image.MASK > cut.mask")
+    graph.group("1 Picture", PICTURE, (480, -95, 360, 695))
+
+
+def texture(graph: Graph, mesh: str, x: float) -> None:
+    """From Delight to the saved file."""
+    graph.node("delight", "Delight", (x, 0), (320, 150), seed=42, control_after_generate="fixed")
+    graph.node("paint", "PaintViews", (x, 210), (320, 210), seed=0, control_after_generate="fixed")
+    graph.node("bake", "BakeTexture", (x + 360, 0), (300, 110))
+    graph.node("inpaint", "InpaintTexture", (x + 360, 210), (300, 80))
+    graph.node("report", "MemoryReport", (x, 550), (660, 350))
+    graph.node("save", "SaveGLB", (x + 740, 0), (560, 900), filename_prefix=SAVE)
+    graph.link(
+        "cut.image > delight.image", "cut.object mask > delight.mask", f"{mesh} > paint.mesh",
+        "delight.image > paint.image", "paint.mesh > bake.mesh", "paint.images > bake.images",
+        "paint.views > bake.views", "bake.mesh > inpaint.mesh", "bake.seen > inpaint.seen",
+        "inpaint.mesh > report.mesh", "report.mesh > save.mesh",
+    )  # fmt: skip
+    graph.preset_to("cut", "delight", "paint", "bake")
+    graph.group("3 Texture", TEXTURE, (x - 20, -95, 700, 535))
+    graph.group("4 What it cost", RESULT, (x - 20, 455, 700, 465))
+    graph.group("5 Result", RESULT, (x + 720, -95, 600, 1015))
+
+
+def start(note: str, preset: str) -> Graph:
+    """The note and the preset."""
+    graph = Graph(note)
+    graph.node("note", "MarkdownNote", (0, -40), (420, 430), "Read me first", text=note)
+    graph.node("preset", preset, (0, 520), (300, 380))
+    graph.group("Settings: swap this node", "#2f6f4f", (-20, 425, 460, 495))
+    return graph
+
+
+def picture_to_mesh(note: str, preset: str) -> Graph:
+    """The whole way."""
+    graph = start(note, preset)
+    picture(graph)
+    graph.node("shape", "GenerateShape", (900, 0), (320, 180), seed=0, control_after_generate="fixed")
+    graph.node("clean", "CleanMesh", (900, 250), (320, 110))
+    graph.node("unwrap", "UnwrapUVs", (900, 440), (320, 110))
+    graph.link(
+        "cut.image > shape.image", "cut.object mask > shape.mask", "shape.mesh > clean.mesh", "clean.mesh > unwrap.mesh"
+    )
+    graph.preset_to("shape", "clean", "unwrap")
+    graph.group("2 Shape", SHAPE, (880, -95, 360, 695))
+    texture(graph, "unwrap.mesh", 1300)
+    return graph
+
+
+def texture_own_mesh() -> Graph:
+    """A file and a picture."""
+    graph = start(OWN_MESH, "Preset8GBBalanced")
+    picture(graph)
+    graph.node("mesh", "LoadMesh", (900, 0), (320, 60), "Your mesh", file="mesh.glb")
+    graph.node("unwrap", "UnwrapUVs", (900, 140), (320, 110), keep_uvs=True)
+    graph.link("mesh.mesh > unwrap.mesh")
+    graph.preset_to("unwrap")
+    graph.group("2 Mesh", SHAPE, (880, -95, 360, 385))
+    texture(graph, "unwrap.mesh", 1300)
+    return graph
+
+
+def four_views() -> Graph:
+    """Four pictures, one shape."""
+    graph = start(FOUR_VIEWS, "Preset8GBBalanced")
+    for index, view in enumerate(("front", "left", "back", "right")):
+        x, y = 500 + 360 * (index % 2), 510 * (index // 2)
+        graph.node(view, "LoadImage", (x, y), (320, 290), view.capitalize(), image="example.png")
+        graph.node(f"cut_{view}", "RemoveBackground", (x, y + 355), (320, 90))
+        graph.link(f"{view}.IMAGE > cut_{view}.image", f"{view}.MASK > cut_{view}.mask")
+        graph.link(f"cut_{view}.image > shape.{view}", f"cut_{view}.object mask > shape.{view}_mask")
+        graph.preset_to(f"cut_{view}")
+    graph.node(
+        "shape", "GenerateShapeMultiView", (1260, 0), (340, 300), seed=0, control_after_generate="fixed",
+        variant="mv-turbo", steps=5,
+    )  # fmt: skip
+    graph.node("clean", "CleanMesh", (1260, 370), (340, 110))
+    graph.node("report", "MemoryReport", (1260, 610), (660, 330))
+    graph.node("save", "SaveGLB", (1980, 0), (560, 940), filename_prefix=SAVE)
+    graph.link("shape.mesh > clean.mesh", "clean.mesh > report.mesh", "report.mesh > save.mesh")
+    graph.preset_to("shape", "clean")
+    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1055))
+    graph.group("2 Shape", SHAPE, (1240, -95, 700, 595))
+    graph.group("3 What it cost", RESULT, (1240, 515, 700, 445))
+    graph.group("4 Result", RESULT, (1960, -95, 600, 1055))
+    return graph
+
+
+GRAPHS = {
+    "hunyuan3d_8gb": lambda: picture_to_mesh(START, "Preset8GBBalanced"),
+    "texture_own_mesh": texture_own_mesh,
+    "four_views_to_shape": four_views,
+    "full_quality": lambda: picture_to_mesh(FULL, "Preset8GBFull"),
+}
+NOT_RUN = {"full_quality"}
+
+
+def draw(tab: Editor, name: str) -> None:
+    """Writes one workflow and its picture."""
+    graph = GRAPHS[name]()
+    tab.build(graph.nodes, graph.links, graph.groups)
+    data = tab.js("() => app.graph.serialize()")
+    (WORKFLOWS / f"{name}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    tab.load(data)
+    if name not in NOT_RUN:
+        tab.run()
+        tab.page.wait_for_timeout(6000)
+    tab.show_all()
+    tab.shot(WORKFLOWS / f"{name}.jpg")
+
+
+def prepare(server: Server) -> None:
+    """The pictures that the graphs name: the demo's, since its models know simple solids only."""
+    import trimesh
+    from PIL import Image
+
+    Image.open(server.input / "ring.jpg").save(server.input / "example.png")
+    trimesh.creation.capsule(height=1.0, radius=0.5).export(server.input / "mesh.glb")
+
+
+def main() -> None:
+    """Draws those that are named, or all."""
+    WORKFLOWS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "comfy", Path(sys.argv[1])) as server:
+        prepare(server)
+        with editor(server) as tab:
+            for name in sys.argv[2:] or GRAPHS:
+                draw(tab, name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Starts a ComfyUI on a computer without a GPU: `python launch.py <ComfyUI's folder> <its arguments>`.
+
+Test set-up only. The CPU build of torch comes without a torchaudio, and with a torchvision whose compiled library does
+not load; ComfyUI imports both and, on these paths, uses neither's compiled parts.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+def stub_torchaudio() -> None:
+    """Empty modules of the names that ComfyUI imports, where torchaudio is not installed."""
+    if find_spec("torchaudio") is not None:
+        return
+    for name in ("torchaudio", *(f"torchaudio.{part}" for part in ("functional", "transforms", "compliance"))):
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        sys.modules[name] = module
+        parent, _, part = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], part, module)
+
+
+def main() -> None:
+    """Declares what is missing, then becomes ComfyUI's main.py."""
+    comfyui = Path(sys.argv[1]).resolve()
+    sys.path.insert(0, str(TESTS))
+    import cpu_torchvision
+    import torch
+
+    cpu_torchvision.declare()
+    stub_torchaudio()
+    torch.set_num_threads(int(os.environ.get("HY3D_TEST_THREADS", "1")))
+    sys.path[:2] = [str(comfyui)]  # tests/ and this folder go: ComfyUI has a tests package of its own
+    sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]
+    os.chdir(comfyui)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+main()

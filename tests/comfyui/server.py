@@ -1,0 +1,195 @@
+"""A real ComfyUI in a process of its own, in a folder of its own, and what a client says to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import websocket
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "demo"
+START_S = 240
+RUN_S = 400
+FINAL = {"execution_success", "execution_error", "execution_interrupted"}
+
+
+@dataclass
+class Run:
+    """What came over the websocket between queueing a prompt and its end."""
+
+    prompt_id: str
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ending(self) -> str:
+        """`execution_success`, `execution_error` or `execution_interrupted`."""
+        return self.events[-1][0]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [data for name, data in self.events if name == kind]
+
+    def cached(self) -> set[str]:
+        """Ids of the nodes that ComfyUI did not run again."""
+        return {node for data in self.of("execution_cached") for node in data["nodes"]}
+
+    def ui(self, node_id: str) -> dict[str, Any]:
+        """What the node sent to the front end; for a node that ran several times, the last."""
+        return next(data["output"] for data in reversed(self.of("executed")) if data["node"] == node_id)
+
+
+class Server:
+    """One running ComfyUI.
+
+    Args:
+        base: its base directory: input, output, models, custom_nodes.
+        url: where it answers.
+    """
+
+    def __init__(self, base: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.base = base
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = process
+
+    @property
+    def input(self) -> Path:
+        """The input folder."""
+        return self.base / "input"
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+        return self.base / "output"
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Sends JSON; the answer's JSON, None where it is empty."""
+        data = json.dumps({} if body is None else body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except HTTPError as error:
+            raise AssertionError(f"{path}: {error.code} {error.read().decode()[:3000]}") from error
+        return json.loads(text) if text else None
+
+    def run(
+        self,
+        prompt: dict[str, Any],
+        *,
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        expect: str = "execution_success",
+    ) -> Run:
+        """Queues the prompt and reads its events to the end.
+
+        Args:
+            on_event: called with each event as it comes.
+            expect: how it must end.
+        """
+        client = uuid.uuid4().hex
+        line = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=RUN_S)
+        try:
+            line.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+            start = time.monotonic()
+            run = Run(self.post("/prompt", {"prompt": prompt, "client_id": client})["prompt_id"])
+            while not run.events or run.ending not in FINAL:
+                message = line.recv()
+                if isinstance(message, bytes):
+                    run.events.append(("preview", {"bytes": len(message)}))
+                    continue
+                event = json.loads(message)
+                if event["data"].get("prompt_id") == run.prompt_id:
+                    run.events.append((event["type"], event["data"]))
+                    if on_event is not None:
+                        on_event(event["type"], event["data"])
+            run.seconds = time.monotonic() - start
+        finally:
+            line.close()
+        assert run.ending == expect, run.events[-1]
+        return run
+
+    def log(self) -> str:
+        """What it printed so far."""
+        return (self.base / "server.log").read_text(errors="replace")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _lay_out(base: Path, comfyui: Path) -> Path:
+    for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(ROOT)
+    shutil.copy(comfyui / "input" / "example.png", base / "input")
+    for picture in (DEMO / "pictures").iterdir():
+        shutil.copy(picture, base / "input")
+    paths = base / "extra_model_paths.yaml"
+    paths.write_text(f"demo:\n  base_path: {json.dumps(str(DEMO))}\n  hunyuan3d_lowvram: .\n")
+    return paths
+
+
+@contextmanager
+def running(base: Path, comfyui: Path) -> Iterator[Server]:
+    """A server over an empty folder; it ends with the block.
+
+    Args:
+        base: a folder that does not exist yet, or is empty.
+        comfyui: a checkout, which is left as it is.
+    """
+    paths = _lay_out(base, comfyui)
+    port = _free_port()
+    command = [
+        os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("launch.py")), str(comfyui),
+        "--cpu", "--port", str(port), "--base-directory", str(base), "--extra-model-paths-config", str(paths),
+        "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-api-nodes", "--disable-auto-launch",
+    ]  # fmt: skip
+    with (base / "server.log").open("wb") as log:
+        # Offline, models that the demo lacks are not fetched: its small background model stands in for u2net.
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=offline)
+        server = Server(base, port, process)
+        try:
+            _wait(server)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(server: Server) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"ComfyUI ended while starting:\n{server.log()[-4000:]}"
+        try:
+            server.get("/system_stats")
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"ComfyUI did not answer in {START_S} s:\n{server.log()[-4000:]}")

@@ -1,0 +1,104 @@
+// What the nodes of Hunyuan3D Low VRAM show: a badge after a run, the report's table, the settings of a preset.
+import { app } from "/scripts/app.js";
+
+const PREFIX = "Hy3dLowVram_";
+const TEXT_WIDGET = "lowvram_text"; // never in a saved workflow or a prompt
+const TEXT_OF = { MemoryReport: "report", PresetAuto: "chosen" };
+const EMPTY = { MemoryReport: "The table of steps appears here after a run.", PresetAuto: "Run once to see the choice." };
+const LINE_PX = 15;
+
+/** Seconds and peak memory in the row of badges over the title; the classic canvas draws it, Vue nodes read `text`. */
+class CostBadge {
+  constructor(text) {
+    Object.assign(this, { text, visible: true, height: 20, fontSize: 12, padding: 6, cornerRadius: 5 });
+    Object.assign(this, { fgColor: "#d8f3dc", bgColor: "#1b4332", xOffset: 0, yOffset: 0, boundingRect: [0, 0, 0, 0] });
+  }
+
+  getWidth(context) {
+    context.save();
+    context.font = `${this.fontSize}px sans-serif`;
+    const width = context.measureText(this.text).width + 2 * this.padding;
+    context.restore();
+    return width;
+  }
+
+  draw(context, x, y) {
+    context.save();
+    context.fillStyle = this.bgColor;
+    context.beginPath();
+    context.roundRect(x, y, this.getWidth(context), this.height, this.cornerRadius);
+    context.fill();
+    context.font = `${this.fontSize}px sans-serif`;
+    context.fillStyle = this.fgColor;
+    context.textBaseline = "middle";
+    context.textAlign = "left";
+    context.fillText(this.text, x + this.padding, y + this.height / 2 + 1);
+    context.restore();
+  }
+}
+
+function showBadge(node, text) {
+  node.lowvramBadge = new CostBadge(text);
+  if (!node.lowvramBadgeRead) {
+    node.lowvramBadgeRead = () => node.lowvramBadge;
+    node.badges.push(node.lowvramBadgeRead);
+  }
+  // Vue nodes read the badges again when the node announces a change; the title stays as it is.
+  node.graph?.trigger?.("node:property:changed", {
+    nodeId: node.id, property: "title", oldValue: node.title, newValue: node.title, type: "node:property:changed",
+  });
+  node.setDirtyCanvas(true, true);
+}
+
+function textWidget(node, label) {
+  const known = node.widgets?.find((widget) => widget.name === TEXT_WIDGET);
+  if (known) return known;
+  const { widget } = app.widgets.STRING(node, TEXT_WIDGET, ["STRING", { multiline: true }], app);
+  Object.assign(widget, { label, serialize: false, serializeValue: () => undefined });
+  Object.assign(widget.options, { serialize: false, read_only: true });
+  if (widget.element) {
+    Object.assign(widget.element, { readOnly: true, spellcheck: false, wrap: "off" });
+    Object.assign(widget.element.style, { fontFamily: "monospace", whiteSpace: "pre", opacity: 0.85 });
+  }
+  return widget;
+}
+
+function showText(node, label, text) {
+  textWidget(node, label).value = text;
+  const lines = text.split("\n");
+  const width = Math.max(...lines.map((line) => line.length)) * 7.3 + 50;
+  const height = lines.length * LINE_PX + 70;
+  node.setSize([Math.max(node.size[0], Math.min(width, 820)), Math.max(node.size[1], Math.min(height, 640))]);
+  node.setDirtyCanvas(true, true);
+}
+
+/** A preset's `name: value` lines, from the server: the front end's own description may be a translation. */
+async function presetValues(comfyClass) {
+  const answer = await app.api.fetchApi(`/object_info/${comfyClass}`);
+  const { description } = (await answer.json())[comfyClass];
+  return description.split("\n").slice(1).join("\n");
+}
+
+app.registerExtension({
+  name: "Hunyuan3D.LowVRAM",
+
+  async beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith(PREFIX)) return;
+    const label = TEXT_OF[nodeData.name.slice(PREFIX.length)];
+    const onExecuted = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (output) {
+      onExecuted?.call(this, output);
+      if (output?.hy3d_badge) showBadge(this, output.hy3d_badge[0]);
+      if (output?.text && label) showText(this, label, output.text.join("\n"));
+    };
+  },
+
+  async nodeCreated(node) {
+    const verb = node.comfyClass?.startsWith(PREFIX) ? node.comfyClass.slice(PREFIX.length) : "";
+    if (TEXT_OF[verb]) showText(node, TEXT_OF[verb], EMPTY[verb]);
+    if (verb.startsWith("Preset") && verb !== "PresetAuto" && verb !== "PresetCustom") {
+      textWidget(node, "settings").value = "";
+      showText(node, "settings", await presetValues(node.comfyClass));
+    }
+  },
+});
