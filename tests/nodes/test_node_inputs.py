@@ -1,0 +1,151 @@
+"""Masks, batches and seeds as ComfyUI really hands them over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from comfy_mesh import MeshData
+from comfy_pack import Pack, module
+from PIL import Image
+from torch import Tensor
+
+
+def load_image(path: Path) -> tuple[Tensor, Tensor]:
+    """What the core node Load Image gives for a file of the input folder."""
+    from nodes import LoadImage
+
+    return LoadImage().load_image(path.name)
+
+
+@pytest.fixture
+def cut(pack: Pack, preset: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Remove Background, with a network that would mark the left half."""
+    background = module("lowvram_core.stages.background")
+
+    def left_half(picture: Image.Image, model: str, store: object) -> Image.Image:
+        array = np.dstack([np.asarray(picture), np.zeros(picture.size[::-1], np.uint8)])
+        array[:, : picture.width // 2, 3] = 255
+        return Image.fromarray(array)
+
+    monkeypatch.setattr(background, "_cut_out", left_half)
+    return lambda image, **rest: pack.run("RemoveBackground", image=image, preset=preset, **rest)
+
+
+def is_left_half(mask: Tensor) -> bool:
+    half = mask.shape[2] // 2
+    return bool((mask[..., :half] == 1).all() and (mask[..., half:] == 0).all())
+
+
+def test_64_zeros_are_no_mask(cut: Any, picture: Tensor) -> None:
+    for invert in (True, False):
+        _, masks = cut(picture, mask=torch.zeros(1, 64, 64), invert_mask=invert)
+        assert is_left_half(masks[0])
+
+
+def test_invert_mask(cut: Any, picture: Tensor, disc: Tensor) -> None:
+    _, (inverted,) = cut(picture, mask=1 - disc)
+    _, (plain,) = cut(picture, mask=disc, invert_mask=False)
+    assert torch.equal(inverted, disc) and torch.equal(plain, disc)
+
+
+def test_mask_of_another_size_is_scaled(cut: Any, picture: Tensor, disc: Tensor) -> None:
+    small = disc[:, ::2, ::2]
+    _, (mask,) = cut(picture, mask=small, invert_mask=False)
+    assert mask.shape == disc.shape and (mask - disc).abs().mean() < 0.05
+
+
+def test_image_with_alpha(cut: Any, picture: Tensor, disc: Tensor) -> None:
+    images, (mask,) = cut(torch.cat([picture, disc[..., None]], dim=3))
+    assert torch.equal(mask, disc) and images[0].shape == (1, 96, 80, 3)
+
+
+def test_keep_background(cut: Any, picture: Tensor) -> None:
+    images, (mask,) = cut(picture, keep_background=True)
+    assert bool((mask == 1).all()) and (images[0] - picture).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_half_precision_pictures_are_cast(cut: Any, picture: Tensor) -> None:
+    images, (mask,) = cut(picture.half())
+    assert images[0].dtype == mask.dtype == torch.float32
+
+
+def test_load_image_jpg(cut: Any, comfy: Path, picture: Tensor) -> None:
+    path = comfy / "input" / "a.jpg"
+    Image.fromarray((picture[0] * 255).byte().numpy()).save(path)
+    image, mask = load_image(path)
+    assert not mask.any()
+    assert is_left_half(cut(image, mask=mask)[1][0])
+
+
+@pytest.mark.parametrize("kind", ["rgba", "palette"])
+def test_load_image_with_transparency(cut: Any, comfy: Path, picture: Tensor, disc: Tensor, kind: str) -> None:
+    path = comfy / "input" / "a.png"
+    rgba = Image.fromarray((torch.cat([picture, disc[..., None]], dim=3)[0] * 255).byte().numpy())
+    if kind == "palette":
+        rgba = rgba.quantize(16, method=Image.Quantize.FASTOCTREE)
+        assert rgba.mode == "P"
+    rgba.save(path)
+    image, mask = load_image(path)
+    _, (found,) = cut(image, mask=mask)
+    assert torch.equal(found, disc)
+
+
+def test_a_batch_leaves_as_a_list(cut: Any, picture: Tensor, disc: Tensor) -> None:
+    batch = torch.cat([picture, picture.flip(2)])
+    images, masks = cut(batch, mask=disc, invert_mask=False)
+    assert len(images) == len(masks) == 2 and all(image.shape == (1, 96, 80, 3) for image in images)
+    shifted = disc.roll(5, dims=2)
+    _, own = cut(batch, mask=torch.cat([disc, shifted]), invert_mask=False)
+    assert torch.equal(own[0], disc) and torch.equal(own[1], shifted)
+    with pytest.raises(ValueError, match="background: 3 masks for 2 pictures; wanted one each, or one for all"):
+        cut(batch, mask=disc.repeat(3, 1, 1), invert_mask=False)
+
+
+@pytest.mark.parametrize("node", ["GenerateShape", "Delight", "PaintViews"])
+def test_a_batch_is_refused_with_advice(
+    pack: Pack, preset: Any, picture: Tensor, ball: MeshData, node: str, installed: Path
+) -> None:
+    rest = {"mesh": ball} if node == "PaintViews" else {}
+    with pytest.raises(ValueError, match=r"2 pictures in one batch; wanted one at a time\. Remove Background splits"):
+        pack.run(node, image=picture.repeat(2, 1, 1, 1), preset=preset, **rest)
+
+
+def test_two_masks_for_one_picture_are_refused(pack: Pack, preset: Any, picture: Tensor, disc: Tensor) -> None:
+    with pytest.raises(ValueError, match="delight: 2 masks for one picture"):
+        pack.run("Delight", image=picture, mask=disc.repeat(2, 1, 1), preset=preset)
+
+
+@pytest.mark.parametrize("node", ["CleanMesh", "UnwrapUVs", "SaveMesh", "MeshToTrimesh"])
+def test_a_batch_of_meshes_is_refused(pack: Pack, preset: Any, ball: MeshData, node: str) -> None:
+    two = MeshData(ball.vertices.repeat(2, 1, 1), ball.faces.repeat(2, 1, 1))
+    rest = {"preset": preset} if "preset" in {i.id for i in pack.by_id[node].GET_SCHEMA().inputs} else {}
+    with pytest.raises(ValueError, match="2 meshes in one batch; wanted one at a time"):
+        pack.run(node, mesh=two, **rest)
+
+
+def test_inpaint_wants_a_texture(pack: Pack, ball: MeshData) -> None:
+    with pytest.raises(ValueError, match=r"inpaint: the mesh has no texture; .*Bake Texture"):
+        pack.run("InpaintTexture", mesh=ball, seen=torch.ones(1, 8, 8))
+
+
+def test_bake_wants_as_many_pictures_as_views(pack: Pack, preset: Any, ball: MeshData) -> None:
+    cameras = module("lowvram_core.presets").VIEW_SETS["fast"]
+    with pytest.raises(ValueError):
+        pack.run("BakeTexture", mesh=ball, images=torch.rand(3, 64, 64, 3), views=cameras, preset=preset)
+
+
+def test_seeds_fold_into_numpys_range() -> None:
+    fold = module("nodes._convert").fold_seed
+    assert fold(2**64 - 1) == 2**32 - 1 and fold(2**32) == 0 and fold(7) == 7
+
+
+def test_widgets_win_over_the_preset(preset: Any) -> None:
+    overridden = module("nodes._schema").overridden
+    assert overridden(preset, variant="from preset", shape_steps=0) is preset
+    assert overridden(preset, variant="mini", shape_steps=9).variant == "mini"
+    with pytest.raises(ValueError, match="preset: octree is 5000; wanted 16 to 1024"):
+        overridden(preset, octree=5000)

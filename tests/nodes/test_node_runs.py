@@ -1,0 +1,214 @@
+"""Every node executed, as ComfyUI would, and what goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from comfy_mesh import MeshData
+from comfy_pack import Pack, module
+from PIL import Image
+from torch import Tensor
+
+GIB = 1024**3
+BIG_SEED = 2**64 - 1
+
+
+def save_picture(image: Tensor, path: Path, alpha: Tensor | None = None) -> None:
+    array = (image[0] * 255).round().byte().numpy()
+    if alpha is not None:
+        array = np.concatenate([array, (alpha[0, ..., None] * 255).byte().numpy()], axis=2)
+    Image.fromarray(array).save(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["2 GB", "4 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "8 GB Full", "12 GB", "16 GB"]
+)
+def test_fixed_presets(pack: Pack, name: str) -> None:
+    preset = pack.run("Preset" + name.replace(" ", ""))
+    assert preset == module("lowvram_core.presets").PRESETS[name]
+    assert f"texture_px: {preset.texture_px}" in pack.by_id["Preset" + name.replace(" ", "")].GET_SCHEMA().description
+
+
+@pytest.mark.parametrize(
+    ("total", "name"),
+    [
+        (2.0, "2 GB"), (3.9, "4 GB"), (5.9, "8 GB Balanced"), (8.0, "8 GB Balanced"), (9.9, "8 GB Balanced"),
+        (10.5, "12 GB"), (12.0, "12 GB"), (15.4, "12 GB"), (15.6, "16 GB"), (15.99, "16 GB"), (24.0, "16 GB"),
+    ],
+)  # fmt: skip
+def test_auto_preset(pack: Pack, monkeypatch: pytest.MonkeyPatch, total: float, name: str) -> None:
+    monkeypatch.setattr(module("nodes._host"), "card", lambda: ("A card", int(total * GIB), 2 * GIB))
+    output = pack.output("PresetAuto")
+    assert output[0].name == name
+    shown = output.ui["text"][0]
+    assert shown.startswith(f"A card: {total:.1f} GiB, 2.0 GiB free\n{name}\n")
+
+
+def test_auto_preset_on_this_machine(pack: Pack) -> None:
+    assert pack.output("PresetAuto").ui["text"][0].startswith("CPU: ")
+
+
+def test_custom_preset(pack: Pack) -> None:
+    base = module("lowvram_core.presets").PRESETS["8 GB Balanced"]
+    assert pack.run("PresetCustom") == base.with_(name="Custom")
+    assert pack.run("PresetCustom", octree=192, guidance=3.0).octree == 192
+
+
+def test_the_whole_graph(pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor) -> None:
+    """Picture, mask, shape, clean, unwrap, delight, paint, bake, inpaint, save: each node's output into the next."""
+    images, masks = pack.run("RemoveBackground", image=picture, mask=disc, invert_mask=False, preset=preset)
+    image, mask = images[0], masks[0]
+    assert image.shape == (1, 96, 80, 3) and mask.shape == (1, 96, 80)
+    mesh = pack.run("GenerateShape", image=image, mask=mask, preset=preset, seed=BIG_SEED)
+    assert isinstance(mesh, MeshData) and mesh.vertices.shape[0] == 1 and mesh.uvs is None
+    again = pack.run("GenerateShape", image=image, mask=mask, preset=preset, seed=BIG_SEED)
+    assert torch.equal(mesh.vertices, again.vertices)
+    mesh = pack.run("CleanMesh", mesh=mesh, preset=preset)
+    assert mesh.faces.shape[1] <= 200
+    mesh = pack.run("UnwrapUVs", mesh=mesh, preset=preset)
+    assert mesh.uvs is not None and mesh.uvs.shape[1] == mesh.vertices.shape[1]
+    lit = pack.run("Delight", image=image, mask=mask, preset=preset, seed=BIG_SEED)
+    assert lit.shape == (1, 512, 512, 3) and lit.dtype == torch.float32
+    views, cameras, mesh = pack.run("PaintViews", mesh=mesh, image=lit, preset=preset, seed=BIG_SEED)
+    assert views.shape == (3, 512, 512, 3) and len(cameras) == 3
+    baked, seen = pack.run("BakeTexture", mesh=mesh, images=views, views=cameras, preset=preset)
+    assert baked.texture.shape == (1, 128, 128, 3) and seen.shape == (1, 128, 128)
+    assert 0 < seen.mean() < 1
+    whole = pack.run("InpaintTexture", mesh=baked, seen=seen)
+    kept = seen[0] == 1
+    assert (whole.texture[0][kept] - baked.texture[0][kept]).abs().max() <= 1 / 255
+    path = pack.run("SaveMesh", mesh=whole, filename_prefix="3d/graph", format="glb")
+    assert Path(path).name == "graph_00001_.glb" and Path(path).stat().st_size > 1000
+
+
+def test_four_pictures(pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor) -> None:
+    views = {"front": picture, "front_mask": disc, "back": picture.flip(2), "back_mask": disc.flip(2)}
+    mesh = pack.run("GenerateShapeMultiView", preset=preset, **views)
+    assert mesh.faces.shape[1] > 4
+    with pytest.raises(ValueError, match=r"shape: no picture is connected; .* Connect front"):
+        pack.run("GenerateShapeMultiView", preset=preset)
+
+
+def test_paint_unwraps_what_is_not(
+    pack: Pack, preset: Any, picture: Tensor, ball: MeshData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UVs first, since the paint model sees the seams; UVs that are there stay."""
+    views, given = module("lowvram_core.types").Views, []
+
+    def paint(mesh: Any, reference: Any, *rest: Any, **named: Any) -> Any:
+        given.append((mesh, reference))
+        return views(torch.zeros(3, 8, 8, 3), preset.cameras)
+
+    monkeypatch.setattr(module("lowvram_core.stages.multiview"), "paint_views", paint)
+    mesh = pack.run("PaintViews", mesh=ball, image=picture, preset=preset, mask=torch.zeros(1, 64, 64))[2]
+    again = pack.run("PaintViews", mesh=mesh, image=picture, preset=preset, mask=torch.ones(1, 96, 80))[2]
+    assert torch.equal(mesh.uvs, again.uvs) and torch.equal(given[0][0].uvs, mesh.uvs[0])
+    assert given[0][1].shape == (96, 80, 3) and given[1][1].mask.shape == (96, 80)
+
+
+@pytest.mark.parametrize("format", ["glb", "obj", "ply", "stl"])
+def test_save_and_load(pack: Pack, comfy: Path, ball: MeshData, format: str) -> None:
+    output = pack.output("SaveMesh", mesh=ball, filename_prefix="3d/ball", format=format)
+    assert output.ui["3d"] == [{"filename": f"ball_00001_.{format}", "subfolder": "3d", "type": "output"}]
+    assert Path(output[0]).is_relative_to(comfy / "output")
+    Path(output[0]).rename(comfy / "input" / f"ball.{format}")
+    loaded = pack.run("LoadMesh", file=f"ball.{format}")
+    assert loaded.faces.shape == ball.faces.shape
+    centre = [mesh.vertices[0][mesh.faces[0]].mean(dim=(0, 1)) for mesh in (loaded, ball)]
+    assert torch.allclose(centre[0], centre[1], atol=1e-5)
+
+
+def test_saving_never_overwrites(pack: Pack, ball: MeshData) -> None:
+    names = [Path(pack.run("SaveMesh", mesh=ball, filename_prefix="a/b", format="ply")).name for _ in range(3)]
+    assert names == ["b_00001_.ply", "b_00002_.ply", "b_00003_.ply"]
+
+
+@pytest.mark.parametrize("prefix", ["../out", "/tmp/out", "3d/../../out"])
+def test_saving_stays_in_the_output_folder(pack: Pack, comfy: Path, ball: MeshData, prefix: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s)save: the prefix .* inside ComfyUI's output folder"):
+        pack.run("SaveMesh", mesh=ball, filename_prefix=prefix)
+    assert not list((comfy / "output").iterdir())
+
+
+def test_a_texture_comes_back(pack: Pack, comfy: Path, ball: MeshData, preset: Any) -> None:
+    mesh = pack.run("UnwrapUVs", mesh=ball, preset=preset)
+    mesh.texture = torch.rand(1, 32, 32, 3)
+    path = Path(pack.run("SaveMesh", mesh=mesh, filename_prefix="t", format="glb"))
+    path.rename(comfy / "input" / "t.glb")
+    loaded = pack.run("LoadMesh", file="t.glb")
+    assert (loaded.texture - mesh.texture).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.allclose(loaded.uvs, mesh.uvs, atol=1e-6)
+
+
+def test_trimesh_there_and_back(pack: Pack, ball: MeshData, preset: Any) -> None:
+    mesh = pack.run("UnwrapUVs", mesh=ball, preset=preset)
+    mesh.texture = torch.rand(1, 16, 16, 3)
+    other = pack.run("MeshToTrimesh", mesh=mesh)
+    assert isinstance(other, trimesh.Trimesh) and len(other.faces) == mesh.faces.shape[1]
+    back = pack.run("TrimeshToMesh", trimesh=other)
+    assert torch.equal(back.faces, mesh.faces) and torch.allclose(back.uvs, mesh.uvs)
+    assert (back.texture - mesh.texture).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_padded_mesh_is_cut_to_its_counts(pack: Pack, ball: MeshData) -> None:
+    padded = MeshData(
+        torch.cat([ball.vertices, torch.zeros(1, 7, 3)], dim=1), torch.cat([ball.faces, ball.faces[:, :5] * 0], dim=1),
+        vertex_counts=torch.tensor([ball.vertices.shape[1]]), face_counts=torch.tensor([ball.faces.shape[1]]),
+    )  # fmt: skip
+    other = pack.run("MeshToTrimesh", mesh=padded)
+    assert len(other.faces) == ball.faces.shape[1] and len(other.vertices) == ball.vertices.shape[1]
+
+
+def test_pictures_from_a_folder(pack: Pack, comfy: Path, picture: Tensor, disc: Tensor) -> None:
+    folder = comfy / "input" / "set"
+    folder.mkdir()
+    save_picture(picture, folder / "b.jpg")
+    save_picture(picture, folder / "a.png", disc)
+    images, masks, names = pack.run("LoadPictures", folder="set")
+    assert names == ["a", "b"] and [image.shape for image in images] == [(1, 96, 80, 3)] * 2
+    assert torch.equal(masks[0], disc) and bool((masks[1] == 1).all())
+    assert pack.run("LoadPictures", folder="set", limit=1)[2] == ["a"]
+    node = pack.by_id["LoadPictures"]
+    before = node.fingerprint_inputs(folder="set", limit=0)
+    save_picture(picture, folder / "c.png")
+    assert node.fingerprint_inputs(folder="set", limit=0) != before
+    with pytest.raises(ValueError, match="is not there; wanted a picture file or a folder"):
+        pack.run("LoadPictures", folder="none")
+
+
+def test_memory_report(pack: Pack, monkeypatch: pytest.MonkeyPatch, ball: MeshData, preset: Any) -> None:
+    """Records by prompt and node: what ran in this prompt, and what is cached from the one before."""
+    from types import SimpleNamespace
+
+    records = module("nodes._records")
+    now = SimpleNamespace(prompt_id="first", node_id="2")
+    monkeypatch.setattr(records, "executing", lambda: now)
+    monkeypatch.setattr(records, "_runs", type(records._runs)())
+    # executing() given, the host would send progress to a server that is not there
+    monkeypatch.setattr(module("nodes._host").ComfyHost, "progress", lambda self, *rest: None)
+    pack.run("CleanMesh", mesh=ball, preset=preset)
+    now.prompt_id, now.node_id = "second", "3"
+    pack.run("UnwrapUVs", mesh=ball, preset=preset)
+    kind = "Hy3dLowVram_"
+    prompt = {
+        "1": {"class_type": "Primitive", "inputs": {}},
+        "2": {"class_type": kind + "CleanMesh", "inputs": {"mesh": ["1", 0], "face_budget": 0}},
+        "3": {"class_type": kind + "UnwrapUVs", "inputs": {"mesh": ["2", 0]}},
+        "4": {"class_type": kind + "MemoryReport", "inputs": {"mesh": ["3", 0]}},
+    }
+    output = pack.output("MemoryReport", mesh=ball, hidden={"prompt": prompt, "unique_id": "4"})
+    mesh, text = output.args
+    assert mesh is ball and output.ui == {"text": [text]}
+    lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
+    assert lines["clean"].endswith("cached") and not lines["unwrap"].endswith("cached")
+    assert np.isnan(pack.by_id["MemoryReport"].fingerprint_inputs(mesh=ball))
+
+
+def test_badge(pack: Pack, ball: MeshData, preset: Any) -> None:
+    (badge,) = pack.output("CleanMesh", mesh=ball, preset=preset).ui["hy3d_badge"]
+    assert badge.endswith(" s")
