@@ -1,13 +1,13 @@
 """What can go wrong, as one tree.
 
 LowVramError
-├── BadInput                the user can put it right: picture, mesh, views, setting (also a ValueError)
-│   ├── MissingModel        a checkpoint is not on disk and could not be fetched
-│   └── BadCheckpoint       a checkpoint is there but truncated, or of another model
-├── MissingDependency       a Python package is not installed (also an ImportError)
-├── NumericalFailure        the networks gave NaN or nothing to make a surface of
-├── OutOfMemory             the device is full
-└── Cancelled               the user stopped the run
+|-- BadInput                the user can put it right: picture, mesh, views, setting (also a ValueError)
+|   |-- MissingModel        a checkpoint is not on disk and could not be fetched
+|   `-- BadCheckpoint       a checkpoint is there but truncated, or of another model
+|-- MissingDependency       a Python package is not installed (also an ImportError)
+|-- NumericalFailure        the networks gave NaN or nothing to make a surface of
+|-- OutOfMemory             the device is full
+`-- Cancelled               the user stopped the run
 
 Messages read `stage: what was met; what is wanted. What to do.`
 """

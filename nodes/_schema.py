@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -13,6 +15,11 @@ PREFIX = "Hy3dLowVram_"
 CATEGORY = "Hunyuan3D Low VRAM"
 FROM_PRESET = "from preset"
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+KOREAN: dict[str, list[str]] = json.loads(Path(__file__).with_name("aliases_ko.json").read_text(encoding="utf-8"))
+"""Korean search words by verb; not in Python, which comfy-test wants to fit Windows' old codepage."""
+
+FIXED_PRESET = KOREAN["Preset"]
 
 PresetType = io.Custom("HY3D_PRESET")
 ViewsType = io.Custom("HY3D_VIEWS")
@@ -26,7 +33,7 @@ def schema(node_id: str, display_name: str, description: str, aliases: list[str]
         "display_name": display_name,
         "category": rest.pop("category", CATEGORY),
         "description": description,
-        "search_aliases": ["hunyuan3d", "hy3d", "low vram", *aliases],
+        "search_aliases": ["hunyuan3d", "hy3d", "low vram", *aliases, *KOREAN.get(node_id, FIXED_PRESET)],
         **rest,
     }
     known = {field.name for field in fields(io.Schema)}

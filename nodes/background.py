@@ -31,7 +31,7 @@ class RemoveBackground(io.ComfyNode):
             "RemoveBackground", "Remove Background",
             "Cuts the object out, on the CPU. A mask that is connected is used instead. A batch leaves as a list, so "
             "that what follows runs once per picture.",
-            ["rembg", "cutout", "alpha", "배경 제거"],
+            ["rembg", "cutout", "alpha"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture or a batch."),
                 preset_input(),
@@ -100,7 +100,7 @@ class LoadPictures(io.ComfyNode):
         return schema(
             "LoadPictures", "Load Pictures from Folder",
             "Every picture of a folder, as a list: what follows runs once per picture.",
-            ["batch", "folder", "directory", "폴더", "일괄"],
+            ["batch", "folder", "directory"],
             inputs=[
                 io.String.Input("folder", default="",
                                 tooltip="A folder in ComfyUI's input folder, or a full path. Empty: the input folder."),

@@ -20,7 +20,7 @@ class Delight(io.ComfyNode):
         return schema(
             "Delight", "Delight",
             "Takes light and shadow out of the picture, recentres the object on white, 512 px: what Paint Views reads.",
-            ["remove shadows", "albedo", "relight", "조명 제거", "그림자 제거"],
+            ["remove shadows", "albedo", "relight"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the object."),
                 preset_input(),

@@ -25,7 +25,7 @@ class CleanMesh(io.ComfyNode):
         return schema(
             "CleanMesh", "Clean Mesh",
             "Removes floaters and degenerate faces, repairs non-manifold edges and reduces the mesh to a face budget.",
-            ["decimate", "simplify", "repair", "메시 정리", "단순화"],
+            ["decimate", "simplify", "repair"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="What to clean; its texture and UVs are dropped."),
                 preset_input(),
@@ -56,7 +56,7 @@ class UnwrapUVs(io.ComfyNode):
         """Core's UnwrapMesh can stand in its place."""
         return schema(
             "UnwrapUVs", "Unwrap UVs", "Cuts the mesh into charts and lays them out for a texture.",
-            ["uv", "atlas", "xatlas", "UV 펼치기"],
+            ["uv", "atlas", "xatlas"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="A clean mesh."),
                 preset_input(),
@@ -85,7 +85,7 @@ class LoadMesh(io.ComfyNode):
         """A file of ComfyUI's input folder, or any path."""
         return schema(
             "LoadMesh", "Load Mesh", "Reads GLB, OBJ, PLY or STL, with UVs and texture where the file has them.",
-            ["import", "glb", "obj", "메시 불러오기"],
+            ["import", "glb", "obj"],
             inputs=[
                 io.String.Input("file", default="mesh.glb",
                                 tooltip="A file inside ComfyUI's input folder (3d/... too), or a full path."),
@@ -113,7 +113,7 @@ class SaveMesh(io.ComfyNode):
         """An output node; Save 3D Model of the core does the same for GLB, with a viewer."""
         return schema(
             "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without.",
-            ["export", "glb", "obj", "stl", "메시 저장"], is_output_node=True,
+            ["export", "glb", "obj", "stl"], is_output_node=True,
             inputs=[
                 io.Mesh.Input("mesh", tooltip="What to save."),
                 io.String.Input("filename_prefix", default="3d/hunyuan3d",
@@ -142,7 +142,7 @@ class MeshToTrimesh(io.ComfyNode):
         """With UVs and texture."""
         return schema(
             "MeshToTrimesh", "Mesh to Trimesh", "For packs whose sockets carry a trimesh.Trimesh.",
-            ["convert", "trimesh", "변환"],
+            ["convert", "trimesh"],
             inputs=[io.Mesh.Input("mesh", tooltip="A mesh of ComfyUI's own kind.")],
             outputs=[TrimeshType.Output("trimesh", display_name="trimesh")],
         )  # fmt: skip
@@ -161,7 +161,7 @@ class TrimeshToMesh(io.ComfyNode):
         """UVs and texture come along."""
         return schema(
             "TrimeshToMesh", "Trimesh to Mesh", "From packs whose sockets carry a trimesh.Trimesh.",
-            ["convert", "trimesh", "변환"],
+            ["convert", "trimesh"],
             inputs=[TrimeshType.Input("trimesh", tooltip="A mesh of another 3D pack.")],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip

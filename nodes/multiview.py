@@ -20,7 +20,7 @@ class PaintViews(io.ComfyNode):
         return schema(
             "PaintViews", "Paint Views (Multiview)",
             "Paints the mesh from several sides in the picture's colours. Unwraps the mesh first if it has no UVs.",
-            ["texture", "multiview", "다중 시점 채색", "텍스처"],
+            ["texture", "multiview"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="What to paint. UVs that it has are kept."),
                 io.Image.Input("image", tooltip="The picture to take colours from, best from Delight."),

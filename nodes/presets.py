@@ -39,7 +39,7 @@ def _fixed(preset: Preset) -> type[io.ComfyNode]:
             """No inputs: the values are the node's."""
             return schema(
                 node_id, f"Preset {preset.name}", f"{_SUMMARY[preset.name]}\n{values_of(preset)}",
-                ["preset", "settings", "vram", "프리셋", "설정"], category=PRESET_CATEGORY,
+                ["preset", "settings", "vram"], category=PRESET_CATEGORY,
                 outputs=[PresetType.Output("preset_out", display_name="preset")],
             )  # fmt: skip
 
@@ -75,7 +75,7 @@ class PresetAuto(io.ComfyNode):
         return schema(
             "PresetAuto", "Preset Auto",
             "Chooses a preset by the card's total memory and shows the card, its total and free memory and the choice.",
-            ["preset", "automatic", "vram", "자동", "프리셋"], category=PRESET_CATEGORY,
+            ["preset", "automatic", "vram"], category=PRESET_CATEGORY,
             outputs=[PresetType.Output("preset_out", display_name="preset")],
         )  # fmt: skip
 
@@ -101,7 +101,7 @@ class PresetCustom(io.ComfyNode):
         """One widget per value; they start as 8 GB Balanced."""
         return schema(
             "PresetCustom", "Preset Custom", "Every setting by hand. Starts with the values of 8 GB Balanced.",
-            ["preset", "settings", "advanced", "사용자 설정", "프리셋"], category=PRESET_CATEGORY,
+            ["preset", "settings", "advanced"], category=PRESET_CATEGORY,
             inputs=[_widget(name) for name in _KNOBS],
             outputs=[PresetType.Output("preset_out", display_name="preset")],
         )  # fmt: skip

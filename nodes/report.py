@@ -20,7 +20,7 @@ class MemoryReport(io.ComfyNode):
         return schema(
             "MemoryReport", "Memory Report",
             "Seconds, graphics memory and RAM of every step before it. Passes the mesh through, so that it runs last.",
-            ["vram", "profile", "timing", "메모리", "보고서"],
+            ["vram", "profile", "timing"],
             inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
             outputs=[
                 io.Mesh.Output("mesh_out", display_name="mesh"),

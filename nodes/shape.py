@@ -23,7 +23,7 @@ class GenerateShape(io.ComfyNode):
         """One picture; its mask marks the object."""
         return schema(
             "GenerateShape", "Generate Shape", "A mesh of the pictured object, dense and without texture.",
-            ["image to 3d", "mesh", "형상 생성", "이미지를 3D로"],
+            ["image to 3d", "mesh"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the object, best from the front."),
                 preset_input(),
@@ -65,7 +65,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         ]
         return schema(
             "GenerateShapeMultiView", "Generate Shape (Multi-View)",
-            "A mesh from up to four pictures of one object.", ["multiview", "four views", "다중 시점", "형상 생성"],
+            "A mesh from up to four pictures of one object.", ["multiview", "four views"],
             inputs=[
                 preset_input(), *pictures, seed_input(0, "the shape"),
                 io.Combo.Input("variant", options=["mv-turbo", "mv-fast", "mv"], default="mv-turbo",

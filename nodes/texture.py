@@ -21,7 +21,7 @@ class BakeTexture(io.ComfyNode):
         """Mesh, images and views come from one Paint Views; the images may have been edited or enlarged between."""
         return schema(
             "BakeTexture", "Bake Texture", "Projects the painted views onto the mesh's texture.",
-            ["project", "texture", "텍스처 굽기", "베이크"],
+            ["project", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The mesh with UVs, from Paint Views."),
                 io.Image.Input("images", tooltip="One square picture per view, in their order; any size."),
@@ -52,7 +52,7 @@ class InpaintTexture(io.ComfyNode):
         """The mask tells what to keep."""
         return schema(
             "InpaintTexture", "Inpaint Texture", "Fills what no view has seen with the colours around it.",
-            ["fill holes", "texture", "텍스처 채우기", "인페인트"],
+            ["fill holes", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The textured mesh, from Bake Texture."),
                 io.Mask.Input("seen", tooltip="1 = keep this texel, from Bake Texture."),
