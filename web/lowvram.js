@@ -80,7 +80,7 @@ async function presetValues(comfyClass) {
 }
 
 app.registerExtension({
-  name: "Hunyuan3D.LowVRAM",
+  name: "hunyuan3dlowvram.nodes",
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX)) return;

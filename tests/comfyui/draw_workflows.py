@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from browser import Editor, editor
-from server import ROOT, Server, running
+from server import ROOT, running
 
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "Hy3dLowVram_"
@@ -203,23 +203,16 @@ def draw(tab: Editor, name: str) -> None:
     tab.shot(WORKFLOWS / f"{name}.jpg")
 
 
-def prepare(server: Server) -> None:
-    """The pictures that the graphs name: the demo's, since its models know simple solids only."""
-    import trimesh
-    from PIL import Image
-
-    Image.open(server.input / "ring.jpg").save(server.input / "example.png")
-    trimesh.creation.capsule(height=1.0, radius=0.5).export(server.input / "mesh.glb")
-
-
 def main() -> None:
     """Draws those that are named, or all."""
     WORKFLOWS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "comfy", Path(sys.argv[1])) as server:
-        prepare(server)
-        with editor(server) as tab:
-            for name in sys.argv[2:] or GRAPHS:
-                draw(tab, name)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder) / "comfy", Path(sys.argv[1])) as server,
+        editor(server) as tab,
+    ):
+        for name in sys.argv[2:] or GRAPHS:
+            draw(tab, name)
 
 
 if __name__ == "__main__":

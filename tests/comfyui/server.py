@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-import websocket
-
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
 START_S = 240
@@ -106,6 +104,8 @@ class Server:
             on_event: called with each event as it comes.
             expect: how it must end.
         """
+        import websocket
+
         client = uuid.uuid4().hex
         line = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=RUN_S)
         try:
@@ -139,16 +139,29 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _lay_out(base: Path, comfyui: Path) -> Path:
+def _lay_out(base: Path) -> Path:
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(ROOT)
-    shutil.copy(comfyui / "input" / "example.png", base / "input")
-    for picture in (DEMO / "pictures").iterdir():
-        shutil.copy(picture, base / "input")
+    shutil.copy(Path(__file__).with_name("probe.py"), base / "custom_nodes")
+    _put_inputs(base / "input")
     paths = base / "extra_model_paths.yaml"
     paths.write_text(f"demo:\n  base_path: {json.dumps(str(DEMO))}\n  hunyuan3d_lowvram: .\n")
     return paths
+
+
+def _put_inputs(folder: Path) -> None:
+    """What the workflows name: example.png, which every ComfyUI has, is the demo's ring here, and mesh.glb a capsule.
+
+    The demo's models know such simple solids only, and not what ComfyUI's own example.png shows.
+    """
+    import trimesh
+    from PIL import Image
+
+    for picture in (DEMO / "pictures").iterdir():
+        shutil.copy(picture, folder)
+    Image.open(folder / "ring.jpg").save(folder / "example.png")
+    trimesh.creation.capsule(height=1.0, radius=0.5).export(folder / "mesh.glb")
 
 
 @contextmanager
@@ -159,7 +172,7 @@ def running(base: Path, comfyui: Path) -> Iterator[Server]:
         base: a folder that does not exist yet, or is empty.
         comfyui: a checkout, which is left as it is.
     """
-    paths = _lay_out(base, comfyui)
+    paths = _lay_out(base)
     port = _free_port()
     command = [
         os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("launch.py")), str(comfyui),

@@ -1,0 +1,57 @@
+"""One real ComfyUI for the whole folder.
+
+COMFYUI_PATH names its checkout, COMFYUI_PYTHON the Python that has its packages (this one, if unset).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+COMFYUI = os.environ.get("COMFYUI_PATH", "")
+WEIGHTS = HERE.parents[1] / "demo" / "rembg" / "u2netp.onnx"
+
+
+def _reason() -> str:
+    if not COMFYUI:
+        return "COMFYUI_PATH is not set: it names the folder of a ComfyUI checkout"
+    if not (Path(COMFYUI) / "main.py").is_file():
+        return f"COMFYUI_PATH is {COMFYUI}, which has no main.py"
+    if not WEIGHTS.is_file():
+        return "demo/rembg/u2netp.onnx is missing: run make weights"
+    missing = [name for name in ("websocket", "trimesh", "PIL") if find_spec(name) is None]
+    return f"{', '.join(missing)} not installed (websocket is websocket-client)" if missing else ""
+
+
+REASON = _reason()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips this folder's tests where there is no ComfyUI."""
+    for item in items:
+        if REASON and HERE in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The server; its input folder holds the demo's pictures, and the ring as example.png."""
+    from server import running
+
+    with running(tmp_path_factory.mktemp("comfy") / "base", Path(COMFYUI)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def info(server: Any) -> dict[str, Any]:
+    """What the server says of its nodes."""
+    known: dict[str, Any] = server.get("/object_info")
+    return known

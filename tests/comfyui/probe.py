@@ -1,0 +1,55 @@
+"""A pack of its own in the test server: looks at ComfyUI from inside, and makes a voxel grid without a model."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import ComfyExtension, Types, io
+
+SIDE = 24
+
+
+class Loaded(io.ComfyNode):
+    """How many models ComfyUI holds, and how many meta-less tensors of modules are alive."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """An output node that runs every time."""
+        return io.Schema(
+            "Hy3dTest_Loaded", inputs=[io.Int.Input("salt", default=0)], outputs=[], is_output_node=True,
+            not_idempotent=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, salt: int) -> io.NodeOutput:
+        """The count, as text."""
+        return io.NodeOutput(ui={"text": [str(len(mm.current_loaded_models))]})
+
+
+class Ball(io.ComfyNode):
+    """VOXEL of a ball."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        return io.Schema("Hy3dTest_Ball", inputs=[], outputs=[io.Voxel.Output("voxel")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """[1,S,S,S], positive inside."""
+        axis = torch.linspace(-1, 1, SIDE)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        return io.NodeOutput(Types.VOXEL((1.6 - (x**2 + y**2 + z**2).sqrt() * 2)[None]))
+
+
+class Probe(ComfyExtension):
+    """The two nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Both."""
+        return [Loaded, Ball]
+
+
+async def comfy_entrypoint() -> Probe:
+    """ComfyUI's door."""
+    return Probe()

@@ -1,0 +1,263 @@
+"""The nodes in a real ComfyUI, over its HTTP API and websocket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from graphs import PREFIX, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
+from PIL import Image
+from server import ROOT, Run, Server
+
+Info = dict[str, Any]
+QUICK_S = 15
+"""An interrupt has to end a run within this: one step of the slowest stage, on a busy computer."""
+
+
+def textured(path: Path) -> trimesh.Trimesh:
+    """The GLB's mesh, checked to carry UVs and a texture of several colours."""
+    mesh = trimesh.load(path, force="mesh", process=False)
+    picture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
+    assert mesh.visual.uv.shape == (len(mesh.vertices), 2)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    return mesh
+
+
+def loaded(server: Server, info: Info) -> str:
+    """How many models ComfyUI holds, as it says itself."""
+    text: str = server.run({"probe": node(info, "Hy3dTest_Loaded", salt=time.time_ns() % 2**31)}).ui("probe")["text"][0]
+    return text
+
+
+def test_every_node_is_there(info: Info) -> None:
+    found = {name for name in info if name.startswith(PREFIX)}
+    assert len(found) == 25
+    assert all(info[name]["python_module"] == "custom_nodes.hunyuan3d-lowvram" for name in found)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+def test_workflows_use_core_and_ours_only(name: str, info: Info) -> None:
+    graph = workflow(name)
+    kinds = {part["type"] for part in graph["nodes"]} - {"Note", "MarkdownNote"}
+    core = {kind for kind in kinds if info[kind]["python_module"].split(".")[0] in {"nodes", "comfy_extras"}}
+    assert {kind for kind in kinds if kind.startswith(PREFIX)} == kinds - core
+    assert "SaveGLB" in core
+    assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size <= 300_000
+    controls = {value for part in graph["nodes"] for value in part.get("widgets_values") or [] if value == "randomize"}
+    assert not controls, "seeds are fixed, so that queueing again reuses what was made"
+
+
+def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
+    """Progress, previews, badges, then the same again out of the cache."""
+    prompt = picture_to_mesh(info, "ring.jpg")
+    run = server.run(prompt)
+    textured(*saved(server.output, run.ui("save")))
+    assert {data["node"] for data in run.of("executed")} >= set(prompt) - {"image", "preset"}
+    bars = [data["nodes"].get("paint") for data in run.of("progress_state")]
+    assert {bar["value"] for bar in bars if bar} >= {1, 2}, "a step of Paint Views is a step of its bar"
+    for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
+        assert run.ui(stage)["hy3d_badge"][0].endswith(" s")
+    report = run.ui("report")["text"][0]
+    assert "decode" in report and "inpaint" in report and "cached" not in report
+    again = server.run(prompt)
+    assert {"shape", "delight", "paint", "bake", "inpaint"} <= again.cached()
+    steps = again.ui("report")["text"][0].splitlines()[1:-1]
+    assert steps and all(line.endswith("cached") for line in steps)
+    assert loaded(server, info) == "0"
+
+
+def test_another_seed_runs_the_rest_only(server: Server, info: Info) -> None:
+    prompt = picture_to_mesh(info, "ring.jpg")
+    server.run(prompt)
+    prompt["paint"]["inputs"]["seed"] = 2**63 + 5
+    run = server.run(prompt)
+    assert {"cut", "shape", "clean", "unwrap", "delight"} <= run.cached()
+    assert not {"paint", "bake", "inpaint"} & run.cached()
+    lines = run.ui("report")["text"][0].splitlines()
+    marked = {line.split()[0]: line.endswith("cached") for line in lines}
+    assert marked["decode"] and not marked["multiview"]
+
+
+def test_another_preset_node(server: Server, info: Info) -> None:
+    """Preset 8 GB Fast in the place of Preset Custom, with nothing else changed but that node."""
+    prompt = picture_to_mesh(info, "capsule.png")
+    prompt["preset"] = ours(info, "Preset8GBFast")
+    fast = server.run(prompt)
+    assert textured(*saved(server.output, fast.ui("save"))).visual.material.baseColorTexture.size == (1024, 1024)
+
+
+def interrupted(server: Server, prompt: Prompt, at: str) -> tuple[Run, float]:
+    """The run, interrupted at the first progress of that node, and the seconds that it went on."""
+    asked: list[float] = []
+
+    def stop(kind: str, data: dict[str, Any]) -> None:
+        bar = data.get("nodes", {}).get(at) if kind == "progress_state" else None
+        if bar and bar["state"] == "running" and bar["value"] >= 1 and not asked:
+            server.post("/interrupt")
+            asked.append(time.monotonic())
+
+    run = server.run(prompt, on_event=stop, expect="execution_interrupted")
+    return run, time.monotonic() - asked[0]
+
+
+@pytest.mark.parametrize(("stage", "knob"), [("shape", "shape_steps"), ("delight", "delight_steps"),
+                                             ("paint", "multiview_steps")])  # fmt: skip
+def test_interrupt(server: Server, info: Info, stage: str, knob: str) -> None:
+    """It ends in the middle of sampling, nothing stays loaded, and the next run is right."""
+    kind = {"variant": "v2-0"} if stage == "shape" else {}
+    prompt = picture_to_mesh(info, "ring.jpg", tiny_preset(info, **{knob: 190}, **kind))
+    run, seconds = interrupted(server, prompt, stage)
+    assert seconds < QUICK_S
+    assert run.of("execution_interrupted")[0]["node_id"] == stage
+    assert loaded(server, info) == "0"
+    assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
+    after = server.run(picture_to_mesh(info, "ring.jpg"))
+    textured(*saved(server.output, after.ui("save")))
+
+
+def object_mask(server: Server, info: Info, picture: str) -> np.ndarray:
+    """What Remove Background takes for the object of a picture in the input folder, [H,W] in 0..1."""
+    prompt = {
+        "preset": tiny_preset(info),
+        "image": node(info, "LoadImage", image=picture),
+        "cut": ours(info, "RemoveBackground", image=["image", 0], mask=["image", 1], preset=["preset", 0]),
+        "picture": node(info, "MaskToImage", mask=["cut", 1]),
+        "save": node(info, "SaveImage", images=["picture", 0], filename_prefix="mask"),
+    }
+    item = server.run(prompt).ui("save")["images"][0]
+    with Image.open(server.output / item["subfolder"] / item["filename"]) as mask:
+        return np.asarray(mask.convert("L"), dtype=np.float32) / 255
+
+
+def overlap(found: np.ndarray, true: np.ndarray) -> float:
+    """Intersection over union."""
+    return float(((found > 0.5) & (true > 0.5)).sum() / ((found > 0.5) | (true > 0.5)).sum())
+
+
+def test_masks_of_every_kind_of_file(server: Server, info: Info) -> None:
+    """JPG: the object is found. RGBA, palette: the file's alpha, not its inverse, is the object."""
+    with Image.open(server.input / "capsule.png") as picture:
+        rgba = picture.convert("RGBA")
+    alpha = np.asarray(rgba)[..., 3] / 255.0
+    clear = Image.new("RGB", rgba.size, (255, 255, 255))
+    clear.paste(rgba, mask=rgba.split()[3])
+    palette = clear.quantize(255)
+    pixels = np.array(palette)
+    pixels[alpha < 0.5] = 255
+    indexed = Image.fromarray(pixels)
+    indexed.putpalette(palette.getpalette() or [])
+    indexed.save(server.input / "palette.png", transparency=255)
+    clear.convert("RGB").save(server.input / "opaque.jpg", quality=92)
+    clear.quantize(128).save(server.input / "palette_opaque.png")
+    assert overlap(object_mask(server, info, "capsule.png"), alpha) > 0.98
+    assert overlap(object_mask(server, info, "palette.png"), alpha) > 0.95
+    assert overlap(object_mask(server, info, "opaque.jpg"), alpha) > 0.9
+    assert overlap(object_mask(server, info, "palette_opaque.png"), alpha) > 0.9
+
+
+def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
+    """The graph runs once for each; none is dropped."""
+    folder = server.input / "two"
+    folder.mkdir()
+    for name in ("ring.jpg", "capsule.png"):
+        shutil.copy(server.input / name, folder)
+    prompt = picture_to_mesh(info, "ring.jpg")
+    prompt["image"] = ours(info, "LoadPictures", folder="two")
+    prompt["cut"]["inputs"] |= {"mask": ["image", 1], "invert_mask": False}
+    before = set((server.output / "3d").glob("*.glb"))
+    server.run(prompt)
+    made = sorted(set((server.output / "3d").glob("*.glb")) - before)
+    assert len(made) == 2
+    capsule, ring = (textured(path) for path in made)
+    assert not np.allclose(capsule.extents, ring.extents, atol=0.05)
+
+
+def test_core_makes_a_mesh_and_we_texture_it(server: Server, info: Info) -> None:
+    """VoxelToMesh, RemeshMesh, DecimateMesh and UnwrapMesh of the core, then our texture, then SaveGLB."""
+    prompt = {
+        "preset": tiny_preset(info, texture_px=512),
+        "image": node(info, "LoadImage", image="capsule.png"),
+        "voxel": node(info, "Hy3dTest_Ball"),
+        "mesh": node(info, "VoxelToMesh", voxel=["voxel", 0]),
+        "remesh": node(info, "RemeshMesh", mesh=["mesh", 0], resolution=32),
+        "decimate": node(info, "DecimateMesh", mesh=["remesh", 0], target_face_count=800),
+        "unwrap": node(info, "UnwrapMesh", mesh=["decimate", 0], resolution=512, segmenter="adaptive"),
+        **texture(info, ["unwrap", 0], ["image", 0]),
+    }
+    mesh = textured(*saved(server.output, server.run(prompt).ui("save")))
+    assert 100 < len(mesh.faces) <= 2000
+
+
+def test_core_takes_our_mesh(server: Server, info: Info) -> None:
+    """A mesh of ours through the core's decimation and GLB writer, and through our own save and load."""
+    prompt = picture_to_mesh(info, "ring.jpg")
+    for stage in ("unwrap", "delight", "paint", "bake", "inpaint", "report", "save"):
+        del prompt[stage]
+    prompt |= {
+        "decimate": node(info, "DecimateMesh", mesh=["clean", 0], target_face_count=500),
+        "glb": node(info, "MeshToFile3D", mesh=["decimate", 0]),
+        "save": node(info, "SaveGLB", mesh=["glb", 0], filename_prefix="3d/core"),
+        "ply": ours(info, "SaveMesh", mesh=["decimate", 0], filename_prefix="3d/own", format="ply"),
+    }
+    run = server.run(prompt)
+    (path,) = saved(server.output, run.ui("save"))
+    (own,) = saved(server.output, run.ui("ply"))
+    assert 100 < len(trimesh.load(path, force="mesh").faces) <= 520
+    assert own.suffix == ".ply" and len(trimesh.load(own, force="mesh").faces) == len(
+        trimesh.load(path, force="mesh").faces
+    )
+
+
+def shrunk(prompt: Prompt, info: Info) -> Prompt:
+    """The prompt with its preset node replaced by a tiny one."""
+    for part in prompt.values():
+        if part["class_type"].startswith(PREFIX + "Preset"):
+            part.update(tiny_preset(info))
+    return prompt
+
+
+def test_texture_own_mesh_workflow(server: Server, info: Info) -> None:
+    """The file's shape is kept and gets a texture."""
+    prompt = shrunk(to_prompt(workflow("texture_own_mesh"), info), info)
+    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
+    mesh = textured(*saved(server.output, server.run(prompt).ui(save)))
+    given = trimesh.load(server.input / "mesh.glb", force="mesh")
+    assert np.allclose(sorted(mesh.extents / mesh.scale), sorted(given.extents / given.scale), atol=0.02)
+
+
+def test_four_views_workflow(server: Server, info: Info) -> None:
+    """A shape from four pictures."""
+    prompt = shrunk(to_prompt(workflow("four_views_to_shape"), info), info)
+    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
+    (path,) = saved(server.output, server.run(prompt).ui(save))
+    assert len(trimesh.load(path, force="mesh").faces) > 100
+
+
+def test_a_fault_names_its_cure(server: Server, info: Info) -> None:
+    """A batch where one picture is wanted, and a file that is not there, end the run with a message to act on."""
+    prompt: Prompt = {
+        "mesh": ours(info, "LoadMesh", file="none.glb"),
+        "save": node(info, "SaveGLB", mesh=["mesh", 0]),
+    }
+    message = server.run(prompt, expect="execution_error").of("execution_error")[0]["exception_message"]
+    assert "none.glb" in message
+    assert server.get("/queue")["queue_running"] == []
+
+
+def test_bundled_workflow(server: Server, info: Info) -> None:
+    """The shipped 8 GB graph, unedited, on the demo's models; the GLB carries the graph it came from."""
+    prompt = to_prompt(workflow("hunyuan3d_8gb"), info)
+    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
+    (path,) = saved(server.output, server.run(prompt).ui(save))
+    mesh = textured(path)
+    assert mesh.visual.material.baseColorTexture.size == (1536, 1536)
+    data = path.read_bytes()
+    header = json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+    assert PREFIX in json.dumps(header["asset"].get("extras", header))

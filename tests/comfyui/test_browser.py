@@ -1,0 +1,162 @@
+"""The real front end in headless Chromium: the bundled graph, a preset swapped, a graph built by hand, Nodes 2.0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+from browser import CHROMIUM, Editor, editor
+from draw_workflows import picture_to_mesh
+from graphs import TINY, to_prompt, workflow
+from PIL import Image
+from server import ROOT, Server
+
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path; CHROMIUM may name it"),
+    # What Playwright leaves to the garbage collector when a test fails.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+SHOTS = ROOT / "output" / "screenshots"
+PREFIX = "Hy3dLowVram_"
+
+
+@pytest.fixture(scope="module")
+def tab(server: Server) -> Iterator[Editor]:
+    """One tab for all."""
+    with editor(server) as opened:
+        yield opened
+
+
+def node_id(tab: Editor, kind: str) -> str:
+    """The id of the graph's only node of a kind."""
+    found: str = tab.js("(kind) => String(app.graph.nodes.find((node) => node.type === kind).id)", kind)
+    return found
+
+
+def viewer_colours(tab: Editor, path: Path) -> int:
+    """Strong colours in the middle of SaveGLB's viewer: the demo's ring is orange, the viewer's own scene grey."""
+    box: dict[str, Any] = tab.js(
+        "() => { const boxes = [...document.querySelectorAll('canvas')].map((part) => part.getBoundingClientRect())"
+        ".filter((part) => part.width < innerWidth * 0.7 && part.width > 100);"
+        " const {x, y, width, height} = boxes[0]; return {x, y, width, height}; }"
+    )
+    with Image.open(path) as shot:
+        part = np.asarray(
+            shot.convert("RGB").crop((box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))
+        ).astype(int)
+    return int(((part.max(2) - part.min(2)) > 60).sum())
+
+
+def swap_preset(tab: Editor, kind: str) -> None:
+    """Replaces the preset node by another, and hangs everything on it."""
+    tab.js(
+        """(kind) => {
+          const old = app.graph.nodes.find((node) => node.type.startsWith("Hy3dLowVram_Preset"));
+          const targets = old.outputs[0].links.map((id) => app.graph.links.get?.(id) ?? app.graph.links[id])
+            .map((link) => [link.target_id, link.target_slot]);
+          const made = LiteGraph.createNode(kind);
+          app.graph.add(made);
+          made.pos = [...old.pos];
+          for (const [id, slot] of targets) made.connect(0, app.graph.getNodeById(id), slot);
+          app.graph.remove(old);
+        }""",
+        PREFIX + kind,
+    )
+
+
+def make_tiny(tab: Editor) -> None:
+    """Puts Preset Custom with tiny values where the preset is."""
+    swap_preset(tab, "PresetCustom")
+    custom = node_id(tab, PREFIX + "PresetCustom")
+    for name, value in TINY.items():
+        tab.set_value(custom, name, value)
+
+
+def test_bundled_workflow_opens_and_runs(tab: Editor, server: Server, info: dict[str, Any]) -> None:
+    """Nothing is missing; the mesh turns in the viewer; the badges and the table are there."""
+    graph = workflow("hunyuan3d_8gb")
+    tab.load(graph)
+    assert tab.missing() == []
+    sent = {key: part["inputs"] for key, part in tab.prompt().items()}
+    ours = {key: part["inputs"] for key, part in to_prompt(graph, info).items()}
+    for key, inputs in ours.items():
+        assert inputs == {name: sent[key][name] for name in inputs}
+    tab.run()
+    tab.page.wait_for_timeout(8000)
+    tab.show_all()
+    tab.shot(SHOTS / "bundled.png")
+    shown = tab.texts()
+    assert "inpaint" in shown[PREFIX + "MemoryReport"]
+    assert "texture_px: 1536" in shown[PREFIX + "Preset8GBBalanced"]
+    assert viewer_colours(tab, SHOTS / "bundled.png") > 500
+    assert tab.errors == []
+
+
+def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
+    """Preset Custom instead of 8 GB Balanced; then Preset Auto shows what it chose."""
+    tab.load(workflow("hunyuan3d_8gb"))
+    make_tiny(tab)
+    ran = tab.run()["executed"]
+    assert node_id(tab, PREFIX + "InpaintTexture") in ran
+    shown = tab.texts()
+    assert all(
+        shown[PREFIX + kind].endswith(" s")
+        for kind in ("RemoveBackground", "GenerateShape", "CleanMesh", "Delight", "PaintViews", "BakeTexture")
+    )
+    tab.page.wait_for_timeout(4000)
+    tab.show_all()
+    tab.shot(SHOTS / "preset_swapped.png")
+    assert viewer_colours(tab, SHOTS / "preset_swapped.png") > 500
+
+
+def test_graph_built_node_by_node(tab: Editor) -> None:
+    """As from the menu: created, dragged, connected; then run."""
+    graph = picture_to_mesh("", "PresetCustom")
+    for part in graph.nodes:
+        if part["key"] == "preset":
+            part["values"] = dict(TINY)
+    tab.build(graph.nodes, graph.links, graph.groups)
+    tab.run()
+    tab.page.wait_for_timeout(4000)
+    tab.show_all()
+    tab.shot(SHOTS / "built.png")
+    assert viewer_colours(tab, SHOTS / "built.png") > 500
+
+
+def test_nodes_are_found_in_the_search(tab: Editor) -> None:
+    """A double click on the canvas, a word, Enter: the node is there."""
+    tab.js("() => app.graph.clear()")
+    tab.page.mouse.dblclick(900, 700)
+    tab.page.wait_for_timeout(1500)
+    tab.page.keyboard.type("bake texture", delay=30)
+    tab.page.wait_for_timeout(2000)
+    tab.shot(SHOTS / "search.png")
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_timeout(1000)
+    assert PREFIX + "BakeTexture" in tab.js("() => app.graph.nodes.map((node) => node.type)")
+
+
+def test_vue_nodes(tab: Editor) -> None:
+    """With Nodes 2.0 switched on the graph runs, and badge, table and settings are on the page."""
+    tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        tab.page.wait_for_timeout(2000)
+        tab.load(workflow("hunyuan3d_8gb"))
+        make_tiny(tab)
+        tab.set_value(node_id(tab, PREFIX + "GenerateShape"), "seed", 1)
+        tab.run()
+        tab.page.wait_for_timeout(5000)
+        tab.show_all()
+        tab.shot(SHOTS / "vue_nodes.png")
+        badge = tab.js("() => app.graph.nodes.find((node) => node.type.endsWith('GenerateShape')).lowvramBadge.text")
+        assert badge in tab.page.inner_text("body")
+        areas = tab.js("() => [...document.querySelectorAll('textarea')].map((area) => area.value).join('\\n')")
+        assert "inpaint" in areas
+        assert tab.errors == []
+    finally:
+        tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
