@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ def save(mesh: Mesh, path: Path | str, host: Host) -> Path:
 def save_mesh(mesh: Mesh, path: Path | str) -> Path:
     """Writes a mesh and returns its path; a file of that name is replaced.
 
-    .glb embeds the texture as PNG; .obj puts an .mtl and a .png beside it; .ply and .stl carry the shape alone.
+    .glb embeds the texture as PNG; .obj puts the files of `sidecars` beside it; .ply and .stl carry the shape alone.
     Every file is complete or not there: it is written under another name first.
 
     Raises:
@@ -57,6 +58,20 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
         _write(file, content)
     log.info("save: %s, %d faces, %.1f MB", path.name, len(mesh.faces), sum(map(len, files.values())) / 1e6)
     return path
+
+
+def sidecars(path: Path) -> tuple[Path, ...]:
+    """The files that a textured mesh of that name needs beside it: an OBJ's picture and material, else none.
+
+    Named so that they are not the picture that the mesh was made from: chair.png gives chair.obj, chair_texture.png.
+    """
+    if path.suffix.lower() != ".obj":
+        return ()
+    stem = "_".join(path.stem.split())
+    if stem != path.stem:
+        # Readers cut the names in an OBJ at a space; "a b" must not share its files with "a_b".
+        stem = f"{stem}_{hashlib.sha256(path.stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return path.with_name(f"{stem}_texture.png"), path.with_name(f"{stem}_texture.mtl")
 
 
 def load_mesh(path: Path | str) -> Mesh:
@@ -152,9 +167,7 @@ def _obj(mesh: Mesh, path: Path) -> dict[Path, bytes]:
     files: dict[Path, bytes] = {}
     lines = []
     if mesh.texture is not None:
-        # Readers cut the names in an OBJ at a space.
-        stem = "_".join(path.stem.split())
-        picture, material = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.mtl")
+        picture, material = sidecars(path)
         buffer = BytesIO()
         image = _image(mesh.texture)
         assert image is not None

@@ -17,7 +17,7 @@ from meshes import cube, join, small_preset, torus
 from PIL import Image
 
 from lowvram_core.errors import BadInput
-from lowvram_core.stages.save import load_mesh, save, save_mesh
+from lowvram_core.stages.save import load_mesh, save, save_mesh, sidecars
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 
@@ -101,10 +101,23 @@ def test_trimesh_reads_the_glb_as_it_is(textured: Mesh, tmp_path: Path) -> None:
 
 def test_obj_names_files_that_are_there(textured: Mesh, tmp_path: Path) -> None:
     path = save_mesh(textured, tmp_path / "고양이 조각.obj")
-    names = {file.name for file in tmp_path.iterdir()}
-    assert names == {"고양이 조각.obj", "고양이_조각.mtl", "고양이_조각.png"}
-    assert "mtllib 고양이_조각.mtl\n" in path.read_text(encoding="utf-8")
-    assert "map_Kd 고양이_조각.png\n" in (tmp_path / "고양이_조각.mtl").read_text(encoding="utf-8")
+    picture, material = sidecars(path)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, picture.name, material.name}
+    assert material.name.startswith("고양이_조각_") and " " not in picture.name + material.name
+    assert f"mtllib {material.name}\n" in path.read_text(encoding="utf-8")
+    assert f"map_Kd {picture.name}\n" in material.read_text(encoding="utf-8")
+
+
+def test_obj_leaves_the_picture_that_it_was_made_from_alone(textured: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "chair.png").write_bytes(b"the user's")
+    save_mesh(textured, tmp_path / "chair.obj")
+    assert (tmp_path / "chair.png").read_bytes() == b"the user's"
+
+
+def test_two_obj_never_share_their_files() -> None:
+    names = [name for stem in ("a b", "a_b", "a  b") for name in sidecars(Path(f"{stem}.obj"))]
+    assert len(set(names)) == 6
+    assert sidecars(Path("a.glb")) == ()
 
 
 def test_several_parts_become_one(tmp_path: Path) -> None:
@@ -193,4 +206,4 @@ def test_other_number_types_are_written_all_the_same(textured: Mesh, tmp_path: P
     )
     for extension in (".glb", ".obj", ".ply", ".stl"):
         one, other = save_mesh(textured, tmp_path / f"one{extension}"), save_mesh(odd, tmp_path / f"two{extension}")
-        assert one.read_bytes().replace(b"one.", b"two.") == other.read_bytes()
+        assert one.read_bytes().replace(b"one_", b"two_") == other.read_bytes()
