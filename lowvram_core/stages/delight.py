@@ -11,6 +11,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from ..errors import BadInput
+from ..finite import check_finite
 from ..host import Component, Host
 from ..models.delight import DelightModel, open_delight
 from ..models.diffusion import VIEW_PX, decode_pictures, set_slicing
@@ -38,7 +40,8 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
         seed: of all noise, drawn on the CPU.
 
     Raises:
-        BadInput: the cutout is empty, or the checkpoint cannot be used.
+        BadInput: the cutout is empty or too thin, or the checkpoint cannot be used.
+        NumericalFailure: a network gave NaN.
 
     Memory:
         One component at a time: text encoder, VAE, UNet, VAE.
@@ -50,13 +53,28 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
     check_cutout(cutout, "delight")
     model = open_delight(store.folder("delight"), host.dtype)
     with host.step("recentre"):
-        picture = recentre(rgba_from_cutout(cutout))
+        target = frame(cutout)
     with host.step("delight"):
-        target = _erode_alpha(picture.resize((VIEW_PX, VIEW_PX)))
         relit = _relight(target.convert("RGB"), model, preset, host, seed)
         image = _match_colours(relit, np.asarray(target))
     log.info("delight: %d steps, %d px", preset.delight_steps, VIEW_PX)
     return torch.from_numpy(image.astype(np.float32) / 255.0)
+
+
+def frame(cutout: Cutout) -> Image.Image:
+    """[512,512] RGBA: the object recentred, its edge eroded, on white; what the networks are shown.
+
+    Raises:
+        BadInput: the object is so thin that nothing of it is left.
+    """
+    picture = _erode_alpha(recentre(rgba_from_cutout(cutout)).resize((VIEW_PX, VIEW_PX)))
+    if picture.getchannel("A").getextrema() == (0, 0):
+        solid = cutout.mask > 0
+        raise BadInput(
+            f"delight: the object is {int(solid.any(dim=0).sum())}x{int(solid.any(dim=1).sum())} px, and nothing of it "
+            f"is left at {VIEW_PX} px with {ERODE_PX} px of edge taken off; wanted a thicker one. Use another picture."
+        )
+    return picture
 
 
 def _erode_alpha(picture: Image.Image) -> Image.Image:
@@ -75,15 +93,19 @@ def _relight(picture: Image.Image, model: DelightModel, preset: Preset, host: Ho
     generator = torch.Generator().manual_seed(seed)
     with host.borrow(model.text_encoder) as text_encoder:
         prompt = text_encoder()
+    check_finite("delight", "prompt", host.dtype, prompt)
     # batched before permuted: the strides choose the convolution's kernel, and with it the last bits
     pixels = torch.from_numpy(np.asarray(picture, np.float32)[None] / 255.0).permute(0, 3, 1, 2)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
         image_latents = vae.encode((pixels * 2.0 - 1.0).to(host.device, host.dtype)).latent_dist.mode()
+    check_finite("delight", "encode", host.dtype, image_latents)
     latents = _denoise(model.unet, model.make_scheduler(), prompt, image_latents, preset.delight_steps, host, generator)
+    check_finite("delight", "denoise", host.dtype, latents)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
         relit = decode_pictures(vae, latents)[0].permute(1, 2, 0).cpu()
+    check_finite("delight", "decode", host.dtype, relit)
     return (relit.numpy() * 255).round().astype(np.uint8)
 
 
@@ -111,7 +133,9 @@ def _match_colours(relit: np.ndarray, target: np.ndarray) -> np.ndarray:
         relit: [H,W,3] uint8.
         target: [H,W,4] uint8, the picture before, with its alpha.
 
-    Kept as it was where the correction would take the picture further from the target. In float64, as upstream.
+    Kept as it was where the correction would take the picture further from the target, or where there is too little
+    to measure: less than two pixels inside, or a channel without spread (upstream's goes black or white there).
+    In float64, as upstream.
     """
     source = torch.tensor(relit / 255.0)
     wanted = torch.tensor(target / 255.0)
@@ -119,13 +143,14 @@ def _match_colours(relit: np.ndarray, target: np.ndarray) -> np.ndarray:
     inside = (alpha > 0.5).reshape(-1)
     # masked as rows of three, as upstream: another memory order sums, and then truncates, differently
     mine_inside, wanted_inside = source.reshape(-1, 3)[inside], wanted.reshape(-1, 3)[inside]
-    matched = torch.zeros_like(source)
-    for channel in range(3):
+    matched, measured = torch.zeros_like(source), len(mine_inside) >= 2
+    for channel in range(3 if measured else 0):
         mine, theirs = mine_inside[:, channel], wanted_inside[:, channel]
         spread = torch.std(theirs) / torch.std(mine)
+        measured &= bool(torch.isfinite(spread))
         moved = (source[..., channel] - COLOUR_KEPT * torch.mean(mine)) * spread + COLOUR_KEPT * torch.mean(theirs)
         matched[..., channel] = torch.clamp(moved, 0, 1)
-    if torch.mean((source - wanted) ** 2) < torch.mean((matched - wanted) ** 2):
+    if not measured or torch.mean((source - wanted) ** 2) < torch.mean((matched - wanted) ** 2):
         matched = source
     flat = matched * alpha + torch.ones_like(matched) * (1.0 - alpha)
     return (flat.numpy() * 255).astype(np.uint8)

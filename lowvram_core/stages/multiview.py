@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import BadInput
+from ..finite import check_finite
 from ..host import Host
 from ..mesh_check import check_mesh
 from ..models.diffusion import VIEW_PX, decode_pictures, set_slicing
@@ -45,6 +46,7 @@ def paint_views(
 
     Raises:
         BadInput: the mesh, the picture or the checkpoint cannot be used.
+        NumericalFailure: a network gave NaN.
 
     Memory:
         One component at a time: VAE, dual UNet (once), main UNet, VAE.
@@ -115,14 +117,19 @@ def _paint(
         reference, normal, position = (
             _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
         )
+    check_finite("multiview", "encode", host.dtype, reference, normal, position)
     with host.borrow(model.dual) as dual:
         references: References = dual(torch.cat([torch.zeros_like(reference), reference]))
+    check_finite("multiview", "reference", host.dtype, *references.values())
     host.progress(0, preset.multiview_steps)
     conditions = torch.cat([normal, position], dim=1)
     latents = _denoise(conditions, references, classes, model, preset, host, seed)
+    check_finite("multiview", "denoise", host.dtype, latents)
+    del references, conditions, reference, normal, position  # the decode is the peak
     with host.borrow(model.vae) as vae:
         set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
         images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
+    check_finite("multiview", "decode", host.dtype, images)
     return (images.numpy() * 255).round().astype(np.uint8)
 
 

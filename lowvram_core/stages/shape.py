@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from ..errors import BadInput, NumericalFailure
+from ..finite import check_finite
 from ..host import Host
 from ..models.shape import ShapeModel, open_shape
 from ..models.store import ModelStore
@@ -99,7 +100,7 @@ def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, un
             condition = {name: torch.cat([tokens, empty[name].to(tokens)]) for name, tokens in condition.items()}
         condition = {name: tokens.to(host.dtype) for name, tokens in condition.items()}
     host.progress(1, 1)
-    _check_finite(condition.values(), "condition", host)
+    check_finite("shape", "condition", host.dtype, *condition.values())
     return condition
 
 
@@ -129,7 +130,7 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
                 velocity = _guided_velocity(dit, latents, time, condition, preset)
             latents = scheduler.step(velocity, timestep, latents).prev_sample
             host.progress(index + 1, len(scheduler.timesteps))
-    _check_finite([latents], "sample", host)
+    check_finite("shape", "sample", host.dtype, latents)
     return latents
 
 
@@ -157,7 +158,7 @@ def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> T
                 points = _grid_points(axis, start, stop).to(host.device, host.dtype)
                 logits[start:stop] = vae.geo_decoder(queries=points[None], latents=tokens)[0, :, 0].float().cpu()
                 host.progress(stop, len(logits))
-    _check_finite([logits], "decode", host)
+    check_finite("shape", "decode", host.dtype, logits)
     return logits.view(resolution, resolution, resolution)
 
 
@@ -197,11 +198,3 @@ def _extract_surface(logits: Tensor, octree: int) -> Mesh:
     vertices = (vertices.astype(np.float64) / (octree + 1) * (2 * BOX) - BOX).astype(np.float32)
     merged = trimesh.Trimesh(vertices, faces[:, ::-1])
     return Mesh(torch.from_numpy(merged.vertices.astype(np.float32)), torch.from_numpy(merged.faces.astype(np.int64)))
-
-
-def _check_finite(tensors: Any, step: str, host: Host) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        raise NumericalFailure(
-            f"shape: the {step} step gave NaN or infinity in {host.dtype}; wanted finite numbers. "
-            "Run in float32 (--dtype float32): some cards, such as the GTX 16 series, cannot do float16."
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -15,6 +18,8 @@ from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, LowVramError
 from lowvram_core.models.store import ModelStore
 from lowvram_core.pictures import cutout_from_rgba
 from lowvram_core.presets import PRESETS
+from lowvram_core.stages import delight as delight_module
+from lowvram_core.stages import multiview as multiview_module
 from lowvram_core.stages.delight import delight
 from lowvram_core.stages.multiview import paint_views
 from lowvram_core.stages.shape import generate_shape
@@ -153,6 +158,67 @@ def test_nan_in_the_networks_is_named(tmp_path: Path) -> None:
         assert host.out == []
     with pytest.raises(NumericalFailure, match="never crosses"):
         generate_shape(disc(), QUICK, RecordingHost(), spoil("vae.geo_decoder.output_proj.bias", 500.0))
+
+
+def poisoned(model: Any, part: str) -> Any:
+    """The opened model with one part whose first weight loads as NaN."""
+    component = getattr(model, part)
+
+    def load() -> torch.nn.Module:
+        module = component.load()
+        next(module.parameters()).fill_(float("nan"))
+        return module
+
+    return dataclasses.replace(model, **{part: dataclasses.replace(component, load=load)})
+
+
+@pytest.mark.parametrize(
+    ("stage", "part", "step"),
+    [
+        ("delight", "text_encoder", "prompt"), ("delight", "vae", "encode"), ("delight", "unet", "denoise"),
+        ("multiview", "vae", "encode"), ("multiview", "dual", "reference"), ("multiview", "main", "denoise"),
+    ],
+)  # fmt: skip
+def test_nan_in_delight_and_paint_is_named(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, stage: str, part: str, step: str
+) -> None:
+    module, opener = (delight_module, "open_delight") if stage == "delight" else (multiview_module, "open_paint")
+    opened = getattr(module, opener)
+    monkeypatch.setattr(module, opener, lambda folder, dtype: poisoned(opened(folder, dtype), part))
+    host = RecordingHost()
+    with pytest.raises(NumericalFailure, match=f"^{stage}: the {step} step gave NaN.*float32.*--dtype float32"):
+        STAGES[stage](host, store)
+    assert host.out == []
+
+
+@pytest.mark.parametrize("stage", ["delight", "multiview"])
+def test_nan_in_decoded_pictures_is_named(store: ModelStore, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    module = delight_module if stage == "delight" else multiview_module
+    monkeypatch.setattr(module, "decode_pictures", lambda vae, latents: torch.full((3, 3, 8, 8), float("nan")))
+    with pytest.raises(NumericalFailure, match=f"^{stage}: the decode step gave NaN"):
+        STAGES[stage](RecordingHost(), store)
+
+
+def test_an_object_too_thin_to_delight_is_refused(store: ModelStore) -> None:
+    line = Cutout(torch.zeros(40, 1000, 3), torch.zeros(40, 1000))
+    line.mask[20:22, 10:990] = 1.0
+    host = RecordingHost()
+    refused(host, lambda: delight(line, QUICK, host, store), "delight: ", "980x2 px", "thicker")
+
+
+@pytest.mark.filterwarnings("error")
+def test_colours_stay_where_there_is_nothing_to_measure_them_by() -> None:
+    relit = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    target = np.full((8, 8, 4), 255, np.uint8)
+    target[..., 3] = 0
+    target[3, 3] = (200, 50, 20, 255)
+    matched = delight_module._match_colours(relit, target)
+    assert np.abs(matched[3, 3].astype(int) - relit[3, 3]).max() <= 1 and (matched[0, 0] == 255).all()
+    target[2:6, 2:6] = (200, 50, 20, 255)
+    target[2, 2] = (100, 50, 20, 255)
+    flat = np.full((8, 8, 3), 128, np.uint8)
+    matched = delight_module._match_colours(flat, target)
+    assert np.abs(matched[3, 3].astype(int) - 128).max() <= 1 and (matched[0, 0] == 255).all()
 
 
 def test_a_shape_folder_of_another_variant_is_refused(tmp_path: Path) -> None:
