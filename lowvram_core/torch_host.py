@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .errors import BadInput, Cancelled
 from .host import Component
-from .memory.streaming import stream
+from .memory.streaming import streamed
 from .presets import Residency
 from .report import StepRecord
 
@@ -68,7 +68,11 @@ class TorchHost:
         """The component's module on the device; see Host."""
         module = self._kept.pop(component.key, None) or component.load()
         try:
-            yield stream(module, self.device) if self.residency == "stream" else module.to(self.device)
+            if self.residency == "stream":
+                with streamed(module, self.device):
+                    yield module
+            else:
+                yield module.to(self.device)
             if self.residency == "keep":
                 self._kept[component.key] = module
         finally:
@@ -119,4 +123,4 @@ class TorchHost:
 
 def _drop(module: nn.Module) -> None:
     """Frees the weights now, even where a traceback still holds the module."""
-    module.to("meta")
+    nn.Module.to(module, "meta")  # not the library's own `to`, which may refuse

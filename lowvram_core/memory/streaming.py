@@ -1,25 +1,101 @@
-"""Weights that pass through the device leaf by leaf instead of lying there."""
+"""Weights that pass through the device layer by layer instead of lying there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor | None]
+
+_WHOLE = (nn.MultiheadAttention,)
+"""Layers that read their children's weights without calling the children."""
 
 
-def stream(module: nn.Module, device: torch.device) -> nn.Module:
-    """Has each leaf layer fetch its weights to the device before it runs, and put them back after.
+@contextmanager
+def streamed(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Within it, each layer brings its weights to the device before it runs, and drops that copy after.
+
+    What rests stays what it was: the very tensors, memory-mapped or shared, are back in place after each layer and
+    when the `with` ends, whatever ended it. Code that reads a weight outside a forward finds it where it rests.
 
     Args:
-        module: on the CPU; it is changed in place and stays there between calls.
-        device: where the layers compute; inputs are brought there.
+        module: its weights rest where they are now.
+        device: where layers compute; inputs of layers that have weights are brought there.
 
     Memory:
-        The largest leaf layer's weights, plus parameters that belong to no leaf.
+        On the device the largest layer's weights, plus those that belong to the modules around it.
 
     Source:
-        diffusers.hooks.apply_group_offloading at leaf level: whole blocks are too big (571 MiB in the paint UNet).
+        The idea of diffusers.hooks.apply_group_offloading at leaf level (whole blocks are too big: 571 MiB in the paint
+        UNet); that one copies weights back from the device, refuses `.to` on what it was applied to, and stays.
     """
-    from diffusers.hooks import apply_group_offloading
+    with ExitStack() as hooks:
+        for part in module.modules():
+            tables = [table for owner in _owners(part) for table in (owner._parameters, owner._buffers) if table]
+            if tables:
+                hooks.enter_context(_visiting(part, tables, device))  # type: ignore[arg-type]
+        yield module
 
-    apply_group_offloading(module, onload_device=device, offload_type="leaf_level")
-    return module
+
+def _owners(part: nn.Module) -> list[nn.Module]:
+    """The modules whose weights a layer needs while it runs: itself, for some also its children."""
+    return list(part.modules()) if isinstance(part, _WHOLE) else [part]
+
+
+@contextmanager
+def _visiting(layer: nn.Module, tables: list[Tensors], device: torch.device) -> Iterator[None]:
+    visits: list[list[Tensors]] = []  # a stack: a layer may be called within itself
+
+    def fetch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        visits.append([dict(table) for table in tables])
+        for table in tables:
+            table.update({name: _copy(tensor, device) for name, tensor in table.items()})
+        return _brought(args, device), _brought(kwargs, device)
+
+    def put_back(*_: object) -> None:
+        for table, resting in zip(tables, visits.pop(), strict=True):
+            table.update(resting)
+
+    handles = [
+        layer.register_forward_pre_hook(fetch, with_kwargs=True),
+        layer.register_forward_hook(put_back, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        while visits:  # a KeyboardInterrupt calls no hooks
+            put_back()
+
+
+def _copy(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    if tensor is None:
+        return None
+    there = tensor.detach().to(device)
+    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+
+
+def _brought(value: Any, device: torch.device) -> Any:
+    """The value with its tensors on the device; a container with nothing to move is handed on itself, as some are
+    written to."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) not in _REBUILD:
+        return value
+    items = list(value.values()) if isinstance(value, dict) else list(value)
+    moved = [_brought(item, device) for item in items]
+    if all(new is old for new, old in zip(moved, items, strict=True)):
+        return value
+    return _REBUILD[type(value)](value, moved)
+
+
+_REBUILD: dict[type, Callable[[Any, list[Any]], Any]] = {
+    dict: lambda old, new: dict(zip(old, new, strict=True)),
+    list: lambda old, new: new,
+    tuple: lambda old, new: tuple(new),
+}
