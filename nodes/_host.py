@@ -97,6 +97,18 @@ def card() -> tuple[str, int, int]:
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
 
 
+def _running_prompt() -> dict[str, Any]:
+    """The prompt that runs now, in the API's format; empty outside of ComfyUI's server."""
+    context = _records.executing()
+    try:
+        from server import PromptServer
+    except ImportError:
+        return {}
+    queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
+    running = list(getattr(queue, "currently_running", {}).values()) if context is not None else []
+    return next((dict(item[2]) for item in running if item[1] == context.prompt_id), {})
+
+
 def to_intermediate(tensor: Tensor) -> Tensor:
     """The tensor where ComfyUI wants nodes' outputs to lie."""
     return tensor.to(mm.intermediate_device())
@@ -108,7 +120,7 @@ class ComfyHost:
     def __init__(self) -> None:
         self.device: torch.device = mm.get_torch_device()
         self._fp16 = self.device.type != "cpu" and bool(mm.should_use_fp16(self.device, prioritize_performance=False))
-        self._records = _records.begin()
+        self._records = _records.begin(_running_prompt())
 
     @property
     def dtype(self) -> torch.dtype:

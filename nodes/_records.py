@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,10 @@ KEPT = 512
 
 @dataclass
 class NodeRun:
-    """The steps of one node's last run."""
+    """The steps of one node's last run, and what it ran on: an id alone may be another graph's node."""
 
     prompt_id: str
+    made_from: str
     records: list[StepRecord] = field(default_factory=list)
 
 
@@ -32,14 +34,32 @@ def executing() -> Any:
     return get_executing_context()
 
 
-def begin() -> list[StepRecord]:
-    """A fresh list for the running node's steps; the items of one prompt's list share the node's entry."""
+def made_from(prompt: dict[str, Any], node_id: str) -> str:
+    """The node with everything that feeds it, as text: equal for two prompts where the cache may serve the node."""
+    found: dict[str, Any] = {}
+    waiting = [node_id]
+    while waiting:
+        current = waiting.pop()
+        if current in found or current not in prompt:
+            continue
+        inputs = prompt[current].get("inputs", {})
+        found[current] = [prompt[current].get("class_type"), inputs]
+        waiting += [str(value[0]) for value in inputs.values() if isinstance(value, list) and len(value) == 2]
+    return json.dumps(found, sort_keys=True, default=str)
+
+
+def begin(prompt: dict[str, Any]) -> list[StepRecord]:
+    """A fresh list for the running node's steps; the items of one prompt's list share the node's entry.
+
+    Args:
+        prompt: the running prompt, in the API's format; empty where it is not known.
+    """
     context = executing()
     if context is None:
         return []
     run = _runs.get(context.node_id)
     if run is None or run.prompt_id != context.prompt_id:
-        run = NodeRun(context.prompt_id)
+        run = NodeRun(context.prompt_id, made_from(prompt, context.node_id))
         _runs[context.node_id] = run
     _runs.move_to_end(context.node_id)
     while len(_runs) > KEPT:
@@ -61,16 +81,19 @@ class _Shared(list[StepRecord]):
         self._run.records.append(record)
 
 
-def of(node_ids: set[str]) -> tuple[list[StepRecord], set[str]]:
-    """The steps of these nodes, and the names of those that come from an earlier prompt, being cached."""
+def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], set[str]]:
+    """The steps of these nodes of the prompt, and the names of those that come from an earlier one, being cached."""
     context = executing()
     current = context.prompt_id if context is not None else ""
     records: list[StepRecord] = []
     cached: set[str] = set()
     for node_id in node_ids:
         run = _runs.get(node_id)
-        if run is not None:
-            records += run.records
-            if run.prompt_id != current:
-                cached |= {record.name for record in run.records}
+        if run is None:
+            continue
+        if run.prompt_id != current and run.made_from not in ("{}", made_from(prompt, node_id)):
+            continue
+        records += run.records
+        if run.prompt_id != current:
+            cached |= {record.name for record in run.records}
     return records, cached

@@ -38,7 +38,8 @@ class MemoryReport(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object) -> io.NodeOutput:
         """The mesh, and the table as text and on the node."""
-        records, cached = _records.of(upstream_nodes(cls.hidden.prompt or {}, str(cls.hidden.unique_id)))
+        prompt = cls.hidden.prompt or {}
+        records, cached = _records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id)))
         table = format_table(records)
         lines = [line + ("  cached" if line.split()[0] in cached else "") for line in table.splitlines()]
         text = "\n".join(lines)
