@@ -20,10 +20,11 @@ VIEW_PX = 512
 """Edge of the pictures that both models work on."""
 
 _WEIGHTS = (
-    "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors",
-    "model.fp16.safetensors", "model.safetensors",
-    "diffusion_pytorch_model.fp16.bin", "diffusion_pytorch_model.bin", "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
+    "model.safetensors", "model.fp16.safetensors",
+    "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin",
 )  # fmt: skip
+"""Best first; a file of the published name serves every precision."""
 
 
 def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
@@ -112,14 +113,20 @@ def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A diffusers or transformers network from its folder: local files only, no code of theirs.
 
     Raises:
-        BadCheckpoint: the library could not load it.
+        BadCheckpoint: there are no weights, or the library could not load them.
     """
+    weights = find_weights(folder)
     try:
-        with _no_progress_bars():
+        with _without_transformers_bars():
             module, info = cls.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, **{_dtype_word(cls): dtype}
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                use_safetensors=weights.suffix == ".safetensors",
+                variant="fp16" if ".fp16." in weights.name else None,
+                **{_dtype_word(cls): dtype},
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BadCheckpoint(
             f"models: {folder} could not be loaded ({error}); wanted the published files. Download the folder again."
         ) from error
@@ -133,7 +140,7 @@ def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _without_transformers_bars() -> Iterator[None]:
     """transformers draws a bar per model, which breaks up the host's own."""
     from transformers.utils import logging
 
@@ -147,7 +154,13 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _dtype_word(cls: Any) -> str:
-    return "torch_dtype" if cls.__module__.startswith("diffusers") else "dtype"
+    """What from_pretrained calls the precision: transformers renamed it in 4.56, and hands what it does not know on."""
+    if cls.__module__.startswith("diffusers"):
+        return "torch_dtype"
+    import transformers
+
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
 
 
 def vae_scale(vae: nn.Module) -> int:

@@ -53,7 +53,12 @@ def bytes_left(remote: Remote, target: Path) -> int:
 
 def check_room(folder: Path, wanted: int) -> None:
     """Raises BadInput where the disk of `folder` has no room for `wanted` bytes more."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if existing is None:
+        raise BadInput(
+            f"models: {folder} is on a drive that is not there; wanted a folder to download to. "
+            "Choose another models folder."
+        )
     free = shutil.disk_usage(existing).free
     if free < wanted + SPARE_BYTES:
         raise BadInput(
@@ -89,7 +94,7 @@ def _stream(remote: Remote, file: _Counted, have: int) -> None:
     from huggingface_hub.file_download import http_get
 
     try:
-        with _no_progress_bars():
+        with _without_hub_bars():
             http_get(remote.url, file, resume_size=have, expected_size=remote.bytes)  # type: ignore[arg-type]
     except OSError as error:
         if file.failed:
@@ -150,7 +155,7 @@ class _Counted:
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _without_hub_bars() -> Iterator[None]:
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,

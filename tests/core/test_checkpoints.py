@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lowvram_core.errors import BadCheckpoint
-from lowvram_core.models import dinov2
+from lowvram_core.models import diffusion, dinov2
 from lowvram_core.models.delight import open_delight
 from lowvram_core.models.loading import read_header, read_pickle, read_safetensors
 from lowvram_core.models.paint import open_paint
@@ -140,3 +140,46 @@ def test_reading_a_prefix(tmp_path: Path) -> None:
     file = tiny.make_shape(tmp_path) / "model.fp16.safetensors"
     part = read_safetensors(file, "vae.")
     assert part and all(f"vae.{name}" in read_header(file) for name in part)
+
+
+def renamed(folder: Path, suffix: str) -> Path:
+    """The folder's weights under the half-precision name."""
+    (file,) = folder.glob(f"*{suffix}")
+    file.rename(file.with_name(file.name.replace(suffix, f".fp16{suffix}")))
+    return folder
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_of_the_half_precision_name_are_loaded(tmp_path: Path, part: str) -> None:
+    folder = tiny.make_delight(tmp_path)
+    plain = getattr(open_delight(folder, torch.float32), part).load().state_dict()
+    renamed(folder / part, ".safetensors")
+    component = getattr(open_delight(folder, torch.float32), part)
+    assert ".fp16." in component.key
+    loaded = component.load().state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in plain.items())
+
+
+def test_a_library_that_does_not_know_an_argument_is_a_bad_checkpoint(tmp_path: Path) -> None:
+    class Odd:
+        @classmethod
+        def from_pretrained(cls, *_: object, **__: object) -> None:
+            raise TypeError("unexpected keyword")
+
+    with pytest.raises(BadCheckpoint, match="unexpected keyword"):
+        diffusion.load_diffusers(Odd, tiny.make_delight(tmp_path) / "unet", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("version", "word"),
+    [("4.48.0", "torch_dtype"), ("4.55.4", "torch_dtype"), ("4.56.0", "dtype"), ("5.23.0", "dtype")],
+)
+def test_the_precision_is_called_what_the_library_calls_it(
+    monkeypatch: pytest.MonkeyPatch, version: str, word: str
+) -> None:
+    import diffusers
+    import transformers
+
+    monkeypatch.setattr(transformers, "__version__", version)
+    assert diffusion._dtype_word(transformers.CLIPTextModel) == word
+    assert diffusion._dtype_word(diffusers.AutoencoderKL) == "torch_dtype"

@@ -328,3 +328,9 @@ def test_the_real_manifest_is_the_default(tmp_path: Path) -> None:
     assert store.models is MODELS and store.download_to == tmp_path
     with pytest.raises(BadInput, match="shape/v2-0"):
         store.folder("shape/unknown")
+
+
+def test_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(BadInput, match=r"models: .* on a drive that is not there; wanted"):
+        download.check_room(Path("Z:/models"), 1)
