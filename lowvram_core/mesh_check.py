@@ -8,6 +8,9 @@ from torch import Tensor
 from .errors import BadInput
 from .types import Mesh
 
+SMALLEST, LARGEST = 1e-17, 1e18
+"""Extents between which lengths can be measured: a square of either still is a float32."""
+
 
 def check_mesh(mesh: Mesh, stage: str, *, needs_uvs: bool = False, manifold: bool = False) -> None:
     """Raises BadInput where a mesh cannot be used.
@@ -33,6 +36,7 @@ def edge_face_counts(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Half-edge 3 f + k runs from corner k of face f to the next one.
     """
+    faces = faces.long()  # the keys below are squares of indices
     ends = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2)
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
     stride = int(faces.max()) + 1 if faces.numel() else 1
@@ -69,8 +73,8 @@ def _check_values(mesh: Mesh, stage: str) -> None:
     )
     extent = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
     _refuse(
-        not 0.0 < extent < 1e30, stage, f"the mesh is {extent:g} across", "a size above zero that float32 can hold",
-        "Scale the mesh",
+        not SMALLEST < extent < LARGEST, stage, f"the mesh is {extent:g} across",
+        f"a size of {SMALLEST:g} to {LARGEST:g}, whose square float32 can hold", "Scale the mesh",
     )  # fmt: skip
 
 

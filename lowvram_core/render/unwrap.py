@@ -15,6 +15,8 @@ from ..types import Mesh
 Progress = Callable[[int, int], None]
 _STAGES = ("segmenting", "parameterizing", "packing", "output")
 _POLL_S = 0.05
+LARGEST_POSITION = 1e6
+"""Meshes with coordinates past this are scaled down for the unwrapper alone."""
 
 
 def unwrap_xatlas(mesh: Mesh) -> Mesh:
@@ -76,7 +78,12 @@ def _watch(job: Any, progress: Progress | None) -> None:
 
 
 def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and faces for an unwrapper; UVs do not depend on the scale, and xatlas hangs on extents past 1e10."""
     positions = mesh.vertices.detach().cpu().float().numpy()
+    if np.abs(positions).max() > LARGEST_POSITION:
+        exact = positions.astype(np.float64)
+        exact -= (exact.max(axis=0) + exact.min(axis=0)) / 2
+        positions = (exact / np.abs(exact).max()).astype(np.float32)
     return np.ascontiguousarray(positions), np.ascontiguousarray(mesh.faces.cpu().numpy().astype(np.uint32))
 
 

@@ -11,6 +11,7 @@ from meshes import cube, fin, torus
 
 from lowvram_core.errors import BadInput
 from lowvram_core.mesh_check import check_mesh, edge_face_counts
+from lowvram_core.render.cameras import to_rig
 from lowvram_core.types import Mesh
 
 STYLE = re.compile(r"^paint: [^;]+; .*wanted.*\. .+\.$", re.DOTALL)
@@ -37,6 +38,8 @@ BROKEN: dict[str, Callable[[Mesh], Mesh]] = {
     "infinite": lambda mesh: _vertex(mesh, float("inf")),
     "no size": lambda mesh: mesh.with_(vertices=torch.ones(8, 3)),
     "too large": lambda mesh: mesh.with_(vertices=mesh.vertices * 1e35),
+    "too large to measure": lambda mesh: mesh.with_(vertices=mesh.vertices * 1e19),
+    "too small to measure": lambda mesh: mesh.with_(vertices=mesh.vertices * 1e-20),
     "flat vertices": lambda mesh: mesh.with_(vertices=mesh.vertices.flatten()),
     "2D vertices": lambda mesh: mesh.with_(vertices=mesh.vertices[:, :2]),
     "whole number vertices": lambda mesh: mesh.with_(vertices=mesh.vertices.int()),
@@ -83,3 +86,23 @@ def test_edges_of_a_cube() -> None:
     assert len(edges) == 18 and counts.tolist() == [2] * 18
     start = cube().faces.flatten()
     assert bool((edges[half_edge] == start.unsqueeze(1)).any(dim=1).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_narrow_face_indices_do_not_overflow(dtype: torch.dtype) -> None:
+    edge = 12 if dtype == torch.uint8 else 170 if dtype == torch.int16 else 450
+    row, column = torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="ij")
+    corner = (row[:-1, :-1] * edge + column[:-1, :-1]).flatten()
+    faces = torch.cat([torch.stack([corner, corner + 1, corner + edge], 1),
+                       torch.stack([corner + 1, corner + edge + 1, corner + edge], 1)])  # fmt: skip
+    shuffled = torch.randperm(edge**2, generator=torch.Generator().manual_seed(0))[faces]
+    edges, counts, _ = edge_face_counts(shuffled.to(dtype))
+    wanted_edges, wanted_counts, _ = edge_face_counts(shuffled)
+    assert torch.equal(edges, wanted_edges) and torch.equal(counts, wanted_counts) and int(counts.max()) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-16, 1e17])
+def test_what_passes_can_stand_on_the_rig(scale: float) -> None:
+    mesh = cube().with_(vertices=cube().vertices * scale)
+    check_mesh(mesh, "paint")
+    assert float((to_rig(mesh.vertices) - to_rig(cube().vertices)).abs().max()) < 1e-5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hosts import RecordingHost
@@ -12,6 +15,7 @@ from meshes import blob, cube, fin, small_preset, torus
 from lowvram_core.errors import BadInput, Cancelled, MissingDependency
 from lowvram_core.mesh_check import check_mesh
 from lowvram_core.render.fill import paint_faces
+from lowvram_core.render.unwrap import _arrays
 from lowvram_core.render.weld import mean_normals, smooth_normals, weld
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
@@ -114,3 +118,24 @@ def test_normals_point_outwards_and_cross_seams() -> None:
     assert torch.equal(normals, normals[weld(unwrapped.vertices)[0]][group])
     loose = mean_normals(torch.cat([mesh.vertices, torch.zeros(1, 3)]), mesh.faces)
     assert loose[-1].tolist() == [0, 0, 0] and torch.allclose(loose[:-1].norm(dim=1), torch.ones(len(mesh.vertices)))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e15, 0.0), (1e9, 3e9)])
+def test_huge_meshes_end(scale: float, offset: float) -> None:
+    """xatlas itself would run for ever: tried in a process of its own."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from meshes import blob\n"
+        "from lowvram_core.render.unwrap import unwrap_xatlas\n"
+        "mesh = blob(2)\n"
+        f"large = unwrap_xatlas(mesh.with_(vertices=mesh.vertices * {scale} + {offset}))\n"
+        "plain = unwrap_xatlas(mesh)\n"
+        "assert large.faces.shape == plain.faces.shape and float(large.vertices.max()) > 1e6\n"
+    )
+    here = Path(__file__).resolve().parent
+    subprocess.run([sys.executable, "-c", code, str(here), str(here.parents[1])], check=True, timeout=60)
+
+
+def test_unwrapping_an_ordinary_mesh_gets_its_own_numbers() -> None:
+    positions, _ = _arrays(blob(1))
+    assert np.array_equal(positions, blob(1).vertices.numpy())
