@@ -12,6 +12,12 @@ from lowvram_core.manifest import MODELS, Model, download_bytes
 from lowvram_core.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
+REGIONS = {
+    "README.md": ("European Union", "United Kingdom", "South Korea"),
+    "README.ko.md": ("유럽 연합", "영국", "대한민국"),
+}
+OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram", "--force-fp32"}
+"""pip's and ComfyUI's."""
 
 
 def cells(line: str) -> tuple[str, ...]:
@@ -42,8 +48,9 @@ def test_the_sizes(rows: set[tuple[str, ...]]) -> None:
 
 
 def test_the_region_note_is_near_the_top() -> None:
-    top = (ROOT / "README.md").read_text(encoding="utf-8")[:1200]
-    assert all(region in top for region in ("European Union", "United Kingdom", "South\n> Korea"))
+    for name, regions in REGIONS.items():
+        top = " ".join((ROOT / name).read_text(encoding="utf-8")[:1200].replace("\n>", "").split())
+        assert all(region in top for region in regions), name
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     assert "Copyright (c) 2025\n    Tencent. All Rights Reserved." in notice and "Open RAIL++-M" in notice
 
@@ -53,5 +60,55 @@ def test_the_options_exist() -> None:
 
     known = set(build_parser()._option_string_actions)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", text)) - {"--no-deps"}
+    used = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", text)) - OTHERS_OPTIONS
     assert used and used <= known
+
+
+def shape_of(name: str) -> list[str]:
+    """What a translation keeps: heading levels, rows and rules of tables, lists, fences, code, pictures."""
+    kept, code = [], False
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            code = not code
+            kept.append(line)
+        elif code:
+            kept.append(line)
+        elif found := re.match(r"#+ |- |\d+\. ", line):
+            kept.append(found[0])
+        elif line.startswith("|"):
+            kept.append(f"{line.count('|')} cells")
+        elif line.startswith("!["):
+            kept.append(line.partition("](")[2])
+    return kept
+
+
+def test_korean_has_the_same_shape() -> None:
+    assert shape_of("README.ko.md") == shape_of("README.md")
+
+
+def test_korean_has_the_same_tables() -> None:
+    """Rows of figures are the same, the preset's names too; texts are translated."""
+    english, korean = (
+        {cells(line) for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("|")}
+        for name in ("README.md", "README.ko.md")
+    )
+    figures = {row for row in english if re.fullmatch(r"~?[\d.]+|stream|free(, CFG.*)?", row[-1])}
+    assert len(figures) > 30 and figures <= korean
+
+
+def test_what_is_linked_is_there() -> None:
+    for name in REGIONS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (ROOT / target).exists(), f"{name} points to {target}"
+
+
+def test_every_node_has_its_section() -> None:
+    import json
+
+    for name, language in (("README.md", "en"), ("README.ko.md", "ko")):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        headings = " / ".join(line for line in lines if line.startswith("### "))
+        defs = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+        missing = [node["display_name"] for node in defs.values() if node["display_name"] not in headings]
+        assert not missing, f"{name} has no section of {missing}"
