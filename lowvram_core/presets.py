@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import BadInput
 from .types import Camera
@@ -35,6 +35,17 @@ VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
 look a little from above and below and see more (benchmarks/views.py); what the real model makes of them is not
 measured, so they are by choice."""
 
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "variant": VARIANTS,
+        "views": tuple(VIEW_SETS),
+        "residency": get_args(Residency),
+        "unwrapper": ("xatlas", "uvunwrap"),
+        "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
+    }
+)
+"""What the fields that are no numbers may be."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -46,6 +57,8 @@ class Preset:
     octree: int
     """Cells along one edge of the grid that the shape is decoded on."""
     guidance: float
+    """How closely the shape follows the picture. At 0 the plain models do not look at it at all, as upstream's; the
+    fast and turbo ones have learned what a value means."""
     delight_steps: int
     multiview_steps: int
     views: str
@@ -78,9 +91,8 @@ class Preset:
 
     def check(self) -> None:
         """Raises BadInput where a value cannot be used."""
-        _one_of("variant", self.variant, VARIANTS)
-        _one_of("views", self.views, tuple(VIEW_SETS))
-        _one_of("residency", self.residency, ("stream", "free", "keep"))
+        for field, allowed in CHOICES.items():
+            _one_of(field, getattr(self, field), allowed)
         for field, (low, high) in _RANGES.items():
             value = getattr(self, field)
             if not low <= value <= high:

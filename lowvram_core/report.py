@@ -13,6 +13,9 @@ STEPS = (
 )  # fmt: skip
 """Every step of a run, in the order in which the table lists them."""
 
+DOWNLOAD = "download"
+"""The step before them, in a run that has models to fetch."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -46,8 +49,8 @@ def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
             max(peaks, default=None),
             record.ram_bytes,
         )
-    order = {name: index for index, name in enumerate(STEPS)}
-    return sorted(merged.values(), key=lambda record: order.get(record.name, len(STEPS)))
+    order = {name: index for index, name in enumerate((DOWNLOAD, *STEPS))}
+    return sorted(merged.values(), key=lambda record: order.get(record.name, len(order)))
 
 
 def format_table(records: Sequence[StepRecord]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,26 +13,42 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .errors import BadInput, Cancelled
+from .errors import BadInput, Cancelled, OutOfMemory
 from .host import Component
 from .memory.streaming import streamed
-from .presets import Residency
+from .presets import Preset, Residency
 from .report import StepRecord
 
 Listener = Callable[[str, int, int], None]
 """Called with the step, what is done and the total."""
 
 
+_WHAT_HELPS = {
+    "condition": "Choose --residency stream",
+    "sample": "Choose --no-cfg-together, --residency stream or a mini variant",
+    "decode": "Lower --points-per-chunk, or choose --residency stream",
+    "normals": "Lower --render-px",
+    "positions": "Lower --render-px",
+    "delight": "Choose --residency stream",
+    "multiview": "Choose --no-cfg-together, fewer --views, --vae-slicing or --residency stream",
+    "bake": "Lower --render-px or --texture-px",
+    "inpaint": "Lower --texture-px",
+}
+"""By step, what lowers its memory."""
+
+
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name; without one the GPU if there is one, else the CPU.
+    """The device of that name, cpu or cuda; without one the GPU if there is one, else the CPU.
 
     Raises:
-        BadInput: torch does not know the device, or it is not there.
+        BadInput: it is of another kind, or not there.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise NotImplementedError("nothing here was made for it")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadInput(
@@ -58,6 +75,13 @@ class TorchHost:
     _step: str = ""
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
+    @classmethod
+    def for_preset(
+        cls, preset: Preset, device: torch.device | None = None, precision: torch.dtype | None = None
+    ) -> TorchHost:
+        """A host that keeps weights where the preset says; on `pick_device`'s device if none is given."""
+        return cls(device or pick_device(), precision, preset.residency)
+
     @property
     def dtype(self) -> torch.dtype:
         """The precision in which networks run."""
@@ -65,14 +89,19 @@ class TorchHost:
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
-        """The component's module on the device; see Host."""
+        """The component's module on the device; see Host.
+
+        Raises:
+            OutOfMemory: the device is full.
+        """
         module = self._kept.pop(component.key, None) or component.load()
         try:
-            if self.residency == "stream":
-                with streamed(module, self.device):
-                    yield module
-            else:
-                yield module.to(self.device)
+            with self._full_device_is_named(f" while the {component.label} is on it"):
+                if self.residency == "stream":
+                    with streamed(module, self.device):
+                        yield module
+                else:
+                    yield module.to(self.device)
             if self.residency == "keep":
                 self._kept[component.key] = module
         finally:
@@ -82,15 +111,23 @@ class TorchHost:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times the step and measures its memory; see Host."""
-        self._step = name
+        """Times the step and measures its memory; see Host.
+
+        Raises:
+            OutOfMemory: the device is full.
+        """
         on_cuda = self.device.type == "cuda"
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         start = time.perf_counter()
-        yield
-        if on_cuda:
-            torch.cuda.synchronize(self.device)
+        self._step = name
+        try:
+            with self._full_device_is_named():
+                yield
+                if on_cuda:
+                    torch.cuda.synchronize(self.device)
+        finally:
+            self._step = ""
         self.records.append(
             StepRecord(
                 name,
@@ -102,17 +139,39 @@ class TorchHost:
             )
         )
 
+    @contextmanager
+    def _full_device_is_named(self, when: str = "") -> Iterator[None]:
+        """Turns torch's error into ours, without the frames that hold the tensors which filled the device."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            met = str(error).split(". ")[0].strip()
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+        else:
+            return
+        step = self._step or "memory"
+        advice = _WHAT_HELPS.get(step, "Choose a smaller preset")
+        raise OutOfMemory(
+            f"{step}: {self.device} is full{when} ({met}); wanted room for this step. {advice}, or close other "
+            "programs that use the card."
+        ) from None
+
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Tells the listener, and stops the run if it was cancelled; see Host."""
         if self.on_progress is not None:
             self.on_progress(self._step, done, total)
         if self.is_cancelled is not None and self.is_cancelled():
-            raise Cancelled(f"{self._step}: cancelled by the user.")
+            raise Cancelled(f"{self._step or 'run'}: cancelled by the user.")
 
     def release(self) -> None:
         """Takes everything off the device, kept components too."""
         while self._kept:
             _drop(self._kept.popitem()[1])
+        self.collect()
+
+    def collect(self) -> None:
+        """Gives back what nothing uses any more; kept components stay."""
         gc.collect()
         self._empty_cache()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lowvram_core.presets import PRESETS, VARIANTS, VIEW_SETS, Preset
+from ..lowvram_core.presets import CHOICES, PRESETS, Preset
 from . import _host
 from ._schema import CATEGORY, PresetType, schema
 
@@ -113,13 +113,6 @@ class PresetCustom(io.ComfyNode):
 
 
 _BASE = PRESETS["8 GB Balanced"]
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "variant": VARIANTS,
-    "views": tuple(VIEW_SETS),
-    "residency": ("stream", "free", "keep"),
-    "unwrapper": ("xatlas", "uvunwrap"),
-    "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
-}
 _NUMBERS: dict[str, tuple[int, int, int]] = {
     "shape_steps": (1, 200, 1), "octree": (16, 1024, 16), "delight_steps": (1, 200, 1), "multiview_steps": (1, 200, 1),
     "render_px": (64, 8192, 64), "texture_px": (64, 8192, 64), "points_per_chunk": (64, 4_000_000, 1000),
@@ -155,8 +148,8 @@ _KNOBS: dict[str, str] = {
 
 def _widget(name: str) -> Any:
     default, tooltip = getattr(_BASE, name), _KNOBS[name]
-    if name in _CHOICES:
-        return io.Combo.Input(name, options=list(_CHOICES[name]), default=default, tooltip=tooltip)
+    if name in CHOICES:
+        return io.Combo.Input(name, options=list(CHOICES[name]), default=default, tooltip=tooltip)
     if isinstance(default, bool):
         return io.Boolean.Input(name, default=default, tooltip=tooltip)
     if isinstance(default, float):

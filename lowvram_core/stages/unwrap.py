@@ -7,7 +7,7 @@ import logging
 from ..errors import BadInput
 from ..host import Host
 from ..mesh_check import check_mesh
-from ..presets import Preset
+from ..presets import CHOICES, Preset
 from ..render.unwrap import unwrap_uvunwrap, unwrap_xatlas
 from ..types import Mesh
 
@@ -26,8 +26,11 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
     """
     keep = keep_uvs and mesh.uvs is not None
     check_mesh(mesh, "unwrap", needs_uvs=keep, manifold=not keep)
-    if preset.unwrapper not in ("xatlas", "uvunwrap"):
-        raise BadInput(f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted xatlas or uvunwrap. Choose one of them.")
+    if preset.unwrapper not in CHOICES["unwrapper"]:
+        raise BadInput(
+            f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted {' or '.join(CHOICES['unwrapper'])}. "
+            "Choose one of them."
+        )
     if keep:
         log.info("unwrap: the mesh's own UVs are kept")
         return mesh

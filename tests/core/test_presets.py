@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from lowvram_core.errors import BadInput
-from lowvram_core.presets import PRESETS, VIEW_SETS, Preset, get
+from lowvram_core.manifest import BACKGROUND_MODELS, MODELS
+from lowvram_core.presets import CHOICES, PRESETS, VIEW_SETS, Preset, get
 
 TABLE = """
 | 2 GB          | v2-0       | 50 | 384 | 5 | 50 | 30 | standard | 2048 | 2048 | stream |
@@ -87,7 +88,8 @@ def test_a_changed_value_is_a_new_preset() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("variant", "v3"), ("views", "all"), ("residency", "gone"), ("shape_steps", 0), ("shape_steps", 201),
+        ("variant", "v3"), ("views", "all"), ("residency", "gone"), ("unwrapper", "blender"),
+        ("background_model", "u3net"), ("shape_steps", 0), ("shape_steps", 201),
         ("octree", 8), ("guidance", -1), ("guidance", float("nan")), ("delight_steps", 0), ("multiview_steps", 0),
         ("render_px", 32), ("texture_px", 9000), ("points_per_chunk", 1), ("picture_px", 10), ("face_budget", 3),
     ],
@@ -95,3 +97,10 @@ def test_a_changed_value_is_a_new_preset() -> None:
 def test_a_value_out_of_range_is_bad_input(field: str, value: object) -> None:
     with pytest.raises(BadInput, match=f"preset: {field} is"):
         PRESETS["2 GB"].with_(**{field: value})
+
+
+def test_there_is_a_model_for_every_choice() -> None:
+    assert set(CHOICES["background_model"]) == set(BACKGROUND_MODELS)
+    assert {f"shape/{variant}" for variant in CHOICES["variant"]} <= set(MODELS)
+    for preset in PRESETS.values():
+        assert all(getattr(preset, field) in allowed for field, allowed in CHOICES.items())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from lowvram_core.errors import BadInput, Cancelled
+from lowvram_core.errors import BadInput, Cancelled, OutOfMemory
 from lowvram_core.host import Component
+from lowvram_core.presets import PRESETS
 from lowvram_core.report import STEPS, StepRecord, format_table, merge
 from lowvram_core.torch_host import TorchHost, pick_device
 
@@ -73,13 +76,59 @@ def test_cancel() -> None:
     assert host.records == []
 
 
+@pytest.mark.parametrize(
+    ("step", "helps"), [("decode", "--points-per-chunk"), ("multiview", "--views"), ("x", "preset")]
+)
+def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str, helps: str) -> None:
+    host, loads, tensors = cpu(), [], []
+
+    def allocate() -> None:
+        activations = torch.zeros(100)
+        tensors.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    with pytest.raises(OutOfMemory) as caught, host.step(step), host.borrow(component(loads)):
+        allocate()
+    assert str(caught.value).startswith(f"{step}: cpu is full while the linear is on it (CUDA out of memory); wanted")
+    assert helps in str(caught.value)
+    assert tensors[0]() is None, "the error holds the tensors"
+    assert is_freed(loads[0]) and host.records == []
+    with pytest.raises(OutOfMemory, match=f"^{step}: cpu is full \\("), host.step(step):
+        allocate()
+
+
+def test_keep_survives_a_collection_but_not_a_release() -> None:
+    host, loads = cpu(residency="keep"), []
+    with host.borrow(component(loads)):
+        pass
+    host.collect()
+    assert not is_freed(loads[0])
+    host.release()
+    assert is_freed(loads[0])
+
+
+def test_a_host_for_a_preset_keeps_weights_where_it_says() -> None:
+    host = TorchHost.for_preset(PRESETS["2 GB"], torch.device("cpu"), torch.float16)
+    assert (host.residency, host.device.type, host.dtype) == ("stream", "cpu", torch.float16)
+    assert TorchHost.for_preset(PRESETS["4 GB"]).residency == "free"
+
+
+def test_a_cancel_names_no_step_that_is_over() -> None:
+    host = cpu()
+    with host.step("bake"):
+        pass
+    host.is_cancelled = lambda: True
+    with pytest.raises(Cancelled, match=r"^run: cancelled"):
+        host.progress(0, 1)
+
+
 def test_precision() -> None:
     assert cpu().dtype == torch.float32
     assert cpu(precision=torch.float16).dtype == torch.float16
     assert TorchHost(torch.device("meta")).dtype == torch.float16
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "cuda:x"])
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "cuda:x", "meta", "mps", "xla"])
 def test_unknown_devices(name: str) -> None:
     with pytest.raises(BadInput, match=r"device: .*wanted cpu, cuda"):
         pick_device(name)
@@ -92,6 +141,11 @@ def test_table_has_every_step_once_in_order() -> None:
     assert len(table) == len(STEPS) + 2
     assert table[1].split() == ["recentre", "2.00", "6.7%", "1.00", "2.00", "4.00", "1.00"]
     assert table[-1].split() == ["total", "30.00", "100.0%", "4.00", "1.00"]
+
+
+def test_a_download_comes_first_in_the_table() -> None:
+    records = [StepRecord(name, 1.0, None, None, None, 1) for name in ("odd", "save", "download")]
+    assert [record.name for record in merge(records)] == ["download", "save", "odd"]
 
 
 def test_table_of_the_cpu_has_no_device_figures() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_non_manifold_mesh_is_sent_to_clean() -> None:
 
 def test_unknown_unwrapper_is_refused() -> None:
     with pytest.raises(BadInput, match=r"^unwrap: the unwrapper is 'scissors'; wanted xatlas or uvunwrap"):
-        unwrap(cube(), small_preset(unwrapper="scissors"), RecordingHost())
+        unwrap(cube(), dataclasses.replace(small_preset(), unwrapper="scissors"), RecordingHost())
 
 
 @BOTH
