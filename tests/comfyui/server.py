@@ -14,12 +14,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
+BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+CHROMIUM = BROWSER if find_spec("playwright") is not None else ""
+"""The browser, empty where there is none or nothing to drive it."""
 START_S = 240
 RUN_S = 400
 FINAL = {"execution_success", "execution_error", "execution_interrupted"}
@@ -174,10 +178,11 @@ def running(base: Path, comfyui: Path) -> Iterator[Server]:
     """
     paths = _lay_out(base)
     port = _free_port()
+    # Not --disable-api-nodes: its Content-Security-Policy keeps the viewer from the textures inside a GLB.
     command = [
         os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("launch.py")), str(comfyui),
         "--cpu", "--port", str(port), "--base-directory", str(base), "--extra-model-paths-config", str(paths),
-        "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-api-nodes", "--disable-auto-launch",
+        "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-auto-launch",
     ]  # fmt: skip
     with (base / "server.log").open("wb") as log:
         # Offline, models that the demo lacks are not fetched: its small background model stands in for u2net.

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from browser import CHROMIUM, Editor, editor
+from browser import Editor, editor
 from draw_workflows import picture_to_mesh
 from graphs import TINY, to_prompt, workflow
 from PIL import Image
-from server import ROOT, Server
+from server import CHROMIUM, ROOT, Server
 
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path; CHROMIUM may name it"),
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path (CHROMIUM may name it)"),
     # What Playwright leaves to the garbage collector when a test fails.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
