@@ -45,11 +45,12 @@ class PaintViews(io.ComfyNode):
         """[N,512,512,3], their cameras, and the mesh."""
         host = _host.ComfyHost()
         chosen = overridden(preset, multiview_steps=steps, views=views)
+        picture = _convert.single_picture(image, "multiview")
+        whole = _convert.usable_mask(mask) is None and picture.shape[-1] == 3
+        reference = picture if whole else _convert.cutout(image, mask, "multiview")
         core_mesh = _convert.mesh_from_comfy(mesh, "multiview")
         if core_mesh.uvs is None:
             core_mesh = stage("unwrap").unwrap(core_mesh, chosen, host)
-        picture = _convert.single_picture(image, "multiview")[..., :3]
-        reference = picture if _convert.usable_mask(mask) is None else _convert.cutout(image, mask, "multiview")
         painted = stage("multiview").paint_views(
             core_mesh, reference, chosen, host, _host.model_store(), seed=_convert.fold_seed(seed)
         )

@@ -67,7 +67,9 @@ class InpaintTexture(io.ComfyNode):
         core_mesh = _convert.mesh_from_comfy(mesh, "inpaint")
         if core_mesh.texture is None:
             raise BadInput("inpaint: the mesh has no texture; wanted one from Bake Texture. Connect its mesh.")
-        size = core_mesh.texture.shape
-        kept = _convert.resize_mask(seen.reshape(-1, *seen.shape[-2:]).float().cpu(), size[0], size[1])[0] >= 0.5
+        masks = seen.reshape(-1, *seen.shape[-2:]).float().cpu()
+        if len(masks) != 1:
+            raise BadInput(f"inpaint: {len(masks)} masks for one texture; wanted one. Connect Bake Texture's.")
+        kept = _convert.resize_mask(masks, *core_mesh.texture.shape[:2])[0] >= 0.5
         filled = stage("inpaint").inpaint(core_mesh, Atlas(core_mesh.texture, kept), host)
         return io.NodeOutput(_convert.mesh_to_comfy(filled), ui=host.badge())

@@ -132,6 +132,12 @@ def test_inpaint_wants_a_texture(pack: Pack, ball: MeshData) -> None:
         pack.run("InpaintTexture", mesh=ball, seen=torch.ones(1, 8, 8))
 
 
+def test_inpaint_wants_one_mask(pack: Pack, ball: MeshData) -> None:
+    ball.texture = torch.rand(1, 8, 8, 3)
+    with pytest.raises(ValueError, match="inpaint: 2 masks for one texture; wanted one"):
+        pack.run("InpaintTexture", mesh=ball, seen=torch.ones(2, 8, 8))
+
+
 def test_bake_wants_as_many_pictures_as_views(pack: Pack, preset: Any, ball: MeshData) -> None:
     cameras = module("lowvram_core.presets").VIEW_SETS["fast"]
     with pytest.raises(ValueError):

@@ -109,6 +109,8 @@ def test_paint_unwraps_what_is_not(
     again = pack.run("PaintViews", mesh=mesh, image=picture, preset=preset, mask=torch.ones(1, 96, 80))[2]
     assert torch.equal(mesh.uvs, again.uvs) and torch.equal(given[0][0].uvs, mesh.uvs[0])
     assert given[0][1].shape == (96, 80, 3) and given[1][1].mask.shape == (96, 80)
+    pack.run("PaintViews", mesh=mesh, image=torch.cat([picture, picture[..., :1]], dim=3), preset=preset)
+    assert torch.equal(given[2][1].mask, picture[0, ..., 0])  # a fourth channel is the object
 
 
 @pytest.mark.parametrize("format", ["glb", "obj", "ply", "stl"])

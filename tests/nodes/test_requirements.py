@@ -22,7 +22,7 @@ def test_no_installed_version_changes(python: str) -> None:
 
 
 def test_a_change_is_seen(tmp_path: Path) -> None:
-    """A requirement that the environment does not meet shows as changed."""
+    """A requirement that the environment does not meet shows as changed, and cannot be met where versions are kept."""
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("tqdm<4.67\n", encoding="utf-8")
     try:
