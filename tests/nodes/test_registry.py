@@ -1,0 +1,36 @@
+"""What ComfyUI's Registry reads, and what it publishes."""
+
+from __future__ import annotations
+
+import tomllib
+
+from comfy_pack import ROOT, module
+from golden import HELP, LOCALES
+from PIL import Image
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_metadata() -> None:
+    project, comfy = PROJECT["project"], PROJECT["tool"]["comfy"]
+    assert "comfyui" not in project["name"].lower() and project["version"].count(".") == 2
+    assert project["license"] == "Apache-2.0" and project["urls"]["Repository"]
+    assert comfy["requires-comfyui"] == f">={module('nodes._host').WANTED_VERSION}"
+    assert {"PublisherId", "DisplayName", "Icon"} <= comfy.keys()
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_icon() -> None:
+    with Image.open(ROOT / "icon.png") as icon:
+        assert icon.size == (400, 400)
+
+
+def test_what_is_published() -> None:
+    """The pack needs these where it runs; demo checkpoints and tests stay in the repository."""
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    left_out = {line.rstrip("/") for line in lines if line and not line.startswith("#")}
+    needed = {"__init__.py", "nodes", "lowvram_core", "locales", "web", "workflows", "requirements.txt", "NOTICE"}
+    assert not needed & left_out and {"demo", "tests", "benchmarks"} <= left_out
+    assert HELP.is_relative_to(ROOT / "web") and LOCALES == ROOT / "locales"
+    for name in left_out - {".venv", ".cache", "output", "docs/pictures"}:
+        assert (ROOT / name).exists(), f".comfyignore names {name}, which is not there"
