@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,29 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from . import manifest
 from .errors import BadInput, Cancelled, LowVramError
 from .models.store import ModelStore, default_roots
+from .outputs import FORMATS, check_pictures_are_kept, check_sheet, mesh_paths
 from .pictures import find_pictures, load_picture
-from .pipeline import Result, Seeds, run
-from .presets import PRESETS, VARIANTS, VIEW_SETS, Preset, get
+from .pipeline import Seeds, run
+from .presets import CHOICES, PRESETS, Preset, get
 from .report import format_table
-from .sheet import Row, contact_sheet
+from .sheet import contact_sheet, draw_strip
 from .stages.save import save
+from .stages.shape import check_view_names
 from .torch_host import TorchHost, pick_device
 
-FORMATS = (".glb", ".obj", ".ply", ".stl")
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "variant": VARIANTS,
-    "views": tuple(VIEW_SETS),
-    "residency": ("stream", "free", "keep"),
-    "unwrapper": ("xatlas", "uvunwrap"),
-    "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
-}
 _TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str}
+_HELP: Mapping[str, str] = {
+    "guidance": "how closely the shape follows the picture; at 0 the plain variants do not look at it at all",
+}
+LARGEST_SEED = 2**63 - 1
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 all went well, 1 a picture failed, 2 wrong usage."""
     parser = build_parser()
     options = parser.parse_intermixed_args(arguments)
+    _never_fail_to_print()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     try:
         preset = chosen_preset(options)
         if options.describe:
             _say(manifest.describe(preset))
             return 0
-        jobs = _jobs(options)
-        host = TorchHost(pick_device(options.device), DTYPES.get(options.dtype), preset.residency)
+        jobs = _jobs(options, preset)
+        host = TorchHost.for_preset(preset, pick_device(options.device), DTYPES.get(options.dtype))
     except LowVramError as error:
         _complain(str(error))
         return 2
@@ -68,9 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--offline", action="store_true", help="never download a model")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default the GPU if there is one")
     parser.add_argument("--dtype", choices=list(DTYPES), help="by default float16 on a GPU, float32 on the CPU")
-    parser.add_argument("--seed", type=int, default=0, help="of the shape's noise")
-    parser.add_argument("--delight-seed", type=int, default=Seeds.delight)
-    parser.add_argument("--paint-seed", type=int, default=Seeds.paint)
+    parser.add_argument("--seed", type=_seed, default=0, help="of the shape's noise")
+    parser.add_argument("--delight-seed", type=_seed, default=Seeds.delight, help="default: upstream's")
+    parser.add_argument("--paint-seed", type=_seed, default=Seeds.paint, help="default: upstream's")
     parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
     for side in ("left", "back", "right"):
         parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
@@ -83,15 +84,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; wanted 0 to {LARGEST_SEED}")
+    return seed
+
+
 def _preset_values() -> dict[str, dict[str, Any]]:
     kinds: dict[str, dict[str, Any]] = {}
     for field in fields(Preset):
-        if field.name in _CHOICES:
-            kinds[field.name] = {"choices": _CHOICES[field.name]}
+        if field.name in CHOICES:
+            kinds[field.name] = {"choices": CHOICES[field.name]}
         elif field.type == "bool":
             kinds[field.name] = {"action": argparse.BooleanOptionalAction, "default": None}
         elif field.type in _TYPES and field.name != "name":
             kinds[field.name] = {"type": _TYPES[str(field.type)], "metavar": "N"}
+    for name, text in _HELP.items():
+        kinds[name]["help"] = text
     return kinds
 
 
@@ -109,7 +119,7 @@ Job = tuple[dict[str, Path], Path]
 """Pictures by view, and where the mesh goes."""
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
+def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
     pictures = find_pictures(options.pictures)
     others = {side: getattr(options, side) for side in ("left", "back", "right") if getattr(options, side)}
     if others and len(pictures) != 1:
@@ -117,84 +127,80 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
             f"picture: {len(pictures)} front pictures with a {next(iter(others))} view; wanted one front picture. "
             "Run once per object."
         )
-    outputs = _outputs(pictures, options.out, options.format)
+    check_view_names(["front", *others], preset)
+    outputs = mesh_paths(pictures, options.out, options.format)
+    if options.sheet:
+        check_sheet(options.sheet)
+    check_pictures_are_kept([*pictures, *others.values()], outputs, options.sheet)
     return [({"front": picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
 
 
-def _outputs(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
-    if out.suffix.lower() in FORMATS:
-        if len(pictures) > 1:
-            raise BadInput(f"save: {len(pictures)} pictures for the one file {out}; wanted a folder. Give -o a folder.")
-        paths = [out]
-    else:
-        paths = [out / f"{stem}.{extension}" for stem in _unique_stems(pictures)]
-    _check_writable(paths[0].parent)
-    return paths
-
-
-def _unique_stems(pictures: Sequence[Path]) -> list[str]:
-    """Two pictures of one stem (a.jpg, a.png) must not overwrite each other's mesh."""
-    stems = [picture.stem for picture in pictures]
-    return [
-        picture.name.replace(".", "_") if stems.count(stem) > 1 else stem
-        for picture, stem in zip(pictures, stems, strict=True)
-    ]
-
-
-def _check_writable(folder: Path) -> None:
-    probe = folder / ".lowvram-write-test"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise BadInput(
-            f"save: {folder} cannot be written ({error.strerror}); wanted a folder to write to. Choose another -o."
-        ) from error
-
-
 def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argparse.Namespace) -> int:
-    roots = [*options.models, *default_roots()]
-    store = ModelStore(roots, offline=options.offline)
-    rows, failures = [], 0
+    store = ModelStore([*options.models, *default_roots()], offline=options.offline)
+    strips: list[Image.Image] = []
+    failures, stopped = 0, False
     for pictures, output in jobs:
         try:
-            with _Bar(host, output.stem):
-                row = _run_one(pictures, output, preset, host, store, options)
+            problem = _attempt(pictures, output, preset, host, store, options, strips)
         except (Cancelled, KeyboardInterrupt):
+            stopped = True
             _complain("cancelled")
-            return 130
-        except LowVramError as error:
+            break
+        # Here, where no traceback holds tensors any more.
+        if problem:
             failures += 1
-            _complain(f"{pictures['front'].name}: {error}")
-            continue
-        except Exception as error:
-            failures += 1
-            log.exception("unexpected")
-            _complain(f"{pictures['front'].name}: unexpected {type(error).__name__}: {error}")
-            continue
-        finally:
+            _complain(f"{pictures['front'].name}: {problem}")
             host.release()
-        if options.sheet:
-            rows.append(row)
-        _say(f"{pictures['front'].name} -> {output}")
-    if rows:
-        options.sheet.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(rows).save(options.sheet)
-        _say(f"contact sheet -> {options.sheet}")
-    _say(format_table(host.records))
-    return 1 if failures else 0
+        else:
+            _say(f"{pictures['front'].name} -> {output}")
+            host.collect()
+    host.release()
+    if host.records:
+        _say(format_table(host.records))
+    if strips and not _write_sheet(strips, options.sheet):
+        failures += 1
+    return 130 if stopped else 1 if failures else 0
+
+
+def _attempt(
+    pictures: Mapping[str, Path], output: Path, preset: Preset, host: TorchHost, store: ModelStore,
+    options: argparse.Namespace, strips: list[Image.Image],
+) -> str:  # fmt: skip
+    """Makes one mesh, and its strip of the sheet; returns what went wrong, if anything did."""
+    try:
+        with _Bar(host, output.stem):
+            _run_one(pictures, output, preset, host, store, options, strips)
+    except Cancelled:
+        raise
+    except LowVramError as error:
+        return str(error)
+    except Exception as error:
+        log.exception("unexpected")
+        return f"unexpected {type(error).__name__}: {error}"
+    return ""
 
 
 def _run_one(
     paths: Mapping[str, Path], output: Path, preset: Preset, host: TorchHost, store: ModelStore,
-    options: argparse.Namespace,
-) -> Row:  # fmt: skip
+    options: argparse.Namespace, strips: list[Image.Image],
+) -> None:  # fmt: skip
     pictures = {view: load_picture(path) for view, path in paths.items()}
     seeds = Seeds(options.seed, options.delight_seed, options.paint_seed)
-    result: Result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
+    result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
     save(result.mesh, output, host)
-    return Row(paths["front"].name, pictures["front"], result)
+    if options.sheet:
+        strips.append(draw_strip(paths["front"].name, pictures["front"], result))
+
+
+def _write_sheet(strips: Sequence[Image.Image], path: Path) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(strips).save(path)
+    except OSError as error:
+        _complain(f"sheet: {path} cannot be written ({error}); wanted a place with room. Choose another --sheet.")
+        return False
+    _say(f"contact sheet -> {path}")
+    return True
 
 
 class _Bar:
@@ -225,6 +231,13 @@ class _Bar:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _never_fail_to_print() -> None:
+    """A redirected console may know no Korean; a question mark is better than the end of a batch."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say(text: str) -> None:

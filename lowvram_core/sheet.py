@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +21,8 @@ SIDES = {"front": Camera(0, 0), "right": Camera(90, 0), "back": Camera(180, 0), 
 _LIGHT_SQUARE, _DARK_SQUARE = 0.92, 0.80
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one row shows."""
-
-    name: str
-    picture: Image.Image
-    result: Result
-
-
-def contact_sheet(rows: Sequence[Row]) -> Image.Image:
-    """RGB: picture, cutout, delit picture, painted views, then the textured mesh from four sides."""
-    strips = [_strip(row) for row in rows]
+def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
+    """RGB: the strips of several pictures, one below the other."""
     width = max(strip.width for strip in strips)
     sheet = Image.new("RGB", (width, sum(strip.height for strip in strips)), "white")
     top = 0
@@ -43,8 +32,9 @@ def contact_sheet(rows: Sequence[Row]) -> Image.Image:
     return sheet
 
 
-def _strip(row: Row) -> Image.Image:
-    tiles = _tiles(row)
+def draw_strip(name: str, picture: Image.Image, result: Result) -> Image.Image:
+    """RGB: picture, cutout, delit picture, painted views, then the textured mesh from four sides."""
+    tiles = _tiles(name, picture, result)
     strip = Image.new("RGB", (len(tiles) * TILE_PX, TILE_PX + LABEL_PX), "white")
     draw = ImageDraw.Draw(strip)
     for index, (label, image) in enumerate(tiles.items()):
@@ -53,9 +43,8 @@ def _strip(row: Row) -> Image.Image:
     return strip
 
 
-def _tiles(row: Row) -> dict[str, Image.Image]:
-    result = row.result
-    tiles = {row.name: flatten(row.picture), "cutout": pil_from_image(on_checkers(result.cutout))}
+def _tiles(name: str, picture: Image.Image, result: Result) -> dict[str, Image.Image]:
+    tiles = {name: flatten(picture), "cutout": pil_from_image(on_checkers(result.cutout))}
     tiles["delit"] = pil_from_image(result.delit)
     for camera, image in zip(result.views.cameras, result.views.images, strict=True):
         tiles[f"painted {camera.azimuth_deg}, {camera.elevation_deg}"] = pil_from_image(image)

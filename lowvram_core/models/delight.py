@@ -38,8 +38,8 @@ def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
     """
     return DelightModel(
         text_encoder=component(folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt),
-        unet=component(folder / "unet", dtype, "delight UNet", load_unet),
-        vae=component(folder / "vae", dtype, "delight VAE", load_vae),
+        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel"),
+        vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL"),
         make_scheduler=euler_ancestral(folder),
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..host import Component
-from .loading import bytes_at, read_header, read_pickle
+from .loading import build_empty, bytes_at, read_header, read_pickle
 
 VIEW_PX = 512
 """Edge of the pictures that both models work on."""
@@ -60,16 +60,50 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def component(
-    folder: Path, dtype: torch.dtype, label: str, load: Callable[[Path, torch.dtype], nn.Module]
+    folder: Path,
+    dtype: torch.dtype,
+    label: str,
+    load: Callable[[Path, torch.dtype], nn.Module],
+    described: str | None = None,
 ) -> Component:
-    """A network that a diffusers-style folder holds; its weights are checked for truncation, not read."""
+    """A network that a diffusers-style folder holds; its weights are checked for truncation, not read.
+
+    Args:
+        described: the diffusers class whose size by config.json the weights must have.
+
+    Raises:
+        BadCheckpoint: the weights are not there, truncated or of another size.
+    """
     weights = find_weights(folder)
+    size = _weight_bytes(weights, dtype)
+    if described is not None:
+        _check_size(folder, weights, size // dtype.itemsize, described)
     return Component(
         key=f"{weights}:{dtype}",
         label=label,
-        weight_bytes=_weight_bytes(weights, dtype),
+        weight_bytes=size,
         load=partial(load, folder, dtype),
     )
+
+
+def _check_size(folder: Path, weights: Path, count: int, described: str) -> None:
+    """By count, not by name: older files name a VAE's attention otherwise, and the library knows how."""
+    import diffusers
+
+    config = read_json(folder / "config.json")
+    try:
+        module = build_empty(partial(getattr(diffusers, described).from_config, config))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadCheckpoint(
+            f"models: {folder / 'config.json'} cannot be used ({error}); wanted the published {described}. "
+            "Download the folder again."
+        ) from error
+    wanted = sum(tensor.numel() for tensor in module.state_dict().values())
+    if count != wanted:
+        raise BadCheckpoint(
+            f"models: {weights} holds {count:,} numbers; wanted the {wanted:,} that its config.json describes. "
+            "The files are of different models: download the folder again."
+        )
 
 
 def find_weights(folder: Path) -> Path:

@@ -53,7 +53,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
     return PaintModel(
-        vae=component(folder / "vae", dtype, "paint VAE", load_vae),
+        vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL"),
         dual=Component(
             f"{weights}:dual:{dtype}",
             "paint dual UNet",

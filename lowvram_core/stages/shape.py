@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,18 +68,23 @@ def generate_shape(
     return mesh
 
 
-def _check_views(pictures: Cutout | Mapping[str, Cutout], preset: Preset) -> dict[str, Cutout]:
-    views = {"front": pictures} if isinstance(pictures, Cutout) else dict(pictures)
-    unknown = sorted(views.keys() - set(VIEW_NAMES))
-    if unknown or not views:
+def check_view_names(names: Collection[str], preset: Preset) -> None:
+    """Raises BadInput where the preset's variant does not take pictures of these views."""
+    unknown = sorted(set(names) - set(VIEW_NAMES))
+    if unknown or not names:
         raise BadInput(
             f"shape: views {unknown or 'none'}; wanted any of {', '.join(VIEW_NAMES)}. Name each picture so."
         )
-    if len(views) > 1 and not preset.variant.startswith("mv"):
+    if len(names) > 1 and not preset.variant.startswith("mv"):
         raise BadInput(
-            f"shape: {len(views)} views for variant {preset.variant}, which takes one picture; "
+            f"shape: {len(names)} views for variant {preset.variant}, which takes one picture; "
             "wanted an mv variant for several. Choose mv, mv-fast or mv-turbo, or give one picture."
         )
+
+
+def _check_views(pictures: Cutout | Mapping[str, Cutout], preset: Preset) -> dict[str, Cutout]:
+    views = {"front": pictures} if isinstance(pictures, Cutout) else dict(pictures)
+    check_view_names(views, preset)
     for cutout in views.values():
         check_cutout(cutout, "shape")
     return views

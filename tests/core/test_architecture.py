@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "lowvram_core"
 SOURCES = sorted(CORE.rglob("*.py")) + sorted((ROOT / "nodes").rglob("*.py"))
 
-COMMAND_LINE = {"__main__", "cli", "sheet"}
+COMMAND_LINE = {"__main__", "cli", "outputs", "sheet"}
 """Above everything else."""
 PIPELINE = {"pipeline"}
 PACKAGES = {"models", "render", "memory"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,9 @@ from PIL import Image, ImageDraw
 from lowvram_core import cli
 from lowvram_core.presets import PRESETS
 from lowvram_core.report import STEPS
+from lowvram_core.torch_host import TorchHost
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
     "--variant", "v2-0", "--octree", "20", "--shape-steps", "2", "--delight-steps", "1", "--multiview-steps", "1",
     "--views", "minimal", "--render-px", "128", "--texture-px", "128", "--face-budget", "500", "--device", "cpu",
@@ -55,7 +61,7 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
     assert "baseColorTexture" in material
     rows = [line.split()[0] for line in said.out.splitlines()]
     table = rows[rows.index("step") + 1 :]
-    assert table == [*STEPS, "total"], "every step of the run is in the table, in order"
+    assert table == [*STEPS, "total", "contact"], "every step of the run is in the table, in order; then the sheet"
     with Image.open(out / "s.png") as sheet:
         assert sheet.size == (10 * 256, 2 * 276)
 
@@ -81,16 +87,16 @@ def test_values_given_win_over_the_presets() -> None:
     assert cli.chosen_preset(options) == PRESETS["8 GB Balanced"]
 
 
-def test_pictures_of_one_stem_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    assert cli._unique_stems([Path("a.png"), Path("a.jpg"), Path("b.png")]) == ["a_png", "a_jpg", "b"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--preset", "3 GB"], "preset: '3 GB'"),
         (["--octree", "5"], "octree is 5"),
         (["--device", "cuda:77"], "device: 'cuda:77'"),
+        (["--device", "mps"], "device: 'mps'"),
+        (["-o", "mesh.fbx"], "mesh.fbx ends in '.fbx'"),
+        (["--sheet", "s.docx"], "sheet: s.docx"),
+        (["--left", "left.png"], "2 views for variant v2-0-turbo"),
         (["-o", "/proc/nothing"], "save: /proc/nothing cannot be written"),
         (["missing.png"], "missing.png"),
     ],
@@ -130,3 +136,118 @@ def test_an_unexpected_error_does_not_stop_the_rest(
     assert cli.main([*pictures, "-o", str(tmp_path / "out"), "--models", str(models), *QUICK]) == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.glb"]
     assert "a.png: unexpected RuntimeError: a bug of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "x"])
+def test_seeds_out_of_range(capsys: pytest.CaptureFixture[str], seed: str) -> None:
+    for option in ("--seed", "--delight-seed", "--paint-seed"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["a.png", f"{option}={seed}"])
+        assert caught.value.code == 2
+        assert option in capsys.readouterr().err
+    assert cli.build_parser().parse_args(["a.png", "--seed", str(2**63 - 1)]).seed == 2**63 - 1
+
+
+def test_the_users_picture_is_not_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = draw(tmp_path / "a.png")
+    before = path.read_bytes()
+    assert cli.main([str(path), "-o", str(tmp_path), "--sheet", str(path)]) == 2
+    assert "would replace the picture" in capsys.readouterr().err
+    assert cli.main([str(draw(tmp_path / "a_texture.png")), str(path), "-o", str(tmp_path), "--format", "obj"]) == 2
+    assert path.read_bytes() == before
+
+
+def test_guidance_zero_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "at 0 the plain variants do not look at it" in " ".join(capsys.readouterr().out.split())
+
+
+class Loads:
+    """Counts what is loaded, and how much of it is kept between pictures."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts: list[TorchHost] = []
+        self.kept: list[int] = []
+        collect, make = TorchHost.collect, TorchHost.for_preset
+
+        def counted(host: TorchHost) -> None:
+            self.kept.append(len(host._kept))
+            collect(host)
+
+        def remembered(*given: object) -> TorchHost:
+            self.hosts.append(make(*given))  # type: ignore[arg-type]
+            return self.hosts[-1]
+
+        monkeypatch.setattr(TorchHost, "collect", counted)
+        monkeypatch.setattr(TorchHost, "for_preset", remembered)
+
+
+def test_keep_keeps_between_pictures_and_nothing_at_the_end(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = Loads(monkeypatch)
+    pictures = [str(draw(tmp_path / name)) for name in ("a.png", "b.png")]
+    out = ["-o", str(tmp_path / "out"), "--models", str(models), "--residency", "keep"]
+    assert cli.main([*pictures, *out, *QUICK]) == 0
+    assert loads.kept[0] == loads.kept[1] > 5
+    assert loads.kept[-1] == 0 and loads.hosts[0]._kept == {}
+
+
+def test_a_picture_is_forgotten_before_the_next_one(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, results, alive = cli.run, [], []
+
+    def watched(*given: object, **settings: object) -> object:
+        alive.append(sum(result() is not None for result in results))
+        result = original(*given, **settings)  # type: ignore[arg-type]
+        results.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(cli, "run", watched)
+    pictures = [str(draw(tmp_path / name)) for name in ("a.png", "b.png")]
+    out = ["-o", str(tmp_path / "out"), "--models", str(models), "--sheet", str(tmp_path / "s.png")]
+    assert cli.main([*pictures, *out, *QUICK]) == 0
+    assert alive == [0, 0]
+
+
+def test_ctrl_c_keeps_what_is_done(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, calls = cli.run, []
+
+    def interrupted(*given: object, **settings: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*given, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    pictures = [str(draw(tmp_path / name)) for name in ("a.png", "b.png", "c.png")]
+    out = ["-o", str(tmp_path / "out"), "--models", str(models), "--sheet", str(tmp_path / "s.png")]
+    assert cli.main([*pictures, *out, *QUICK]) == 130
+    said = capsys.readouterr()
+    assert "cancelled" in said.err and len(calls) == 2
+    assert (tmp_path / "out" / "a.glb").exists()
+    assert said.out.index("total") < said.out.index("contact sheet")
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.height == 276
+
+
+def test_a_console_that_knows_no_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, encoding="ascii", write_through=True))
+    assert cli.main(["--describe"]) == 0
+    cli._say("의자.png -> 출력")
+    assert console.getvalue().endswith(b"??.png -> ??\n")
+
+
+def test_a_missing_package_is_one_line() -> None:
+    program = "import sys; sys.modules['diffusers'] = None; import runpy; runpy.run_module('lowvram_core')"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "'diffusers'" in done.stderr and "pip install torch torchvision -r requirements.txt" in done.stderr
