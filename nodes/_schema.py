@@ -1,4 +1,8 @@
-"""What the schemas of several nodes have in common."""
+"""What the schemas of several nodes have in common.
+
+Widgets stand in the order numbers and switches, seed, choices: comfy-test reads a workflow's values by position, and
+knows neither a seed's control nor choices as V3 declares them.
+"""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class Delight(io.ComfyNode):
                 io.Image.Input("image", tooltip="One picture of the object."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
-                seed_input(42, "the noise; 42 is upstream's"),
                 steps_input("delight steps", "More steps take longer; upstream's is 50."),
+                seed_input(42, "the noise; 42 is upstream's"),
             ],
             outputs=[io.Image.Output("image_out", display_name="image")],
         )  # fmt: skip

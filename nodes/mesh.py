@@ -60,9 +60,9 @@ class UnwrapUVs(io.ComfyNode):
             inputs=[
                 io.Mesh.Input("mesh", tooltip="A clean mesh."),
                 preset_input(),
+                io.Boolean.Input("keep_uvs", default=False, tooltip="Keep UVs that the mesh has."),
                 choice_input("unwrapper", ("xatlas", "uvunwrap"),
                              "xatlas is what the paint model was trained with; uvunwrap is about eight times faster."),
-                io.Boolean.Input("keep_uvs", default=False, tooltip="Keep UVs that the mesh has."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip

@@ -27,8 +27,8 @@ class PaintViews(io.ComfyNode):
                 preset_input(),
                 io.Mask.Input("mask", optional=True,
                               tooltip="1 = object; for a picture that did not go through Delight."),
-                seed_input(0, "the noise; 0 is upstream's"),
                 steps_input("multiview steps", "More steps take longer; upstream's is 30."),
+                seed_input(0, "the noise; 0 is upstream's"),
                 choice_input("views", tuple(VIEW_SETS), "Which sides are painted; set, it wins over the preset."),
             ],
             outputs=[

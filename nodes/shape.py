@@ -28,10 +28,10 @@ class GenerateShape(io.ComfyNode):
                 io.Image.Input("image", tooltip="One picture of the object, best from the front."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
+                steps_input("shape steps", _STEPS),
                 seed_input(0, "the shape"),
                 choice_input("variant", tuple(v for v in VARIANTS if not v.startswith("mv")),
                              "The shape model; set, it wins over the preset."),
-                steps_input("shape steps", _STEPS),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
@@ -67,10 +67,9 @@ class GenerateShapeMultiView(io.ComfyNode):
             "GenerateShapeMultiView", "Generate Shape (Multi-View)",
             "A mesh from up to four pictures of one object.", ["multiview", "four views"],
             inputs=[
-                preset_input(), *pictures, seed_input(0, "the shape"),
+                preset_input(), *pictures, steps_input("shape steps", _STEPS), seed_input(0, "the shape"),
                 io.Combo.Input("variant", options=["mv-turbo", "mv-fast", "mv"], default="mv-turbo",
                                tooltip="The multi-view model. The preset's own variant takes one picture."),
-                steps_input("shape steps", _STEPS),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip

@@ -19,6 +19,8 @@ from server import ROOT, running
 
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "Hy3dLowVram_"
+NOTE = "PrimitiveStringMultiline"
+"""A core node whose text is read: notes of the front end are no nodes to comfy-test."""
 PICTURE, SHAPE, TEXTURE, RESULT = "#3f5159", "#3f789e", "#8a6d3b", "#446644"
 SAVE = "3d/hunyuan3d"
 
@@ -36,7 +38,7 @@ class Graph:
         self, key: str, kind: str, pos: Sequence[float], size: Sequence[float], title: str = "", **values: Any
     ) -> None:
         """Adds a node; a kind that is not the core's is ours."""
-        own = kind if kind in {"LoadImage", "SaveGLB", "MarkdownNote"} else PREFIX + kind
+        own = kind if kind in {"LoadImage", "SaveGLB", NOTE} else PREFIX + kind
         self.nodes.append(
             {"key": key, "type": own, "title": title, "pos": list(pos), "size": list(size), "values": values}
         )
@@ -56,35 +58,39 @@ class Graph:
         self.groups.append({"title": title, "color": color, "bounds": list(bounds)})
 
 
-START = """## Picture to textured mesh
-1. **Load Image**: choose a picture of one object, best from the front.
-2. Press **Run**. The first run loads (and, where they are missing, downloads) the models: the bar of a node moves \
-slowly then, but it is not hanging.
-3. The mesh turns in **Save 3D Model**; the file lies in `output/3d`.
+START = """PICTURE TO TEXTURED MESH
 
-**Too slow, too coarse, out of memory?** Replace the green *Preset* node with another one of the same menu, and \
-connect it to the same nodes. **Preset Auto** chooses by your card.
+1. Load Image: choose a picture of one object, best from the front.
+2. Press Run. The first run loads (and, where they are missing, downloads) the models: a node's bar moves slowly \
+then, but it is not hanging.
+3. The mesh turns in Save 3D Model; the file lies in output/3d.
 
-Seeds are fixed: queue again, and only what you changed runs again. Another shape: change the seed of *Generate Shape*.
+Too slow, too coarse, out of memory? Replace the Preset node below with another one of the same menu, and connect it \
+to the same nodes. Preset Auto chooses by your card.
+
+Seeds are fixed: queue again, and only what you changed runs again. Another shape: change the seed of Generate Shape.
 """
-OWN_MESH = """## Colours for a mesh of your own
-1. Put a GLB, OBJ, PLY or STL into ComfyUI's `input` folder and write its name into **Load Mesh**.
-2. **Load Image**: a picture that shows how it should look, from its front.
-3. Press **Run**.
+OWN_MESH = """COLOURS FOR A MESH OF YOUR OWN
 
-The mesh's front looks along +Z, up is +Y. UVs that it has are kept; switch *keep_uvs* off for new ones. A mesh with \
-many more than 100,000 faces: put **Clean Mesh** in front of **Unwrap UVs**.
-"""
-FOUR_VIEWS = """## Four pictures of one object to a shape
-Load the object from its front, left, back and right (its own left: what lies left of its front when you look at it \
-from behind). Pictures can be left out: disconnect them, but keep the front.
+1. Put a GLB, OBJ, PLY or STL into ComfyUI's input folder and write its name into Load Mesh.
+2. Load Image: a picture that shows how it should look, from its front.
+3. Press Run.
 
-The multi-view model is another download. For colours, go on from **Clean Mesh** as in the workflow *hunyuan3d_8gb*, \
-with the front picture.
+The mesh's front looks along +Z, up is +Y. UVs that it has are kept; switch keep_uvs off for new ones. A mesh of many \
+more than 100,000 faces: put Clean Mesh in front of Unwrap UVs.
 """
-FULL = """## Upstream's full quality on 8 GB
-50 steps, octree 384, six painted views, 2048 px: what Tencent's own code does. It takes many times as long as \
-*8 GB Balanced*; try the picture there first.
+FOUR_VIEWS = """FOUR PICTURES OF ONE OBJECT TO A SHAPE
+
+One picture each, of one object seen from its front, left, back and right. A view that you do not have: disconnect it; \
+keep the front.
+
+The multi-view model is another download. For colours, go on from Clean Mesh as in the workflow hunyuan3d_8gb, with \
+the front picture.
+"""
+FULL = """UPSTREAM'S FULL QUALITY ON 8 GB
+
+50 steps, octree 384, six painted views, 2048 px: what Tencent's own code does. It takes many times as long as 8 GB \
+Balanced; try the picture there first.
 """
 
 
@@ -119,7 +125,7 @@ def texture(graph: Graph, mesh: str, x: float) -> None:
 def start(note: str, preset: str) -> Graph:
     """The note and the preset."""
     graph = Graph(note)
-    graph.node("note", "MarkdownNote", (0, -40), (420, 430), "Read me first", text=note)
+    graph.node("note", NOTE, (0, -40), (420, 430), "Read me first", value=note)
     graph.node("preset", preset, (0, 520), (300, 380))
     graph.group("Settings: swap this node", "#2f6f4f", (-20, 425, 460, 495))
     return graph
@@ -169,14 +175,14 @@ def four_views() -> Graph:
         variant="mv-turbo", steps=5,
     )  # fmt: skip
     graph.node("clean", "CleanMesh", (1260, 370), (340, 110))
-    graph.node("report", "MemoryReport", (1260, 610), (660, 330))
-    graph.node("save", "SaveGLB", (1980, 0), (560, 940), filename_prefix=SAVE)
+    graph.node("report", "MemoryReport", (1260, 610), (660, 385))
+    graph.node("save", "SaveGLB", (1980, 0), (560, 995), filename_prefix=SAVE)
     graph.link("shape.mesh > clean.mesh", "clean.mesh > report.mesh", "report.mesh > save.mesh")
     graph.preset_to("shape", "clean")
-    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1055))
+    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1110))
     graph.group("2 Shape", SHAPE, (1240, -95, 700, 595))
-    graph.group("3 What it cost", RESULT, (1240, 515, 700, 445))
-    graph.group("4 Result", RESULT, (1960, -95, 600, 1055))
+    graph.group("3 What it cost", RESULT, (1240, 515, 700, 500))
+    graph.group("4 Result", RESULT, (1960, -95, 600, 1110))
     return graph
 
 
