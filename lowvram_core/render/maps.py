@@ -51,16 +51,6 @@ class Scene:
         return self._last[1]
 
 
-def normal_map(mesh: Mesh, camera: Camera, size_px: int) -> Tensor:
-    """[S,S,3] uint8 normal map of one view; a Scene does several views in less time."""
-    return Scene(mesh, size_px).normal_map(camera)
-
-
-def position_map(mesh: Mesh, camera: Camera, size_px: int) -> Tensor:
-    """[S,S,3] uint8 position map of one view; a Scene does several views in less time."""
-    return Scene(mesh, size_px).position_map(camera)
-
-
 def _to_bytes(colours: Tensor, raster: Raster) -> Tensor:
     """[S,S,3] uint8 of [S,S,3] in 0..1, white outside; truncated as in the pictures the model was trained on."""
     colours[raster.face_ids == 0] = 1.0

@@ -12,7 +12,7 @@ from lowvram_core.errors import BadInput
 from lowvram_core.presets import VIEW_SETS
 from lowvram_core.render import maps as module
 from lowvram_core.render.cameras import HALF_WIDTH, SCALE, camera_class, clip_from_world, project, to_rig
-from lowvram_core.render.maps import Scene, normal_map, position_map
+from lowvram_core.render.maps import Scene
 from lowvram_core.render.preview import render_textured, sample
 from lowvram_core.render.rasterize import rasterize
 from lowvram_core.types import Camera
@@ -83,7 +83,7 @@ def test_normals_are_those_of_the_mesh(camera: Camera, colour: tuple[int, int, i
     """Front is +Z: green 0; back 255; up is blue."""
     flat = cube()
     flat = flat.with_(vertices=flat.vertices[flat.faces.flatten()], faces=torch.arange(36).view(-1, 3))
-    image = normal_map(flat, camera, 65)
+    image = Scene(flat, 65).normal_map(camera)
     assert image.dtype == torch.uint8 and image.shape == (65, 65, 3)
     assert (image[32, 32].int() - torch.tensor(colour)).abs().max() <= 1
     assert image[0, 0].tolist() == [255, 255, 255]
@@ -91,7 +91,7 @@ def test_normals_are_those_of_the_mesh(camera: Camera, colour: tuple[int, int, i
 
 def test_positions_are_places_on_the_rig() -> None:
     mesh = cube()
-    image = position_map(mesh, Camera(0, 0), 65)
+    image = Scene(mesh, 65).position_map(Camera(0, 0))
     depth = (0.5 - 0.5 / math.sqrt(3) / 2 * 2) * 255
     assert (image[32, 32].float() - torch.tensor([127.5, depth, 127.5])).abs().max() <= 1.5
     assert image[0, 0].tolist() == [255, 255, 255]
