@@ -57,8 +57,9 @@ def _visiting(layer: nn.Module, tables: list[Tensors], device: torch.device) -> 
         return _brought(args, device), _brought(kwargs, device)
 
     def put_back(*_: object) -> None:
-        for table, resting in zip(tables, visits.pop(), strict=True):
-            table.update(resting)
+        if visits:  # nothing was fetched where another's hook raised first
+            for table, resting in zip(tables, visits.pop(), strict=True):
+                table.update(resting)
 
     handles = [
         layer.register_forward_pre_hook(fetch, with_kwargs=True),

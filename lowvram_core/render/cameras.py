@@ -93,11 +93,6 @@ def clip_from_view() -> Tensor:
     return matrix
 
 
-def clip_from_world(camera: Camera) -> Tensor:
-    """[4,4] float32: rig positions to clip space in one matrix (`project` applies its halves one by one)."""
-    return clip_from_view() @ view_from_rig(camera)
-
-
 def project(rig: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """[V,3] positions in camera space and [V,4] in clip space, from [V,3] on the rig."""
     view = torch.cat([rig, torch.ones(len(rig), 1)], dim=1) @ view_from_rig(camera).t()
