@@ -115,8 +115,8 @@ class PresetCustom(io.ComfyNode):
 _BASE = PRESETS["8 GB Balanced"]
 _NUMBERS: dict[str, tuple[int, int, int]] = {
     "shape_steps": (1, 200, 1), "octree": (16, 1024, 16), "delight_steps": (1, 200, 1), "multiview_steps": (1, 200, 1),
-    "render_px": (64, 8192, 64), "texture_px": (64, 8192, 64), "points_per_chunk": (64, 4_000_000, 1000),
-    "picture_px": (64, 8192, 64), "face_budget": (4, 10_000_000, 1000),
+    "render_px": (64, 8192, 64), "texture_px": (64, 8192, 64), "points_per_chunk": (1000, 4_000_000, 1000),
+    "picture_px": (64, 8192, 64), "face_budget": (100, 10_000_000, 100),
 }  # fmt: skip
 _KNOBS: dict[str, str] = {
     "variant": "Shape model. mini: half the network, less detail. turbo: made for 3 to 10 steps. fast: one pass a step "

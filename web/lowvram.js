@@ -2,12 +2,13 @@
 import { app } from "/scripts/app.js";
 
 const PREFIX = "Hy3dLowVram_";
-const TEXT_WIDGET = "lowvram_text"; // never in a saved workflow or a prompt
+const TEXT_WIDGET = "lowvram_text";
+const COST_WIDGET = "lowvram_cost";
 const TEXT_OF = { MemoryReport: "report", PresetAuto: "chosen" };
 const EMPTY = { MemoryReport: "The table of steps appears here after a run.", PresetAuto: "Run once to see the choice." };
 const LINE_PX = 15;
 
-/** Seconds and peak memory in the row of badges over the title; the classic canvas draws it, Vue nodes read `text`. */
+/** Seconds and peak memory in the row of badges over the title; the classic canvas draws it. */
 class CostBadge {
   constructor(text) {
     Object.assign(this, { text, visible: true, height: 20, fontSize: 12, padding: 6, cornerRadius: 5 });
@@ -43,19 +44,30 @@ function showBadge(node, text) {
     node.lowvramBadgeRead = () => node.lowvramBadge;
     node.badges.push(node.lowvramBadgeRead);
   }
-  // Vue nodes read the badges again when the node announces a change; the title stays as it is.
-  node.graph?.trigger?.("node:property:changed", {
-    nodeId: node.id, property: "title", oldValue: node.title, newValue: node.title, type: "node:property:changed",
-  });
+  // Vue nodes read their badges once, when they appear: there the cost is a line of its own.
+  if (window.LiteGraph?.vueNodesMode) costLine(node).value = text;
   node.setDirtyCanvas(true, true);
+}
+
+function costLine(node) {
+  const known = node.widgets?.find((widget) => widget.name === COST_WIDGET);
+  if (known) return known;
+  const { widget } = app.widgets.STRING(node, COST_WIDGET, ["STRING", {}], app);
+  return readOnly(widget, "cost");
+}
+
+/** A widget that shows something and is neither saved nor sent. */
+function readOnly(widget, label) {
+  Object.assign(widget, { label, serialize: false, serializeValue: () => undefined });
+  Object.assign(widget.options, { serialize: false, read_only: true });
+  return widget;
 }
 
 function textWidget(node, label) {
   const known = node.widgets?.find((widget) => widget.name === TEXT_WIDGET);
   if (known) return known;
   const { widget } = app.widgets.STRING(node, TEXT_WIDGET, ["STRING", { multiline: true }], app);
-  Object.assign(widget, { label, serialize: false, serializeValue: () => undefined });
-  Object.assign(widget.options, { serialize: false, read_only: true });
+  readOnly(widget, label);
   if (widget.element) {
     Object.assign(widget.element, { readOnly: true, spellcheck: false, wrap: "off" });
     Object.assign(widget.element.style, { fontFamily: "monospace", whiteSpace: "pre", opacity: 0.85 });

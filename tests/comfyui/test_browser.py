@@ -153,8 +153,14 @@ def test_vue_nodes(tab: Editor) -> None:
         tab.page.wait_for_timeout(5000)
         tab.show_all()
         tab.shot(SHOTS / "vue_nodes.png")
-        badge = tab.js("() => app.graph.nodes.find((node) => node.type.endsWith('GenerateShape')).lowvramBadge.text")
-        assert badge in tab.page.inner_text("body")
+        costs = tab.js(
+            "() => app.graph.nodes.flatMap((node) => (node.widgets ?? [])"
+            ".filter((part) => part.name === 'lowvram_cost').map((part) => [node.type, part.value]))"
+        )
+        assert dict(costs)[PREFIX + "GenerateShape"].endswith(" s")
+        values = tab.js("() => [...document.querySelectorAll('input')].map((part) => part.value)")
+        assert {cost for _, cost in costs} <= set(values)
+        assert not any("lowvram_" in name for part in tab.prompt().values() for name in part["inputs"])
         areas = tab.js("() => [...document.querySelectorAll('textarea')].map((area) => area.value).join('\\n')")
         assert "inpaint" in areas
         assert tab.errors == []
