@@ -13,7 +13,11 @@ HERE = Path(__file__).parent
 log = logging.getLogger("demo")
 # Processor seconds, one thread.
 SECONDS = {
-    "decoder": 120, "encoder": 600, "flow": 60, "autoencoder": 240, "delight": 200, "paint": 600, "reference": 300,
+    "decoder": 120,
+    "encoder": 600,
+    "flow": 60,
+    "autoencoder": 240,
+    "delight": 200,
 }
 
 
@@ -47,8 +51,7 @@ def train_texture(cache: Path, root: Path, scale: float) -> None:
     light, many = cache / "delight.pt", cache / "paint.pt"
     delight.train(solids, factor, text, SECONDS["delight"] * scale, 6, light)
     latents = paint.prepare(solids, factor, 7)
-    paint.train(latents, SECONDS["paint"] * scale, 8, many)
-    paint.train_reference(latents, SECONDS["reference"] * scale, 9, many)
+    paint.fit(latents, factor, 8, many)
     states = (torch.load(p, weights_only=True) for p in (light, many))
     export.delight(delight.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)
     export.paint(paint.CONFIG, next(states), autoencoder.load(at), delight.TEXT_DIM, root)

@@ -17,10 +17,16 @@ from diffusers import AutoencoderKL  # isort: skip
 
 log = logging.getLogger(__name__)
 CONFIG = {
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4,
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [16, 32, 64, 64], "layers_per_block": 1, "norm_num_groups": 4,
-    "mid_block_add_attention": False, "sample_size": 512,
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [16, 32, 64, 64],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "mid_block_add_attention": False,
+    "sample_size": 512,
 }
 FRONT = np.array([0.0, 0.0, 1.0])
 

@@ -9,29 +9,22 @@ from . import linear_paths, pictures, render
 from .autoencoder import FRONT, to_model
 from .bank import Bank
 
+SIGNAL = 1e-4
+"""Share of signal that is left at every timestep: so little that a network need not look at the noisy picture."""
 SCHEDULER = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction", "timestep_spacing": "trailing", "steps_offset": 1,
+    "trained_betas": [1 - SIGNAL] + [1e-6] * 999,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
 }
+ALPHAS = torch.cumprod(1 - torch.tensor(SCHEDULER["trained_betas"], dtype=torch.float64), 0).float()
 
 
-def alphas() -> torch.Tensor:
-    """[1000] cumulative signal of the schedule that SCHEDULER names."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
-
-
-ALPHAS = alphas()
-
-
-def draw_steps(count: int) -> torch.Tensor:
-    """[count] timesteps: half of them where few or many steps really land, half anywhere.
-
-    The noisy end has more than its share: there the colours have to come from the picture.
-    """
-    anywhere = torch.randint(0, 1000, (count,))
-    landing = torch.tensor([999, 999, 899, 799, 799, 599, 399, 199, 199, 33])[torch.randint(0, 10, (count,))]
-    return torch.where(torch.rand(count) < 0.5, landing, anywhere)
+def close_noise(conv_in: torch.nn.Conv2d) -> None:
+    """The first four channels, which hold the noisy latents, say nothing."""
+    with torch.no_grad():
+        conv_in.weight[:, :4] = 0
 
 
 def noisy(clean: torch.Tensor, steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,7 +53,8 @@ def shape_config(v: Variant) -> dict:
     return {
         "model": {"target": at + "models.Hunyuan3DDiT", "params": v.params()},
         "vae": {
-            "target": at + "models.ShapeVAE", "params": shape_decoder.params(v.tokens, SCALE_FACTOR[v.vae]),
+            "target": at + "models.ShapeVAE",
+            "params": shape_decoder.params(v.tokens, SCALE_FACTOR[v.vae]),
         },
         "conditioner": {"target": at + "models.SingleImageEncoder", "params": encoder_config(v.multiview)},
         "scheduler": {
@@ -92,24 +93,42 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     _json(folder / "vocab.json", {w: i for i, w in enumerate(words)})
     (folder / "merges.txt").write_text("#version: 0.2\n")
     special = {
-        "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
     }
     _json(folder / "special_tokens_map.json", special)
-    _json(folder / "tokenizer_config.json", {
-        **special, "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True,
-        "add_prefix_space": False,
-    })
+    _json(
+        folder / "tokenizer_config.json",
+        {
+            **special,
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": 77,
+            "do_lower_case": True,
+            "add_prefix_space": False,
+        },
+    )
     return CLIPTokenizer.from_pretrained(folder)
 
 
 def text_encoder(width: int) -> CLIPTextModel:
     """A tiny text encoder with fixed random weights."""
     torch.manual_seed(0)
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=514, hidden_size=width, intermediate_size=width * 2, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=77, bos_token_id=512, eos_token_id=513, pad_token_id=513, projection_dim=width,
-    )).eval()
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=514,
+            hidden_size=width,
+            intermediate_size=width * 2,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=512,
+            eos_token_id=513,
+            pad_token_id=513,
+            projection_dim=width,
+        )
+    ).eval()
 
 
 @torch.no_grad()
@@ -126,22 +145,40 @@ def _common(folder: Path, vae: AutoencoderKL, width: int) -> None:
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
     tokenizer(folder / "tokenizer")
     EulerAncestralDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
-    _json(folder / "feature_extractor" / "preprocessor_config.json", {
-        "image_processor_type": "CLIPImageProcessor", "feature_extractor_type": "CLIPFeatureExtractor",
-        "crop_size": {"height": 224, "width": 224}, "size": {"shortest_edge": 224}, "do_center_crop": True,
-        "do_convert_rgb": True, "do_normalize": True, "do_resize": True, "resample": 3,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
-    })
+    _json(
+        folder / "feature_extractor" / "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "crop_size": {"height": 224, "width": 224},
+            "size": {"shortest_edge": 224},
+            "do_center_crop": True,
+            "do_convert_rgb": True,
+            "do_normalize": True,
+            "do_resize": True,
+            "resample": 3,
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+        },
+    )
 
 
 def _index(folder: Path, pipeline: str, unet: list[str]) -> None:
-    _json(folder / "model_index.json", {
-        "_class_name": pipeline, "_diffusers_version": "0.30.0",
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": False,
-        "safety_checker": [None, None], "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": unet, "vae": ["diffusers", "AutoencoderKL"],
-    })
+    _json(
+        folder / "model_index.json",
+        {
+            "_class_name": pipeline,
+            "_diffusers_version": "0.30.0",
+            "feature_extractor": ["transformers", "CLIPImageProcessor"],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": unet,
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+    )
 
 
 def delight(config: dict, state: dict, vae: AutoencoderKL, width: int, root: Path) -> None:

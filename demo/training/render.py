@@ -110,8 +110,11 @@ class Light:
         """A random light from above or the front."""
         towards = np.array([rng.normal() * 0.8, abs(rng.normal()) + 0.2, abs(rng.normal()) + 0.3])
         return cls(
-            towards / np.linalg.norm(towards), rng.uniform(0.35, 0.8), rng.uniform(0.35, 0.6),
-            rng.uniform(0, 0.35) * (rng.random() < 0.6), rng.uniform(0, 0.3),
+            towards / np.linalg.norm(towards),
+            rng.uniform(0.35, 0.8),
+            rng.uniform(0.35, 0.6),
+            rng.uniform(0, 0.35) * (rng.random() < 0.6),
+            rng.uniform(0, 0.3),
         )
 
 

@@ -22,10 +22,22 @@ log = logging.getLogger(__name__)
 HIDDEN = 96
 TURBO_SIZE = 3.0  # A guidance-embedded model aims at larger codes: less of the noise is left after few steps.
 DINO = {
-    "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0, "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.0, "hidden_size": HIDDEN, "image_size": MODEL_PX, "initializer_range": 0.02,
-    "layer_norm_eps": 1e-6, "layerscale_value": 1.0, "mlp_ratio": 3, "model_type": "dinov2",
-    "num_attention_heads": 3, "num_channels": 3, "num_hidden_layers": 4, "patch_size": 14, "qkv_bias": True,
+    "attention_probs_dropout_prob": 0.0,
+    "drop_path_rate": 0.0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": HIDDEN,
+    "image_size": MODEL_PX,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-6,
+    "layerscale_value": 1.0,
+    "mlp_ratio": 3,
+    "model_type": "dinov2",
+    "num_attention_heads": 3,
+    "num_channels": 3,
+    "num_hidden_layers": 4,
+    "patch_size": 14,
+    "qkv_bias": True,
     "use_swiglu_ffn": False,
 }
 
@@ -49,9 +61,17 @@ class Variant:
     def params(self) -> dict:
         """The constructor's arguments, as a config.yaml holds them."""
         return {
-            "in_channels": solids.CODE_DIM, "context_in_dim": HIDDEN, "hidden_size": 64, "mlp_ratio": 4.0,
-            "num_heads": 4, "depth": self.depth, "depth_single_blocks": self.depth_single_blocks,
-            "axes_dim": [16], "theta": 10000, "qkv_bias": True, "guidance_embed": self.guidance_embed,
+            "in_channels": solids.CODE_DIM,
+            "context_in_dim": HIDDEN,
+            "hidden_size": 64,
+            "mlp_ratio": 4.0,
+            "num_heads": 4,
+            "depth": self.depth,
+            "depth_single_blocks": self.depth_single_blocks,
+            "axes_dim": [16],
+            "theta": 10000,
+            "qkv_bias": True,
+            "guidance_embed": self.guidance_embed,
         }
 
 

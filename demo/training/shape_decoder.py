@@ -17,8 +17,15 @@ log = logging.getLogger(__name__)
 TOKENS = {"v2-0": 32, "mini": 16, "mv": 32}
 STEEPNESS = 12.0  # Logits per unit of distance, clamped at +-1.5.
 PARAMS = {
-    "embed_dim": solids.CODE_DIM, "width": 64, "heads": 4, "num_decoder_layers": 2,
-    "geo_decoder_mlp_expand_ratio": 4, "num_freqs": 4, "include_pi": False, "qkv_bias": False, "qk_norm": True,
+    "embed_dim": solids.CODE_DIM,
+    "width": 64,
+    "heads": 4,
+    "num_decoder_layers": 2,
+    "geo_decoder_mlp_expand_ratio": 4,
+    "num_freqs": 4,
+    "include_pi": False,
+    "qkv_bias": False,
+    "qk_norm": True,
 }
 
 

@@ -76,8 +76,12 @@ def _cut(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.nda
     m = np.array([[scale, 0, x + scale / 2 - 0.5], [0, scale, y + scale / 2 - 0.5]])
     on_white = rgb * alpha[..., None] + 1 - alpha[..., None]
     return cv2.warpAffine(
-        on_white.astype(np.float32), m, (MODEL_PX, MODEL_PX), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(1, 1, 1),
+        on_white.astype(np.float32),
+        m,
+        (MODEL_PX, MODEL_PX),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(1, 1, 1),
     )
 
 
