@@ -1,6 +1,6 @@
 """`make demo`: the pictures in demo/pictures to textured meshes, on the CPU, with the tiny checkpoints in demo/.
 
-The same command as a user's run on the real models; only the models folder is another, and the maps are smaller.
+The same command as a user's run on the real models; only the models folder is another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(extra: list[str]) -> int:
     """The exit status of the command line; the photograph's mesh is also put under the name demo.glb."""
     arguments = [str(DEMO / "pictures"), "--out", str(OUTPUT), "--sheet", str(OUTPUT / "demo.png")]
     arguments += ["--models", str(DEMO), "--offline", "--device", "cpu", "--background-model", "u2netp"]
-    arguments += ["--preset", "8 GB Balanced", "--render-px", "1024", "--texture-px", "1024"]
+    arguments += ["--preset", "8 GB Balanced"]
     status = main([*arguments, *extra])
     if status == 0:
         shutil.copyfile(OUTPUT / f"{PHOTOGRAPH}.glb", OUTPUT / "demo.glb")

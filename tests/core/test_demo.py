@@ -38,7 +38,6 @@ RUNS = {
     "mv-turbo": BALANCED.with_(variant="mv-turbo"),
 }
 COLOURS = {"red": (205, 45, 40), "green": (50, 160, 70), "blue": (45, 80, 200), "yellow": (225, 190, 50),
-           "violet": (140, 60, 170)}  # fmt: skip
 COLOUR_ERROR = 30
 
 
