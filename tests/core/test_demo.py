@@ -37,7 +37,7 @@ RUNS = {
     "mv": BALANCED.with_(variant="mv", shape_steps=10),
     "mv-turbo": BALANCED.with_(variant="mv-turbo"),
 }
-COLOURS = {"red": (205, 45, 40), "green": (50, 160, 70), "blue": (45, 80, 200), "yellow": (225, 190, 50),
+COLOURS = {"red": (205, 45, 40), "green": (50, 160, 70), "blue": (45, 80, 200), "yellow": (225, 190, 50)}
 COLOUR_ERROR = 30
 
 
