@@ -60,7 +60,7 @@ def test_each_preset_names_what_it_needs() -> None:
 
 
 def test_what_is_not_there_is_bad_input() -> None:
-    with pytest.raises(BadInput, match="wanted one of shape/v2-0"):
+    with pytest.raises(BadInput, match="wanted one of u2net"):
         manifest.needed(PRESETS["8 GB Fast"].with_(background_model="nothing"))
     with pytest.raises(BadInput, match="shape/v2-0"):
         manifest.get("shape/v3")
