@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from .errors import BadInput, Cancelled, OutOfMemory
 from .host import Component
+from .measure import measured
 from .memory.streaming import streamed
 from .presets import Preset, Residency
 from .report import StepRecord
@@ -116,28 +115,12 @@ class TorchHost:
         Raises:
             OutOfMemory: the device is full.
         """
-        on_cuda = self.device.type == "cuda"
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        start = time.perf_counter()
         self._step = name
         try:
-            with self._full_device_is_named():
+            with self._full_device_is_named(), measured(name, self.device, self.records):
                 yield
-                if on_cuda:
-                    torch.cuda.synchronize(self.device)
         finally:
             self._step = ""
-        self.records.append(
-            StepRecord(
-                name,
-                time.perf_counter() - start,
-                torch.cuda.memory_allocated(self.device) if on_cuda else None,
-                torch.cuda.memory_reserved(self.device) if on_cuda else None,
-                torch.cuda.max_memory_allocated(self.device) if on_cuda else None,
-                psutil.Process().memory_info().rss,
-            )
-        )
 
     @contextmanager
     def _full_device_is_named(self, when: str = "") -> Iterator[None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.model_patcher
 import folder_paths
-import psutil
 import torch
 from comfy_api.latest import Types
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
-from ..lowvram_core.report import GIB, StepRecord
+from ..lowvram_core.measure import measured
+from ..lowvram_core.report import GIB
 from . import _records
 from ._core import core
 
@@ -172,23 +171,8 @@ class ComfyHost:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Times the step and measures its memory; see Host."""
-        on_cuda = self.device.type == "cuda"
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        start = time.perf_counter()
-        yield
-        if on_cuda:
-            torch.cuda.synchronize(self.device)
-        self._records.append(
-            StepRecord(
-                name,
-                time.perf_counter() - start,
-                torch.cuda.memory_allocated(self.device) if on_cuda else None,
-                torch.cuda.memory_reserved(self.device) if on_cuda else None,
-                torch.cuda.max_memory_allocated(self.device) if on_cuda else None,
-                psutil.Process().memory_info().rss,
-            )
-        )
+        with measured(name, self.device, self._records):
+            yield
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""
