@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GIB = 1024**3
 
@@ -30,25 +30,21 @@ class StepRecord:
     """The most that was allocated on the device during the step."""
     ram_bytes: int
     """The process's resident set when the step ended."""
+    cached: bool = False
+    """From an earlier run, whose result is used again."""
 
 
 def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
-    """One record a name, in table order: seconds added up, the highest peak, the last state."""
-    merged: dict[str, StepRecord] = {}
+    """One record a name, in table order: seconds added up, the highest peak, the last state. Cached ones apart."""
+    merged: dict[tuple[str, bool], StepRecord] = {}
     for record in records:
-        first = merged.get(record.name)
-        if first is None:
-            merged[record.name] = record
+        key = record.name, record.cached
+        first = merged.get(key, record)
+        if first is record:
+            merged[key] = record
             continue
         peaks = [peak for peak in (first.peak_bytes, record.peak_bytes) if peak is not None]
-        merged[record.name] = StepRecord(
-            record.name,
-            first.seconds + record.seconds,
-            record.allocated_bytes,
-            record.reserved_bytes,
-            max(peaks, default=None),
-            record.ram_bytes,
-        )
+        merged[key] = replace(record, seconds=first.seconds + record.seconds, peak_bytes=max(peaks, default=None))
     order = {name: index for index, name in enumerate((DOWNLOAD, *STEPS))}
     return sorted(merged.values(), key=lambda record: order.get(record.name, len(order)))
 
@@ -63,6 +59,7 @@ def format_table(records: Sequence[StepRecord]) -> str:
         lines.append(
             f"{row.name:<12}{row.seconds:>9.2f}{share:>8.1%}{_gib(row.allocated_bytes):>11}"
             f"{_gib(row.reserved_bytes):>10}{_gib(row.peak_bytes):>8}{_gib(row.ram_bytes):>9}"
+            f"{'  cached' if row.cached else ''}"
         )
     peak = max((row.peak_bytes for row in rows if row.peak_bytes is not None), default=None)
     ram = max((row.ram_bytes for row in rows), default=None)

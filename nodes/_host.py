@@ -50,13 +50,13 @@ def register_folders() -> None:
     folder_paths.add_model_folder_path(FOLDER_KEY, str(Path(folder_paths.models_dir) / FOLDER_KEY))
 
 
-def model_store() -> Any:
-    """A ModelStore over every folder in which users keep these models."""
+def model_store(host: ComfyHost) -> Any:
+    """A ModelStore over every folder in which users keep these models; a download moves the node's bar."""
     roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
     for key in ("diffusers", "diffusion_models"):
         with suppress(KeyError):
             roots += folder_paths.get_folder_paths(key)
-    return core("models.store").ModelStore([*roots, folder_paths.models_dir])
+    return core("models.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
 
 
 def input_folder() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..lowvram_core.report import StepRecord
@@ -81,19 +81,17 @@ class _Shared(list[StepRecord]):
         self._run.records.append(record)
 
 
-def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], set[str]]:
-    """The steps of these nodes of the prompt, and the names of those that come from an earlier one, being cached."""
+def of(prompt: dict[str, Any], node_ids: set[str]) -> list[StepRecord]:
+    """The steps of these nodes of the prompt; those that come from an earlier one are marked as cached."""
     context = executing()
     current = context.prompt_id if context is not None else ""
     records: list[StepRecord] = []
-    cached: set[str] = set()
     for node_id in node_ids:
         run = _runs.get(node_id)
         if run is None:
             continue
-        if run.prompt_id != current and run.made_from not in ("{}", made_from(prompt, node_id)):
-            continue
-        records += run.records
-        if run.prompt_id != current:
-            cached |= {record.name for record in run.records}
-    return records, cached
+        if run.prompt_id == current:
+            records += run.records
+        elif run.made_from in ("{}", made_from(prompt, node_id)):
+            records += [replace(record, cached=True) for record in run.records]
+    return records

@@ -78,7 +78,7 @@ def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHo
     else:
         rgb = _convert.cutout(image, None, "background")
         rgba = pictures.rgba_from_cutout(rgb) if image.shape[-1] == 4 else pictures.pil_from_image(rgb.image)
-    store = _host.model_store()
+    store = _host.model_store(host)
     remove = stage("background").remove_background
     try:
         result: _convert.Cutout = remove(rgba, preset, host, store, keep_background=keep)

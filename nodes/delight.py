@@ -37,6 +37,6 @@ class Delight(io.ComfyNode):
         host = _host.ComfyHost()
         delit = stage("delight").delight(
             _convert.cutout(image, mask, "delight"), overridden(preset, delight_steps=steps), host,
-            _host.model_store(), seed=_convert.fold_seed(seed),
+            _host.model_store(host), seed=_convert.fold_seed(seed),
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

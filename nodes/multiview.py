@@ -52,7 +52,7 @@ class PaintViews(io.ComfyNode):
         if core_mesh.uvs is None:
             core_mesh = stage("unwrap").unwrap(core_mesh, chosen, host)
         painted = stage("multiview").paint_views(
-            core_mesh, reference, chosen, host, _host.model_store(), seed=_convert.fold_seed(seed)
+            core_mesh, reference, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
         )
         return io.NodeOutput(
             _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()

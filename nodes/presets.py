@@ -124,7 +124,7 @@ _KNOBS: dict[str, str] = {
     "shape_steps": "Time grows with it. 50 for the plain models, 4 to 10 for turbo.",
     "octree": "Grid that the shape is decoded on: time grows with its cube. 128 loses about 30 % of the detail of 192; "
     "384 is upstream's.",
-    "guidance": "How closely the shape follows the picture; upstream's is 5.",
+    "guidance": "How closely the shape follows the picture; upstream's is 5. At 0 the plain models do not look at it.",
     "delight_steps": "Steps that take light and shadow out of the picture; upstream's is 50. Few leave some light.",
     "multiview_steps": "Steps that paint the views; upstream's is 30. Few make them blurry.",
     "views": "Pictures painted of the mesh. Memory and time grow with them. standard: six, as upstream. fast: four, "

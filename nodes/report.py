@@ -39,10 +39,7 @@ class MemoryReport(io.ComfyNode):
     def execute(cls, mesh: object) -> io.NodeOutput:
         """The mesh, and the table as text and on the node."""
         prompt = cls.hidden.prompt or {}
-        records, cached = _records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id)))
-        table = format_table(records)
-        lines = [line + ("  cached" if line.split()[0] in cached else "") for line in table.splitlines()]
-        text = "\n".join(lines)
+        text = format_table(_records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id))))
         return io.NodeOutput(mesh, text, ui={"text": [text]})
 
 

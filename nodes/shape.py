@@ -44,7 +44,7 @@ class GenerateShape(io.ComfyNode):
         host = _host.ComfyHost()
         chosen = overridden(preset, variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
-            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(), seed=_convert.fold_seed(seed)
+            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
         )
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
@@ -86,5 +86,7 @@ class GenerateShapeMultiView(io.ComfyNode):
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
         host = _host.ComfyHost()
         chosen = overridden(preset, variant=variant, shape_steps=steps)
-        mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(), seed=_convert.fold_seed(seed))
+        mesh = stage("shape").generate_shape(
+            cutouts, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
+        )
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

@@ -80,12 +80,16 @@ def fetch(remote: Remote, target: Path, wrote: Callable[[int], None]) -> None:
     part = part_path(target, remote.etag)
     with _disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as file:
-            have = file.tell()
-            if have > remote.bytes:
-                file.truncate(0)
-                have = 0
-            _stream(remote, _Counted(file, wrote), have)
+        try:
+            with part.open("ab") as file:
+                have = file.tell()
+                if have > remote.bytes:
+                    file.truncate(0)
+                    have = 0
+                _stream(remote, _Counted(file, wrote), have)
+        finally:
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()  # nothing came: nothing to resume
         _verify(remote, part, target)
         part.replace(target)
 

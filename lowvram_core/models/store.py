@@ -35,6 +35,7 @@ class ModelStore:
         offline: never download. The environment's HF_HUB_OFFLINE does the same.
         endpoint: the hub's address, for a mirror; huggingface_hub's own (HF_ENDPOINT) if None.
         models: the manifest.
+        progress: told of downloads whose caller gives none of its own.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ModelStore:
         offline: bool = False,
         endpoint: str | None = None,
         models: Mapping[str, Model] = MODELS,
+        progress: Progress | None = None,
     ) -> None:
         self.roots = [Path(root).expanduser() for root in roots]
         if download_to is not None:
@@ -54,6 +56,7 @@ class ModelStore:
         self.offline = offline
         self.endpoint = endpoint
         self.models = models
+        self.progress = progress or (lambda done, total: None)
 
     def folder(self, model_id: str, progress: Progress | None = None) -> Path:
         """The folder of a model's files, which are all there and whole as far as their headers say.
@@ -70,7 +73,7 @@ class ModelStore:
                 return folder
         if self.download_to is None or self._is_offline():
             raise self._missing(model, "downloads are switched off")
-        return self._download(model, progress or (lambda done, total: None))
+        return self._download(model, progress or self.progress)
 
     def is_present(self, model_id: str) -> bool:
         """Whether a models folder has all files of the model."""

@@ -132,6 +132,15 @@ class Server:
         assert run.ending == expect, run.events[-1]
         return run
 
+    def is_idle(self) -> bool:
+        """Whether the queue is empty, soon: the last prompt leaves it a moment after its last event."""
+        deadline = time.monotonic() + 5
+        while self.get("/queue") != {"queue_running": [], "queue_pending": []}:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
     def log(self) -> str:
         """What it printed so far."""
         return (self.base / "server.log").read_text(errors="replace")

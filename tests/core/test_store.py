@@ -224,6 +224,7 @@ def test_a_connection_that_keeps_dropping_says_so_and_keeps_the_part(tmp_path: P
     with pytest.raises(MissingModel, match="Run again: it goes on where it stopped"):
         online(hub, tmp_path).folder("background/u2netp")
     assert not online(hub, tmp_path).is_present("background/u2netp")
+    assert leftovers(tmp_path) == [], "nothing came, so nothing is kept"
 
 
 @pytest.mark.parametrize(

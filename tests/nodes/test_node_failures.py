@@ -186,3 +186,28 @@ def test_a_package_that_is_missed_while_the_stage_runs(
         pack.run("RemoveBackground", image=picture, preset=preset)
     assert f"background: the Python package {package!r}" in str(caught.value) and command in str(caught.value)
     assert caught.value.name == package
+
+
+def test_a_download_moves_the_bar_and_can_be_interrupted(
+    pack: Pack, comfy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.model_management as mm
+    from hub_server import Hub, serving
+
+    host_module, manifest = module("nodes._host"), module("lowvram_core.manifest")
+    host, seen = host_module.ComfyHost(), []
+    monkeypatch.setattr(host, "progress", lambda done, total: seen.append((done, total)))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    content = bytes(100_000)
+    with serving(Hub({"net.onnx": content})) as hub:
+        file = manifest.ModelFile("net.onnx", len(content), url=f"{hub.address}/net.onnx")
+        store = host_module.model_store(host)
+        store.models = {"background/u2netp": manifest.Model("background/u2netp", "", "rembg", "", (file,))}
+        assert (store.folder("background/u2netp") / "net.onnx").read_bytes() == content
+        assert seen[0] == (0, len(content)) and seen[-1] == (len(content), len(content))
+        (comfy / "models" / "hunyuan3d_lowvram" / "rembg" / "net.onnx").unlink()
+        mm.interrupt_current_processing(True)
+        store = host_module.model_store(host_module.ComfyHost())
+        store.models = {"background/u2netp": manifest.Model("background/u2netp", "", "rembg", "", (file,))}
+        with pytest.raises(mm.InterruptProcessingException):
+            store.folder("background/u2netp")

@@ -208,6 +208,13 @@ def test_memory_report(pack: Pack, monkeypatch: pytest.MonkeyPatch, ball: MeshDa
     assert mesh is ball and output.ui == {"text": [text]}
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
     assert lines["clean"].endswith("cached") and not lines["unwrap"].endswith("cached")
+    prompt["5"] = {"class_type": kind + "CleanMesh", "inputs": {"mesh": ["3", 0]}}
+    prompt["4"]["inputs"]["mesh"] = ["5", 0]
+    now.node_id = "5"
+    pack.run("CleanMesh", mesh=ball, preset=preset)
+    text = pack.output("MemoryReport", mesh=ball, hidden={"prompt": prompt, "unique_id": "4"}).args[1]
+    cleaned = [line.endswith("cached") for line in text.splitlines() if line.startswith("clean ")]
+    assert sorted(cleaned) == [False, True], "one of two nodes with the same step is cached"
     assert np.isnan(pack.by_id["MemoryReport"].fingerprint_inputs(mesh=ball))
 
 
