@@ -25,7 +25,7 @@ test: lint $(WEIGHTS)
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy lowvram_core
+	$(VENV)/bin/mypy lowvram_core docs/draw_nodes.py
 
 weights: $(WEIGHTS)
 

@@ -1,0 +1,333 @@
+"""Draws the pictures of the README's node sections: `python docs/draw_nodes.py`, on the CPU in about a minute.
+
+Every stage runs as in `make demo`: its checkpoints, its photograph, its preset. Preset nodes and Memory Report are
+photographed in ComfyUI instead, by tests/comfyui/draw_nodes.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "demo"
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(DEMO)]
+
+import cpu_torchvision  # noqa: E402  (needs the path above)
+
+cpu_torchvision.declare()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402  (needs the declaration above)
+import torch.nn.functional as F  # noqa: E402
+from PIL import Image, ImageDraw, ImageFont  # noqa: E402
+from torch import Tensor  # noqa: E402
+from training import pictures as demo_pictures  # noqa: E402
+from training import render as demo_render  # noqa: E402
+from training import solids  # noqa: E402
+
+from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.pictures import cutout_from_rgba, find_pictures, load_picture, pil_from_image  # noqa: E402
+from lowvram_core.pipeline import Seeds  # noqa: E402
+from lowvram_core.presets import get  # noqa: E402
+from lowvram_core.render.cameras import project, to_rig  # noqa: E402
+from lowvram_core.render.preview import render_textured  # noqa: E402
+from lowvram_core.sheet import on_checkers  # noqa: E402
+from lowvram_core.stages.background import remove_background  # noqa: E402
+from lowvram_core.stages.bake import bake  # noqa: E402
+from lowvram_core.stages.clean import clean  # noqa: E402
+from lowvram_core.stages.delight import delight  # noqa: E402
+from lowvram_core.stages.inpaint import inpaint  # noqa: E402
+from lowvram_core.stages.multiview import paint_views  # noqa: E402
+from lowvram_core.stages.shape import VIEW_NAMES, generate_shape  # noqa: E402
+from lowvram_core.stages.unwrap import unwrap  # noqa: E402
+from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.types import Atlas, Camera, Cutout, Mesh, Views  # noqa: E402
+
+OUT = ROOT / "docs" / "pictures" / "nodes"
+MOST_BYTES = 60_000
+WIDTH, HEIGHT = 840, 250
+TOP, FOOT, ARROW, GAP, LARGEST_TILE = 26, 42, 64, 12, 180
+INK, FAINT, LINE = "#222222", "#777777", "#c8c8c8"
+CORNER = Camera(35, 20)
+"""Where the meshes are looked at from: their front, from the side and a little above."""
+DRAWN_PX = 1024
+EDGE = (60, 60, 60)
+LEFT_LIMB = (0.2, 0.42)
+"""A place on the ring's picture, in shares of it."""
+ZOOM = 5
+FEW_FACES = 1500
+"""Face budget of the picture of Clean Mesh: the preset's leaves faces that are too small to be seen."""
+
+Tile = tuple[str, str, Image.Image]
+"""What travels through the socket, a word about it, and how it looks."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Everything that one run made, stage by stage; `other` is of four pictures."""
+
+    picture: Image.Image
+    cutout: Cutout
+    dense: Mesh
+    few: Mesh
+    mesh: Mesh
+    delit: Tensor
+    views: Views
+    atlas: Atlas
+    textured: Mesh
+    side_views: dict[str, Image.Image]
+    other: Mesh
+
+
+def make() -> Made:
+    """Runs the stages."""
+    preset = get("8 GB Balanced").with_(background_model="u2netp")
+    host, store, seeds = TorchHost(torch.device("cpu")), ModelStore([DEMO], offline=True), Seeds()
+    picture = load_picture(DEMO / "pictures" / "ring.jpg")
+    cutout = remove_background(picture, preset, host, store)
+    dense = generate_shape(cutout, preset, host, store, seed=seeds.shape)
+    mesh = unwrap(clean(dense, preset, host), preset, host)
+    delit = delight(cutout, preset, host, store, seed=seeds.delight)
+    views = paint_views(mesh, delit, preset, host, store, seed=seeds.paint)
+    atlas = bake(mesh, views, preset, host)
+    side_views = pictures_of_a_ring()
+    cutouts = {name: cutout_from_rgba(view) for name, view in side_views.items()}
+    other = generate_shape(cutouts, preset.with_(variant="mv-turbo", shape_steps=5), host, store, seed=seeds.shape)
+    few = clean(dense, preset.with_(face_budget=FEW_FACES), host)
+    textured = inpaint(mesh, atlas, host)
+    return Made(picture, cutout, dense, few, mesh, delit, views, atlas, textured, side_views, other)
+
+
+def pictures_of_a_ring() -> dict[str, Image.Image]:
+    """RGBA pictures of another ring from its four sides, by name."""
+    distance = partial(solids.sdf, solids.Solid("ring", 0.85, 0.85, 0.22, 0.22))
+    lamp = demo_render.Light(np.array([0.4, 0.6, 0.7]), 0.6, 0.5, 0.0, 0.0)
+    made = {}
+    for turns, name in enumerate(VIEW_NAMES):
+        camera = demo_render.Camera(90.0 * turns, 12.0, 1.2, 6.0)
+        seen = demo_render.see(distance, camera, 768)
+        turned = demo_render.Light(camera_to_world(lamp.towards, camera), 0.6, 0.5, 0.0, 0.0)
+        rgb = demo_render.shade(seen, np.array([0.25, 0.5, 0.75]), turned, camera.axes()[2])
+        rgb, alpha = demo_pictures.smooth_edge(rgb, seen.mask)
+        pixels = np.concatenate([rgb, alpha[..., None]], -1) * 255 + 0.5
+        made[name] = Image.fromarray(pixels.astype(np.uint8), "RGBA")
+    return made
+
+
+def camera_to_world(vector: np.ndarray, camera: demo_render.Camera) -> np.ndarray:
+    """[3] unit: the lamp goes round with the camera."""
+    world: np.ndarray = np.stack(camera.axes(), 1) @ vector
+    return world / np.linalg.norm(world)
+
+
+def font(px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, so that every machine draws the same."""
+    return ImageFont.load_default(px)
+
+
+def write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, px: int = 14, fill: str = INK) -> None:
+    """Text around the point x, from y downwards."""
+    draw.text((x, y), text, fill=fill, font=font(px), anchor="ma")
+
+
+def strip(inputs: Sequence[Tile], outputs: Sequence[Tile]) -> Image.Image:
+    """RGB: the inputs' tiles, an arrow, the outputs' tiles."""
+    count = len(inputs) + len(outputs)
+    edge = min(LARGEST_TILE, (WIDTH - ARROW - (count + 1) * GAP) // count)
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    x = (WIDTH - ARROW - count * (edge + GAP) + GAP) // 2
+    y = TOP + (HEIGHT - TOP - FOOT - edge) // 2
+    for word, tiles in (("input", inputs), ("output", outputs)):
+        write(draw, x + (len(tiles) * (edge + GAP) - GAP) / 2, y - 20, word, 13, FAINT)
+        for kind, note, image in tiles:
+            picture.paste(fit(image, edge), (x, y))
+            draw.rectangle((x, y, x + edge - 1, y + edge - 1), outline=LINE)
+            write(draw, x + edge / 2, y + edge + 4, kind)
+            write(draw, x + edge / 2, y + edge + 22, note, 12, FAINT)
+            x += edge + GAP
+        if word == "input":
+            arrow(draw, x, y + edge / 2)
+            x += ARROW
+    return picture
+
+
+def arrow(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    """To the right, in the middle between the tiles."""
+    left, right = x + 4, x + ARROW - GAP - 6
+    draw.line((left, y, right - 8, y), fill=FAINT, width=4)
+    draw.polygon([(right - 12, y - 9), (right, y), (right - 12, y + 9)], fill=FAINT)
+
+
+def fit(image: Image.Image, edge: int) -> Image.Image:
+    """RGB [edge,edge]: the whole picture on white, transparent parts white, too."""
+    scale = edge / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    small = image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
+    tile = Image.new("RGB", (edge, edge), "white")
+    tile.paste(small, ((edge - small.width) // 2, (edge - small.height) // 2), small)
+    return tile
+
+
+def card(*lines: str) -> Image.Image:
+    """A sheet of paper with words on it, for files."""
+    paper = Image.new("RGB", (360, 360), "white")
+    draw = ImageDraw.Draw(paper)
+    draw.polygon([(70, 30), (230, 30), (290, 90), (290, 330), (70, 330)], fill="#f4f4f4", outline=FAINT, width=4)
+    draw.line([(230, 30), (230, 90), (290, 90)], fill=FAINT, width=4)
+    for index, line in enumerate(lines):
+        write(draw, 180, 200 - 22 * len(lines) + 46 * index, line, 34)
+    return paper
+
+
+def four(images: Sequence[Image.Image]) -> Image.Image:
+    """Two rows of two."""
+    edge, rim = 256, 10
+    picture = Image.new("RGB", (2 * edge, 2 * edge), "white")
+    for index, image in enumerate(images):
+        picture.paste(fit(image, edge - 2 * rim), (edge * (index % 2) + rim, edge * (index // 2) + rim))
+    return picture
+
+
+def mask(values: Tensor) -> Image.Image:
+    """White where it is 1."""
+    return pil_from_image(values.float()[..., None].expand(-1, -1, 3))
+
+
+def look(mesh: Mesh, camera: Camera = CORNER) -> Image.Image:
+    """The mesh as it is drawn on contact sheets."""
+    return pil_from_image(render_textured(mesh, camera, 512))
+
+
+def facets(mesh: Mesh, zoom: int = 1) -> Image.Image:
+    """The mesh's faces, each flat, by the side that it shows; zoomed in on LEFT_LIMB."""
+    view, points = on_screen(mesh)
+    a, b, c = view[mesh.faces].unbind(1)
+    normal = F.normalize(torch.linalg.cross(b - a, c - a))
+    normal = normal * normal[:, 2:].sign()
+    lamp = F.normalize(torch.tensor([0.35, -0.5, 0.8]), dim=0)
+    greys = ((0.45 + 0.55 * (normal @ lamp).clamp(min=0)) * 230).byte()[:, None].expand(-1, 3)
+    centre = torch.tensor(LEFT_LIMB if zoom > 1 else (0.5, 0.5)) * DRAWN_PX
+    points = (points - centre) * zoom + DRAWN_PX / 2
+    return polygons(points, mesh.faces, greys, view[:, 2], edge_px=2 if zoom == 1 else 4)
+
+
+def coloured(mesh: Mesh) -> Image.Image:
+    """The mesh in the colours of its layout."""
+    view, points = on_screen(mesh)
+    return polygons(points, mesh.faces, directions(mesh), view[:, 2])
+
+
+def on_screen(mesh: Mesh) -> tuple[Tensor, Tensor]:
+    """[V,3] in camera space, nearer ones with a larger z, and [V,2] in pixels."""
+    view, clip = project(to_rig(mesh.vertices), CORNER)
+    return view, (clip[:, :2] + 1) / 2 * (DRAWN_PX - 1)
+
+
+def layout(mesh: Mesh) -> Image.Image:
+    """The charts of the texture, coloured by where their faces look."""
+    assert mesh.uvs is not None
+    return polygons(mesh.uvs * (DRAWN_PX - 1), mesh.faces, directions(mesh), torch.zeros(len(mesh.uvs)))
+
+
+def directions(mesh: Mesh) -> Tensor:
+    """[F,3] uint8: the faces' normals as colours."""
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    normal = F.normalize(torch.linalg.cross(b - a, c - a))
+    return ((normal * 0.4 + 0.5) * 255).byte()
+
+
+def polygons(points: Tensor, faces: Tensor, colours: Tensor, depth: Tensor, edge_px: int = 0) -> Image.Image:
+    """Triangles [F,3] over points [V,2] in pixels, filled with colours [F,3]; the largest depth [V] comes last."""
+    picture = Image.new("RGB", (DRAWN_PX, DRAWN_PX), "white")
+    draw = ImageDraw.Draw(picture)
+    order = depth[faces].mean(1).argsort(stable=True)
+    for triangle, colour in zip(points[faces[order]].tolist(), colours[order].tolist(), strict=True):
+        fill = (colour[0], colour[1], colour[2])
+        draw.polygon([(x, y) for x, y in triangle], fill=fill, outline=EDGE if edge_px else fill, width=max(1, edge_px))
+    return picture
+
+
+def faces_of(mesh: Mesh) -> str:
+    """Their number, in words."""
+    return f"{len(mesh.faces):,} faces"
+
+
+def detailed(mesh: Mesh) -> list[Tile]:
+    """Its faces, and some of them from near."""
+    return [("MESH", faces_of(mesh), facets(mesh)), ("", f"detail, {ZOOM} x", facets(mesh, ZOOM))]
+
+
+def folder_strip() -> Image.Image:
+    """Load Pictures from Folder: the demo's own."""
+    paths = find_pictures([DEMO / "pictures"])
+    cutouts = [cutout_from_rgba(load_picture(path).convert("RGBA")) for path in paths]
+    outputs = [("IMAGE", path.stem, pil_from_image(cutout.image)) for path, cutout in zip(paths, cutouts, strict=True)]
+    for path, cutout in zip(paths, cutouts, strict=True):
+        # As the node: all ones for a picture without transparency.
+        whole = bool((cutout.mask == cutout.mask[0, 0]).all())
+        outputs.append(("MASK", f"{path.stem}, all 1" if whole else path.stem, mask(cutout.mask)))
+    return strip([("folder", "pictures/", card(*(path.name for path in paths)))], outputs)
+
+
+def draw_all(made: Made) -> dict[str, Image.Image]:
+    """The pictures by slug."""
+    shown = pil_from_image(on_checkers(made.cutout))
+    cut: list[Tile] = [("IMAGE", "where MASK is 1", shown), ("MASK", "1 = object", mask(made.cutout.mask))]
+    bare = Mesh(made.mesh.vertices, made.mesh.faces)
+    baked = made.mesh.with_(texture=made.atlas.texture)
+    seen: Tile = ("MASK", "seen", mask(made.atlas.seen))
+    assert made.textured.texture is not None
+    before, after = pil_from_image(made.atlas.texture), pil_from_image(made.textured.texture)
+    sides = [("IMAGE", name, view) for name, view in made.side_views.items()]
+    views = four([pil_from_image(image) for image in made.views.images])
+    textured: Tile = ("MESH", "with texture", look(made.textured))
+    return {
+        "load_pictures": folder_strip(),
+        "remove_background": strip([("IMAGE", "", made.picture)], cut),
+        "generate_shape": strip(cut, [("MESH", faces_of(made.dense), look(made.dense))]),
+        "generate_shape_multiview": strip(sides, [("MESH", faces_of(made.other), look(made.other))]),
+        "clean_mesh": strip(detailed(made.dense), detailed(made.few)),
+        "unwrap_uvs": strip(
+            [("MESH", faces_of(bare), coloured(bare))], [("MESH", "with UVs: their layout", layout(made.mesh))]
+        ),
+        "delight": strip(cut, [("IMAGE", "512 px", pil_from_image(made.delit))]),
+        "paint_views": strip(
+            [("MESH", "with UVs", look(bare)), ("IMAGE", "", pil_from_image(made.delit))],
+            [("IMAGE", "4 views", views)],
+        ),
+        "bake_texture": strip(
+            [("MESH", "with UVs", look(bare)), ("IMAGE", "4 views", views)],
+            [("MESH", "with texture", look(baked, Camera(35, 45))), ("texture", "", before), seen],
+        ),
+        "inpaint_texture": strip(
+            [("MESH", "with texture", look(baked, Camera(35, 45))), ("texture", "", before), seen],
+            [("MESH", "with texture", look(made.textured, Camera(35, 45))), ("texture", "", after)],
+        ),
+        "load_mesh": strip([("file", "GLB, OBJ, PLY, STL", card("ring.glb"))], [textured]),
+        "save_mesh": strip([textured], [("file", "GLB, OBJ, PLY, STL", card("ring.glb"))]),
+    }
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As a JPEG, at the best quality that fits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for quality in (90, 85, 80, 70, 60):
+        picture.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            return
+
+
+def main() -> None:
+    """Runs, draws and writes."""
+    torch.set_num_threads(1)
+    for slug, picture in draw_all(make()).items():
+        save(picture, OUT / f"{slug}.jpg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Photographs nodes for the README: `python draw_nodes.py <ComfyUI's folder> [graph ...]`, in about five minutes.
+
+The presets, Preset Auto after a run Preset Custom, and Memory Report after a run of the bundled graph
+on the demo checkpoints. The pictures of the other nodes: docs/draw_nodes.py.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from browser import Editor, editor
+from draw_workflows import Graph, picture_to_mesh
+from PIL import Image
+from server import ROOT, running
+
+OUT = ROOT / "docs" / "pictures" / "nodes"
+MOST_BYTES = 60_000
+WIDEST = 900
+PRESETS = ("2GB", "4GB", "8GBFast", "8GBBalanced", "8GBQuality", "8GBFull", "12GB", "16GB")
+LEFT, TOP, RIM, BADGE = 120, 160, 14, 40
+"""Where the nodes are put in the window, and what is shown around them: more above, where their badges are."""
+
+FOCUS = """
+([keys, left, top]) => {
+  const nodes = keys.map((key) => app.graph.getNodeById(key));
+  const title = LiteGraph.NODE_TITLE_HEIGHT;
+  const boxes = nodes.map(({pos, size}) => [pos[0], pos[1] - title, size[0], size[1] + title]);
+  const [x, y] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])));
+  const [right, bottom] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])));
+  app.canvas.ds.scale = 1;
+  app.canvas.ds.offset[0] = left - x;
+  app.canvas.ds.offset[1] = top - y;
+  app.canvas.setDirty(true, true);
+  return [right - x, bottom - y];
+}
+"""
+
+
+def build(tab: Editor, graph: Graph) -> dict[str, str]:
+    """The graph in the editor; ids by key."""
+    return tab.build(graph.nodes, graph.links, graph.groups)
+
+
+def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
+    """A picture of these nodes at full size, or smaller where they are wider than WIDEST."""
+    width, height = tab.js(FOCUS, [list(ids), LEFT, TOP])
+    tab.page.wait_for_timeout(2000)
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        tab.shot(shot)
+        with Image.open(shot) as window:
+            box = LEFT - RIM, TOP - BADGE, LEFT + round(width) + RIM, TOP + round(height) + RIM
+            picture = window.convert("RGB").crop(box)
+    picture.thumbnail((WIDEST, picture.height), Image.Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for quality in (85, 75, 65, 55, 45):
+        picture.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            return
+
+
+def presets(tab: Editor) -> dict[str, list[str]]:
+    """All fixed presets, made as low as their text."""
+    graph = Graph("")
+    for index, name in enumerate(PRESETS):
+        graph.node(name, f"Preset{name}", (250 * (index % 4), 340 * (index // 4)), (230, 270))
+    ids = list(build(tab, graph).values())
+    tab.js("(ids) => ids.forEach((id) => app.graph.getNodeById(id).setSize([230, 270]))", ids)
+    tab.page.wait_for_timeout(1000)
+    return {"presets": ids}
+
+
+def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
+    """Preset Auto has chosen; Preset Custom is as it comes."""
+    graph = Graph("")
+    graph.node("auto", "PresetAuto", (0, 0), (340, 340))
+    graph.node("custom", "PresetCustom", (0, 600), (340, 420))
+    graph.node("mesh", "LoadMesh", (800, 0), (320, 60), file="mesh.glb")
+    graph.node("clean", "CleanMesh", (800, 200), (320, 110))
+    graph.node("save", "SaveGLB", (800, 400), (320, 300))
+    graph.link("auto.preset > clean.preset", "mesh.mesh > clean.mesh", "clean.mesh > save.mesh")
+    ids = build(tab, graph)
+    tab.run()
+    return {"preset_auto": [ids["auto"]], "preset_custom": [ids["custom"]]}
+
+
+def memory_report(tab: Editor) -> dict[str, list[str]]:
+    """After the whole graph."""
+    ids = build(tab, picture_to_mesh("", "Preset8GBBalanced"))
+    tab.run()
+    return {"memory_report": [ids["report"]]}
+
+
+GRAPHS: dict[str, Callable[[Editor], dict[str, list[str]]]] = {
+    "presets": presets,
+    "auto_and_custom": auto_and_custom,
+    "memory_report": memory_report,
+}
+"""Each gives the nodes to show, by the picture's name."""
+
+
+def main() -> None:
+    """Draws those that are named, or all."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder) / "comfy", Path(sys.argv[1])) as server,
+        editor(server, 1800, 1300) as tab,
+    ):
+        for name in sys.argv[2:] or GRAPHS:
+            for slug, ids in GRAPHS[name](tab).items():
+                crop(tab, ids, OUT / f"{slug}.jpg")
+
+
+if __name__ == "__main__":
+    main()
