@@ -16,7 +16,7 @@ REGIONS = {
     "README.md": ("European Union", "United Kingdom", "South Korea"),
     "README.ko.md": ("유럽 연합", "영국", "대한민국"),
 }
-OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram", "--force-fp32"}
+OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram", "--force-fp32", "--disable-api-nodes"}
 """pip's and ComfyUI's."""
 
 
