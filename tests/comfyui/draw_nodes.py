@@ -38,6 +38,15 @@ FOCUS = """
 }
 """
 
+AS_LOW_AS_TEXT = """
+(ids) => ids.forEach((id, index) => {
+  const node = app.graph.getNodeById(id);
+  const height = 72 + 11 * node.widgets[0].value.split("\\n").length;
+  node.setSize([230, height]);
+  node.pos = [node.pos[0], index < 4 ? 0 : height + 70];
+})
+"""
+
 
 def build(tab: Editor, graph: Graph) -> dict[str, str]:
     """The graph in the editor; ids by key."""
@@ -63,12 +72,12 @@ def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
 
 
 def presets(tab: Editor) -> dict[str, list[str]]:
-    """All fixed presets, made as low as their text."""
+    """All fixed presets, in two rows, made as low as their texts."""
     graph = Graph("")
     for index, name in enumerate(PRESETS):
-        graph.node(name, f"Preset{name}", (250 * (index % 4), 340 * (index // 4)), (230, 270))
+        graph.node(name, f"Preset{name}", (250 * (index % 4), 0), (230, 270))
     ids = list(build(tab, graph).values())
-    tab.js("(ids) => ids.forEach((id) => app.graph.getNodeById(id).setSize([230, 270]))", ids)
+    tab.js(AS_LOW_AS_TEXT, ids)
     tab.page.wait_for_timeout(1000)
     return {"presets": ids}
 
