@@ -156,7 +156,7 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
             host.collect()
     host.release()
     if host.records:
-        _say(format_table(host.records))
+        _say("\n".join([format_table(host.records), *host.notes]))
     if strips and not _write_sheet(strips, options.sheet):
         failures += 1
     return 130 if stopped else 1 if failures else 0

@@ -6,7 +6,7 @@ knows no model, and a stage keeps none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +30,12 @@ class Component:
     """Bytes of the weights at the precision in which they run."""
     load: Callable[[], nn.Module]
     """Builds the module on the CPU with its weights, in evaluation mode and at its precision."""
+    largest_layer_bytes: int = 0
+    """The most weights that one layer, or one of `blocks`, has."""
+    blocks: str = ""
+    """Pattern of the names of submodules that stream as a whole; the batch is the first dimension of what they take."""
+    stays: str = ""
+    """Pattern of the names of submodules that stay on the device while the rest streams."""
 
 
 class Host(Protocol):
@@ -47,6 +53,22 @@ class Host(Protocol):
 
     def borrow(self, component: Component) -> AbstractContextManager[Any]:
         """The component's nn.Module on `device`; given back on success, error and cancel alike."""
+        ...
+
+    def make_room(self, wanted_bytes: int) -> int | None:
+        """Moves other models off the device until so much is free; what is free then, None if the device cannot say."""
+        ...
+
+    def streaming(self, keys: Collection[str]) -> AbstractContextManager[None]:
+        """Within it, the weights of the components with these keys pass through the device instead of lying there."""
+        ...
+
+    def streams(self, component: Component) -> bool:
+        """Whether the component's weights pass through the device when it is borrowed now."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know of the run: logged, and shown with the report."""
         ...
 
     def step(self, name: str) -> AbstractContextManager[None]:

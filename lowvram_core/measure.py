@@ -1,34 +1,76 @@
-"""One step of a run on the clock and on the scales, for every host alike."""
+"""One step of a run on the clock and on the scales, for every host alike; and a device that is full."""
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import torch
 
+from .errors import OutOfMemory
 from .report import StepRecord
 
 
 @contextmanager
 def measured(name: str, device: torch.device, records: list[StepRecord]) -> Iterator[None]:
     """Appends the step's record when its body ends well; waits for the device, so that its work is counted."""
-    on_cuda = device.type == "cuda"
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+    scales = memory_of(device)
+    if scales is not None:
+        scales.reset_peak_memory_stats(device)
     start = time.perf_counter()
     yield
-    if on_cuda:
-        torch.cuda.synchronize(device)
+    if scales is not None:
+        scales.synchronize(device)
     records.append(
         StepRecord(
             name,
             time.perf_counter() - start,
-            torch.cuda.memory_allocated(device) if on_cuda else None,
-            torch.cuda.memory_reserved(device) if on_cuda else None,
-            torch.cuda.max_memory_allocated(device) if on_cuda else None,
+            None if scales is None else scales.memory_allocated(device),
+            None if scales is None else scales.memory_reserved(device),
+            None if scales is None else scales.max_memory_allocated(device),
             psutil.Process().memory_info().rss,
         )
     )
+
+
+def memory_of(device: torch.device) -> Any:
+    """torch's module for that device, such as torch.cuda; None where it does not count memory, as on the CPU."""
+    if device.type in ("cpu", "meta"):
+        return None
+    module = torch.get_device_module(device)
+    return module if hasattr(module, "max_memory_allocated") else None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What the device can still take, what torch keeps for reuse included; None where it does not tell."""
+    scales = memory_of(device)
+    if scales is None or not hasattr(scales, "mem_get_info"):
+        return None
+    free, total = scales.mem_get_info(device)
+    reserved = scales.memory_reserved(device)
+    share = getattr(scales, "get_per_process_memory_fraction", None)
+    if share is not None:
+        free = min(free, int(share(device) * total) - reserved)
+    return max(0, int(free + reserved - scales.memory_allocated(device)))
+
+
+@contextmanager
+def full_device_is_named(device: torch.device, step: str, when: str = "") -> Iterator[None]:
+    """Turns torch's error into ours, without the frames that hold the tensors which filled the device.
+
+    Raises:
+        OutOfMemory: the device is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        met = str(error).split(". ")[0].strip()
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+    else:
+        return
+    raise OutOfMemory(f"{step or 'memory'}: {device} is full{when} ({met}); wanted room for this step.") from None

@@ -41,6 +41,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "views": tuple(VIEW_SETS),
         "residency": get_args(Residency),
         "unwrapper": ("xatlas", "uvunwrap"),
+        "attention": ("auto", "fused", "xformers", "sliced"),
         "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
     }
 )
@@ -78,6 +79,16 @@ class Preset:
     """The long side of a picture before background removal."""
     face_budget: int = 40_000
     unwrapper: str = "xatlas"
+    attention: str = "auto"
+    """Which kernels the UNets' attention runs on; auto: fused where torch has a fused one for the card, else sliced."""
+    vae_tile_px: int = 512
+    """Edge of a tile. 512 leaves the pictures whole, which is exact; less saves memory and shows in the picture."""
+    view_by_view: bool = False
+    """Each view is painted by itself: least memory, and the views no longer agree with each other."""
+    compile_shape: bool = False
+    """torch.compile for the shape transformer."""
+    allow_lossy: bool = True
+    """Where the device is too small, quality may go down a step, after all that costs none was tried."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.
@@ -109,6 +120,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "shape_steps": (1, 200), "octree": (16, 1024), "guidance": (0.0, 50.0), "delight_steps": (1, 200),
         "multiview_steps": (1, 200), "render_px": (64, 8192), "texture_px": (64, 8192),
         "points_per_chunk": (64, 4_000_000), "picture_px": (64, 8192), "face_budget": (4, 10_000_000),
+        "vae_tile_px": (128, 512),
     }
 )  # fmt: skip
 
@@ -123,12 +135,15 @@ def _table(*presets: Preset) -> Mapping[str, Preset]:
 
 
 PRESETS = _table(
-    Preset("2 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "stream"),
-    Preset("4 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free"),
+    Preset("2 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "stream", allow_lossy=False),
+    Preset("4 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free", allow_lossy=False),
     Preset("8 GB Fast", "mini-turbo", 3, 128, 5.0, 5, 5, "minimal", 1024, 1024, "free"),
     Preset("8 GB Balanced", "v2-0-turbo", 4, 128, 5.0, 5, 5, "fast", 1536, 1536, "free"),
     Preset("8 GB Quality", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 1536, 1536, "free"),
-    Preset("8 GB Full", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free", cfg_together=True),
+    Preset(
+        "8 GB Full", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free",
+        cfg_together=True, allow_lossy=False,
+    ),
     Preset(
         "12 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 2048, 2048, "free",
         cfg_together=True, points_per_chunk=20_000,

@@ -39,8 +39,8 @@ def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
     merged: dict[tuple[str, bool], StepRecord] = {}
     for record in records:
         key = record.name, record.cached
-        first = merged.get(key, record)
-        if first is record:
+        first = merged.get(key)
+        if first is None:
             merged[key] = record
             continue
         peaks = [peak for peak in (first.peak_bytes, record.peak_bytes) if peak is not None]

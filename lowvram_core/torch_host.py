@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import gc
-import traceback
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from .errors import BadInput, Cancelled, OutOfMemory
+from .errors import BadInput, Cancelled
 from .host import Component
-from .measure import measured
+from .measure import free_bytes, full_device_is_named, measured, memory_of
 from .memory.streaming import streamed
 from .presets import Preset, Residency
 from .report import StepRecord
 
+log = logging.getLogger(__name__)
+
 Listener = Callable[[str, int, int], None]
 """Called with the step, what is done and the total."""
-
-
-_WHAT_HELPS = {
-    "condition": "Choose --residency stream",
-    "sample": "Choose --no-cfg-together, --residency stream or a mini variant",
-    "decode": "Lower --points-per-chunk, or choose --residency stream",
-    "normals": "Lower --render-px",
-    "positions": "Lower --render-px",
-    "delight": "Choose --residency stream",
-    "multiview": "Choose --no-cfg-together, fewer --views, --vae-slicing or --residency stream",
-    "bake": "Lower --render-px or --texture-px",
-    "inpaint": "Lower --texture-px",
-}
-"""By step, what lowers its memory."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -71,7 +59,11 @@ class TorchHost:
     records: list[StepRecord] = field(default_factory=list)
     """One per finished step, since the host was made or the list was last cleared."""
 
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of the run, in order."""
+
     _step: str = ""
+    _streamed: frozenset[str] = frozenset()
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
     @classmethod
@@ -95,13 +87,13 @@ class TorchHost:
         """
         module = self._kept.pop(component.key, None) or component.load()
         try:
-            with self._full_device_is_named(f" while the {component.label} is on it"):
-                if self.residency == "stream":
-                    with streamed(module, self.device):
+            with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
+                if self.streams(component):
+                    with streamed(module, self.device, blocks=component.blocks, stays=component.stays):
                         yield module
                 else:
                     yield module.to(self.device)
-            if self.residency == "keep":
+            if self.residency == "keep" and not self.streams(component):
                 self._kept[component.key] = module
         finally:
             if component.key not in self._kept:
@@ -117,28 +109,36 @@ class TorchHost:
         """
         self._step = name
         try:
-            with self._full_device_is_named(), measured(name, self.device, self.records):
+            with full_device_is_named(self.device, name), measured(name, self.device, self.records):
                 yield
         finally:
             self._step = ""
 
+    def make_room(self, wanted_bytes: int) -> int | None:
+        """Gives kept components back, oldest first, until so much is free; see Host."""
+        free = self._collected()
+        while self._kept and free is not None and free < wanted_bytes:
+            _drop(self._kept.pop(next(iter(self._kept))))
+            free = self._collected()
+        return free
+
     @contextmanager
-    def _full_device_is_named(self, when: str = "") -> Iterator[None]:
-        """Turns torch's error into ours, without the frames that hold the tensors which filled the device."""
+    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+        """See Host."""
+        before, self._streamed = self._streamed, frozenset(keys)
         try:
             yield
-        except torch.cuda.OutOfMemoryError as error:
-            met = str(error).split(". ")[0].strip()
-            traceback.clear_frames(error.__traceback__)
-            error.__traceback__ = None
-        else:
-            return
-        step = self._step or "memory"
-        advice = _WHAT_HELPS.get(step, "Choose a smaller preset")
-        raise OutOfMemory(
-            f"{step}: {self.device} is full{when} ({met}); wanted room for this step. {advice}, or close other "
-            "programs that use the card."
-        ) from None
+        finally:
+            self._streamed = before
+
+    def streams(self, component: Component) -> bool:
+        """See Host."""
+        return self.residency == "stream" or component.key in self._streamed
+
+    def note(self, text: str) -> None:
+        """See Host."""
+        log.info("%s", text)
+        self.notes.append(text)
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Tells the listener, and stops the run if it was cancelled; see Host."""
@@ -158,9 +158,14 @@ class TorchHost:
         gc.collect()
         self._empty_cache()
 
+    def _collected(self) -> int | None:
+        self.collect()
+        return free_bytes(self.device)
+
     def _empty_cache(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        module = memory_of(self.device)
+        if module is not None:
+            module.empty_cache()
 
 
 def _drop(module: nn.Module) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,13 @@ from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
-from ..lowvram_core.measure import measured
+from ..lowvram_core.measure import full_device_is_named, measured
 from ..lowvram_core.report import GIB
 from . import _records
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
 WANTED_VERSION = "0.21.1"
-ACTIVATIONS_BYTES = 1 * GIB
-"""Room that is kept beside a component's weights for its activations."""
-
 log = logging.getLogger(__name__)
 
 
@@ -120,6 +117,8 @@ class ComfyHost:
         self.device: torch.device = mm.get_torch_device()
         self._fp16 = self.device.type != "cpu" and bool(mm.should_use_fp16(self.device, prioritize_performance=False))
         self._records = _records.begin(_running_prompt())
+        self._step = ""
+        self._streamed: frozenset[str] = frozenset()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -131,33 +130,21 @@ class ComfyHost:
         """The component's module on the device; see Host.
 
         Raises:
-            OutOfMemory: it does not fit even with every other model moved away.
+            OutOfMemory: the device is full.
         """
-        self._make_room(component)
         module = component.load()
         patcher = comfy.model_patcher.ModelPatcher(
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
         )
         try:
-            mm.load_models_gpu([patcher], memory_required=ACTIVATIONS_BYTES)
-            self._check_loaded(component, module)
-            yield module
+            with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
+                mm.load_models_gpu([patcher], force_full_load=True)
+                self._check_loaded(component, module)
+                yield module
         finally:
             _unload(patcher)
             module.to("meta")
             mm.soft_empty_cache()
-
-    def _make_room(self, component: Component) -> None:
-        if self.device.type == "cpu":
-            return
-        needed = component.weight_bytes + ACTIVATIONS_BYTES
-        mm.free_memory(needed, self.device)
-        free = mm.get_free_memory(self.device)
-        if free < needed:
-            raise OutOfMemory(
-                f"memory: the {component.label} needs {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; wanted "
-                "the whole component on the card. Close other programs that use the card, or choose a smaller preset."
-            )
 
     def _check_loaded(self, component: Component, module: nn.Module) -> None:
         """ComfyUI says nothing when it leaves part of a plain torch model on the CPU."""
@@ -168,11 +155,46 @@ class ComfyHost:
                 "there. Close other programs that use the card, or choose a smaller preset."
             )
 
+    def make_room(self, wanted_bytes: int) -> int | None:
+        """Other packs' models are moved away, only as far as needed; see Host."""
+        if self.device.type == "cpu":
+            return None
+        reserved = int(mm.extra_reserved_memory()) if hasattr(mm, "extra_reserved_memory") else 0
+        mm.free_memory(wanted_bytes + reserved, self.device)
+        mm.soft_empty_cache()
+        return max(0, int(mm.get_free_memory(self.device)) - reserved)
+
+    @contextmanager
+    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+        """See Host."""
+        before, self._streamed = self._streamed, frozenset(keys)
+        try:
+            yield
+        finally:
+            self._streamed = before
+
+    def streams(self, component: Component) -> bool:
+        """See Host."""
+        return component.key in self._streamed
+
+    def note(self, text: str) -> None:
+        """Logged, and shown by Memory Report; see Host."""
+        log.info("%s", text)
+        _records.note(text)
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times the step and measures its memory; see Host."""
-        with measured(name, self.device, self._records):
-            yield
+        """Times the step and measures its memory; see Host.
+
+        Raises:
+            OutOfMemory: the device is full.
+        """
+        self._step = name
+        try:
+            with full_device_is_named(self.device, name), measured(name, self.device, self._records):
+                yield
+        finally:
+            self._step = ""
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""

@@ -20,6 +20,8 @@ class NodeRun:
     prompt_id: str
     made_from: str
     records: list[StepRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was done otherwise than asked."""
 
 
 _runs: OrderedDict[str, NodeRun] = OrderedDict()
@@ -68,6 +70,14 @@ def begin(prompt: dict[str, Any]) -> list[StepRecord]:
     return records
 
 
+def note(text: str) -> None:
+    """Adds a note to the running node's entry."""
+    context = executing()
+    run = _runs.get(context.node_id) if context is not None else None
+    if run is not None:
+        run.notes.append(text)
+
+
 class _Shared(list[StepRecord]):
     """This call's own steps, which also go to the node's entry."""
 
@@ -81,17 +91,17 @@ class _Shared(list[StepRecord]):
         self._run.records.append(record)
 
 
-def of(prompt: dict[str, Any], node_ids: set[str]) -> list[StepRecord]:
-    """The steps of these nodes of the prompt; those that come from an earlier one are marked as cached."""
+def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], list[str]]:
+    """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes."""
     context = executing()
     current = context.prompt_id if context is not None else ""
     records: list[StepRecord] = []
-    for node_id in node_ids:
+    notes: list[str] = []
+    for node_id in sorted(node_ids):
         run = _runs.get(node_id)
-        if run is None:
+        if run is None or (run.prompt_id != current and run.made_from not in ("{}", made_from(prompt, node_id))):
             continue
-        if run.prompt_id == current:
-            records += run.records
-        elif run.made_from in ("{}", made_from(prompt, node_id)):
-            records += [replace(record, cached=True) for record in run.records]
-    return records
+        cached = run.prompt_id != current
+        records += [replace(record, cached=cached) for record in run.records]
+        notes += run.notes
+    return records, notes

@@ -117,6 +117,7 @@ _NUMBERS: dict[str, tuple[int, int, int]] = {
     "shape_steps": (1, 200, 1), "octree": (16, 1024, 16), "delight_steps": (1, 200, 1), "multiview_steps": (1, 200, 1),
     "render_px": (64, 8192, 64), "texture_px": (64, 8192, 64), "points_per_chunk": (1000, 4_000_000, 1000),
     "picture_px": (64, 8192, 64), "face_budget": (100, 10_000_000, 100),
+    "vae_tile_px": (128, 512, 64),
 }  # fmt: skip
 _KNOBS: dict[str, str] = {
     "variant": "Shape model. mini: half the network, less detail. turbo: made for 3 to 10 steps. fast: one pass a step "
@@ -143,6 +144,13 @@ _KNOBS: dict[str, str] = {
     "picture_px": "The long side of the picture before its background is removed.",
     "face_budget": "Faces that the shape is reduced to before it is painted. Unwrapping time grows with it.",
     "unwrapper": "xatlas: what the paint model was trained with. uvunwrap: about eight times faster, other charts.",
+    "attention": "Kernels of the UNets. auto: fused where torch has them for the card, else sliced. Sliced on a card "
+    "with fused ones takes more memory, not less. xformers: if it is installed.",
+    "vae_tile_px": "512 leaves pictures whole. 256 saves memory when views are decoded and may show seams.",
+    "view_by_view": "Paints each view by itself: least memory, but the views no longer agree with each other.",
+    "compile_shape": "torch.compile for the shape transformer: a long first step, then faster ones. Needs a compiler.",
+    "allow_lossy": "If the card is too small, lower octree, render size and views step by step, after everything that "
+    "costs no quality. Off: stop with a message.",
 }
 
 

@@ -39,7 +39,8 @@ class MemoryReport(io.ComfyNode):
     def execute(cls, mesh: object) -> io.NodeOutput:
         """The mesh, and the table as text and on the node."""
         prompt = cls.hidden.prompt or {}
-        text = format_table(_records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id))))
+        records, notes = _records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id)))
+        text = "\n".join([format_table(records), *notes])
         return io.NodeOutput(mesh, text, ui={"text": [text]})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ _WHOLE = (nn.MultiheadAttention,)
 
 
 @contextmanager
-def streamed(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "") -> Iterator[nn.Module]:
     """Within it, each layer brings its weights to the device before it runs, and drops that copy after.
 
     What rests stays what it was: the very tensors, memory-mapped or shared, are back in place after each layer and
@@ -25,25 +26,51 @@ def streamed(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     Args:
         module: its weights rest where they are now.
         device: where layers compute; inputs of layers that have weights are brought there.
+        blocks: pattern of the names of submodules whose layers travel together.
+        stays: pattern of the names of submodules that are brought at once and stay; for those that run very often.
 
     Memory:
-        On the device the largest layer's weights, plus those that belong to the modules around it.
+        On the device the largest layer's or block's weights, what stays, and what belongs to the modules around.
 
     Source:
-        The idea of diffusers.hooks.apply_group_offloading at leaf level (whole blocks are too big: 571 MiB in the paint
-        UNet); that one copies weights back from the device, refuses `.to` on what it was applied to, and stays.
+        The idea of diffusers.hooks.apply_group_offloading; that one copies weights back from the device, refuses
+        `.to` on what it was applied to, and stays. Its blocks are too big here: 571 MiB in the paint UNet.
     """
     with ExitStack() as hooks:
-        for part in module.modules():
-            tables = [table for owner in _owners(part) for table in (owner._parameters, owner._buffers) if table]
+        covered: list[str] = []
+        for name, part in module.named_modules():
+            if any(name.startswith(prefix) for prefix in covered):
+                continue
+            waits, is_block = (bool(pattern and re.fullmatch(pattern, name)) for pattern in (stays, blocks))
+            whole = waits or is_block or isinstance(part, _WHOLE)
+            if whole:
+                covered.append(f"{name}." if name else "")
+            tables = _tables(part, whole=whole)
             if tables:
-                hooks.enter_context(_visiting(part, tables, device))  # type: ignore[arg-type]
+                hooks.enter_context((_brought_for_long if waits else _visiting)(part, tables, device))
         yield module
 
 
-def _owners(part: nn.Module) -> list[nn.Module]:
-    """The modules whose weights a layer needs while it runs: itself, for some also its children."""
-    return list(part.modules()) if isinstance(part, _WHOLE) else [part]
+def _tables(part: nn.Module, *, whole: bool) -> list[Tensors]:
+    """The parameters and buffers that a module needs while it runs: its own, or all below it too."""
+    owners = part.modules() if whole else [part]
+    return [table for owner in owners for table in (owner._parameters, owner._buffers) if table]  # type: ignore[misc]
+
+
+@contextmanager
+def _brought_for_long(part: nn.Module, tables: list[Tensors], device: torch.device) -> Iterator[None]:
+    resting = [dict(table) for table in tables]
+    handle = part.register_forward_pre_hook(
+        lambda _, args, kwargs: (_brought(args, device), _brought(kwargs, device)), with_kwargs=True
+    )
+    try:
+        for table in tables:
+            table.update({name: _copy(tensor, device) for name, tensor in table.items()})
+        yield
+    finally:
+        handle.remove()
+        for table, tensors in zip(tables, resting, strict=True):
+            table.update(tensors)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..host import Component
-from .diffusion import component, euler_ancestral, load_diffusers, load_unet, load_vae
+from .diffusion import UNET_BLOCKS, component, euler_ancestral, load_diffusers, load_unet, load_vae
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
     """
     return DelightModel(
         text_encoder=component(folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt),
-        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel"),
+        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel", UNET_BLOCKS),
         vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL"),
         make_scheduler=euler_ancestral(folder),
     )

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..host import Component
-from .loading import build_empty, bytes_at, read_header, read_pickle
+from ..presets import Preset
+from .loading import Entry, build_empty, bytes_at, largest_layer_bytes, read_header, read_pickle
 
 VIEW_PX = 512
 """Edge of the pictures that both models work on."""
+
+DECODE_MIB = 385.0
+"""Activations of the VAE, float16, for each picture that it decodes at once; encoding takes less."""
+
+UNET_BLOCKS = r".*\.(?:transformer_blocks|resnets)\.\d+"
+"""What streams as a whole in a UNet: up to 92 MiB; one of its own blocks has up to 571."""
 
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
@@ -65,17 +72,20 @@ def component(
     label: str,
     load: Callable[[Path, torch.dtype], nn.Module],
     described: str | None = None,
+    blocks: str = "",
 ) -> Component:
     """A network that a diffusers-style folder holds; its weights are checked for truncation, not read.
 
     Args:
         described: the diffusers class whose size by config.json the weights must have.
+        blocks: pattern of the names of submodules that stream as a whole.
 
     Raises:
         BadCheckpoint: the weights are not there, truncated or of another size.
     """
     weights = find_weights(folder)
-    size = _weight_bytes(weights, dtype)
+    entries = _entries(weights)
+    size = bytes_at(entries, dtype)
     if described is not None:
         _check_size(folder, weights, size // dtype.itemsize, described)
     return Component(
@@ -83,6 +93,8 @@ def component(
         label=label,
         weight_bytes=size,
         load=partial(load, folder, dtype),
+        largest_layer_bytes=largest_layer_bytes(entries, dtype, blocks),
+        blocks=blocks,
     )
 
 
@@ -120,19 +132,17 @@ def find_weights(folder: Path) -> Path:
     )
 
 
-def _weight_bytes(weights: Path, dtype: torch.dtype) -> int:
+def _entries(weights: Path) -> dict[str, Entry]:
     if weights.suffix == ".safetensors":
-        return bytes_at(read_header(weights), dtype)
-    return sum(tensor.numel() for tensor in read_pickle(weights).values()) * dtype.itemsize
+        return read_header(weights)
+    return {name: Entry(tuple(value.shape), value.nbytes) for name, value in read_pickle(weights).items()}
 
 
 def load_vae(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """An AutoencoderKL that never tiles a picture of VIEW_PX."""
+    """An AutoencoderKL."""
     from diffusers import AutoencoderKL
 
-    vae = load_diffusers(AutoencoderKL, folder, dtype)
-    vae.tile_sample_min_size = max(int(vae.tile_sample_min_size), VIEW_PX)
-    vae.tile_latent_min_size = vae.tile_sample_min_size // vae_scale(vae)
+    vae: nn.Module = load_diffusers(AutoencoderKL, folder, dtype)
     return vae
 
 
@@ -203,10 +213,12 @@ def vae_scale(vae: nn.Module) -> int:
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
-def set_slicing(vae: Any, *, slicing: bool, tiling: bool) -> None:
-    """Picture by picture, and tiles for pictures past VIEW_PX."""
-    vae.use_slicing = slicing
-    vae.use_tiling = tiling
+def set_slicing(vae: Any, preset: Preset) -> None:
+    """Picture by picture, and tiles for pictures larger than a tile."""
+    vae.use_slicing = preset.vae_slicing
+    vae.use_tiling = preset.vae_tiling
+    vae.tile_sample_min_size = preset.vae_tile_px
+    vae.tile_latent_min_size = preset.vae_tile_px // vae_scale(vae)
 
 
 def decode_pictures(vae: Any, latents: Tensor) -> Tensor:

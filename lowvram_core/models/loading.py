@@ -6,6 +6,7 @@ No code from a checkpoint's folder is run, and pickles are read as weights only.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,6 +126,20 @@ def check_layout(module: nn.Module, entries: Mapping[str, Entry], source: Path) 
 def bytes_at(entries: Mapping[str, Entry], dtype: torch.dtype) -> int:
     """Bytes of a checkpoint's tensors once they are at `dtype`."""
     return sum(_numel(entry.shape) for entry in entries.values()) * dtype.itemsize
+
+
+def largest_layer_bytes(entries: Mapping[str, Entry], dtype: torch.dtype, blocks: str = "") -> int:
+    """The most bytes that the tensors of one layer have, or of one block.
+
+    Args:
+        blocks: pattern of the names of modules that count as a whole.
+    """
+    sizes: dict[str, int] = {}
+    for name, entry in entries.items():
+        found = re.match(f"({blocks})\\.", name) if blocks else None
+        unit = found[1] if found else name.rpartition(".")[0]
+        sizes[unit] = sizes.get(unit, 0) + _numel(entry.shape) * dtype.itemsize
+    return max(sizes.values(), default=0)
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,18 @@ from torch import Tensor, nn
 from ..errors import BadCheckpoint
 from ..host import Component
 from . import upstream
-from .diffusion import component, euler_ancestral, find_weights, load_vae, read_json
-from .loading import Entry, StateDict, build_empty, bytes_at, check_layout, fill, read_pickle, read_safetensors
+from .diffusion import UNET_BLOCKS, component, euler_ancestral, find_weights, load_vae, read_json
+from .loading import (
+    Entry,
+    StateDict,
+    build_empty,
+    bytes_at,
+    check_layout,
+    fill,
+    largest_layer_bytes,
+    read_pickle,
+    read_safetensors,
+)  # fmt: skip
 
 _DUAL = "unet_dual."
 _REFERENCE_TEXT = "unet.learned_text_clip_ref"
@@ -54,16 +65,19 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
     return PaintModel(
         vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL"),
-        dual=Component(
-            f"{weights}:dual:{dtype}",
-            "paint dual UNet",
-            bytes_at(dual, dtype),
-            partial(_load_dual, weights, config, dtype),
-        ),
-        main=Component(
-            f"{weights}:main:{dtype}", "paint UNet", bytes_at(main, dtype), partial(_load_main, weights, config, dtype)
-        ),
+        dual=_component(f"{weights}:dual:{dtype}", "paint dual UNet", dual, dtype,
+                        partial(_load_dual, weights, config, dtype)),
+        main=_component(f"{weights}:main:{dtype}", "paint UNet", main, dtype,
+                        partial(_load_main, weights, config, dtype)),
         make_scheduler=euler_ancestral(folder, timestep_spacing="trailing"),
+    )  # fmt: skip
+
+
+def _component(
+    key: str, label: str, entries: Mapping[str, Entry], dtype: torch.dtype, load: Callable[[], nn.Module]
+) -> Component:
+    return Component(
+        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS
     )
 
 
@@ -93,6 +107,22 @@ class DualStream(nn.Module):
             cross_attention_kwargs={"mode": "w", "num_in_batch": 1, "condition_embed_dict": references},
         )
         return references
+
+
+@contextmanager
+def without_reference(main: nn.Module) -> Iterator[None]:
+    """Within it, the main UNet computes no attention to the reference picture, for a half in which it counts nothing.
+
+    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, where `ref_scale` 0 multiplies that attention.
+    """
+    blocks: list[Any] = [part for part in main.modules() if getattr(part, "use_ra", False)]
+    for block in blocks:
+        block.use_ra = False
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.use_ra = True
 
 
 def _read(weights: Path) -> StateDict:

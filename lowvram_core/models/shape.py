@@ -16,7 +16,16 @@ from ..errors import BadCheckpoint
 from ..host import Component
 from . import upstream
 from .dinov2 import to_installed_names
-from .loading import Entry, build_empty, bytes_at, check_layout, fill, read_header, read_safetensors
+from .loading import (
+    Entry,
+    build_empty,
+    bytes_at,
+    check_layout,
+    fill,
+    largest_layer_bytes,
+    read_header,
+    read_safetensors,
+)
 
 CONFIG = "config.yaml"
 WEIGHTS = ("model.fp16.safetensors", "model.safetensors")
@@ -34,6 +43,11 @@ _CLASSES: Mapping[str, tuple[str, str]] = {
 """What a configuration may name; anything else is refused, so that a checkpoint cannot choose code to run."""
 
 _PARTS = {"conditioner": "image encoder (DINOv2)", "model": "shape DiT", "vae": "shape VAE"}
+
+_BLOCKS = {"conditioner": r".*\.layers?\.\d+", "model": r"(?:double|single)_blocks\.\d+", "vae": ""}
+"""What streams as a whole."""
+_STAYS = {"vae": "geo_decoder"}
+"""It runs once for every few thousand points."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,9 @@ def _component(
         label=_PARTS[part],
         weight_bytes=bytes_at(entries, dtype),
         load=partial(_load, config[part], weights, prefix, dtype),
+        largest_layer_bytes=largest_layer_bytes(entries, dtype, _BLOCKS[part] or _STAYS.get(part, "")),
+        blocks=_BLOCKS[part],
+        stays=_STAYS.get(part, ""),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..host import Host
+from ..memory.budget import Need, plain_need
+from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
 from ..presets import Preset
 from ..render.project import project_view
@@ -23,6 +26,10 @@ EXPONENT = 4
 PAINTED_SHARE = 0.99
 """A view is left out once this share of what it sees has been painted."""
 MIN_TRUST = 1e-8
+TEXEL_BYTES = 40
+PIXEL_BYTES = 45
+CHUNK_BYTES = 100 * 2**20
+"""On the device: per texel, per pixel of a view, and for a chunk of pixels."""
 
 
 def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
@@ -39,6 +46,15 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
+    return fitted("bake", preset, host, _needs, partial(_bake, mesh, views, host))
+
+
+def _needs(preset: Preset) -> list[Need]:
+    texels, pixels = preset.texture_px**2, preset.render_px**2
+    return [plain_need("bake", TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES)]
+
+
+def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
     with host.step("resize"):
         pictures = [resize(image, preset.render_px) for image in views.images]
     with host.step("bake"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from torch import Tensor
 from ..errors import BadInput
 from ..finite import check_finite
 from ..host import Component, Host
+from ..memory.budget import Need, need
+from ..memory.ladder import fitted
+from ..models.attention import choose_attention, set_attention
 from ..models.delight import DelightModel, open_delight
-from ..models.diffusion import VIEW_PX, decode_pictures, set_slicing
+from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
 from ..models.store import ModelStore
 from ..pictures import check_cutout, rgba_from_cutout
 from ..presets import Preset
@@ -28,6 +32,10 @@ ERODE_PX = 3
 COLOUR_KEPT = 0.95
 """Share of the mean that the colour correction moves by, upstream's scale."""
 
+TEXT_MIB = 2.0
+UNET_MIB = 65.0
+"""Activations in float16."""
+
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +44,8 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
 
     Args:
         cutout: the object; any size.
-        preset: reads delight_steps, vae_slicing, vae_tiling.
+        preset: reads delight_steps, vae_slicing, vae_tiling,
+            vae_tile_px, attention.
         seed: of all noise, drawn on the CPU.
 
     Raises:
@@ -51,14 +60,27 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
         at text guidance 1.0 runs no guidance at all; bit-identical on the CPU in float32.
     """
     check_cutout(cutout, "delight")
+    choose_attention(preset.attention, host.device, host.dtype)
     model = open_delight(store.folder("delight"), host.dtype)
     with host.step("recentre"):
         target = frame(cutout)
-    with host.step("delight"):
-        relit = _relight(target.convert("RGB"), model, preset, host, seed)
-        image = _match_colours(relit, np.asarray(target))
+
+    def run(fitting: Preset) -> np.ndarray:
+        with host.step("delight"):
+            relit = _relight(target.convert("RGB"), model, fitting, host, seed)
+            return _match_colours(relit, np.asarray(target))
+
+    image = fitted("delight", preset, host, partial(_needs, model, host), run)
     log.info("delight: %d steps, %d px", preset.delight_steps, VIEW_PX)
     return torch.from_numpy(image.astype(np.float32) / 255.0)
+
+
+def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
+    return [
+        need(model.text_encoder, host, TEXT_MIB),
+        need(model.vae, host, DECODE_MIB),
+        need(model.unet, host, UNET_MIB),
+    ]
 
 
 def frame(cutout: Cutout) -> Image.Image:
@@ -97,32 +119,33 @@ def _relight(picture: Image.Image, model: DelightModel, preset: Preset, host: Ho
     # batched before permuted: the strides choose the convolution's kernel, and with it the last bits
     pixels = torch.from_numpy(np.asarray(picture, np.float32)[None] / 255.0).permute(0, 3, 1, 2)
     with host.borrow(model.vae) as vae:
-        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        set_slicing(vae, preset)
         image_latents = vae.encode((pixels * 2.0 - 1.0).to(host.device, host.dtype)).latent_dist.mode()
     check_finite("delight", "encode", host.dtype, image_latents)
-    latents = _denoise(model.unet, model.make_scheduler(), prompt, image_latents, preset.delight_steps, host, generator)
+    latents = _denoise(model.unet, model.make_scheduler(), prompt, image_latents, preset, host, generator)
     check_finite("delight", "denoise", host.dtype, latents)
     with host.borrow(model.vae) as vae:
-        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        set_slicing(vae, preset)
         relit = decode_pictures(vae, latents)[0].permute(1, 2, 0).cpu()
     check_finite("delight", "decode", host.dtype, relit)
     return (relit.numpy() * 255).round().astype(np.uint8)
 
 
 def _denoise(
-    unet_component: Component, scheduler: Any, prompt: Tensor, image_latents: Tensor, steps: int, host: Host,
+    unet_component: Component, scheduler: Any, prompt: Tensor, image_latents: Tensor, preset: Preset, host: Host,
     generator: torch.Generator,
 ) -> Tensor:  # fmt: skip
     """Scaled latents [1,4,64,64]."""
-    scheduler.set_timesteps(steps, device=host.device)
+    scheduler.set_timesteps(preset.delight_steps, device=host.device)
     latents = randn_tensor(image_latents.shape, generator=generator, device=host.device, dtype=prompt.dtype)
     latents = latents * scheduler.init_noise_sigma
     with host.borrow(unet_component) as unet:
+        set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=1)
             noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
             latents = scheduler.step(noise, timestep, latents, generator=generator, return_dict=False)[0]
-            host.progress(index + 1, steps)
+            host.progress(index + 1, preset.delight_steps)
     return latents
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,13 @@ from torch import Tensor
 from ..errors import BadInput
 from ..finite import check_finite
 from ..host import Host
+from ..memory.budget import Need, need, plain_need
+from ..memory.halves import guided
+from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
-from ..models.diffusion import VIEW_PX, decode_pictures, set_slicing
-from ..models.paint import PaintModel, References, open_paint
+from ..models.attention import choose_attention, set_attention
+from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
+from ..models.paint import PaintModel, References, open_paint, without_reference
 from ..models.store import ModelStore
 from ..pictures import check_cutout, pil_from_image, rgba_from_cutout
 from ..presets import Preset
@@ -29,6 +34,12 @@ SEED = 0
 """Upstream's."""
 GUIDANCE = 2.0
 """Upstream's; the unconditional half sees neither text nor reference."""
+VIEW_MIB = 74.0
+DUAL_MIB = 80.0
+"""Activations in float16: of the main UNet per view of each half, of the dual UNet."""
+MAP_BYTES = 60
+MAP_CHUNK_BYTES = 100 * 2**20
+"""Of the renderer: per pixel, and for a chunk of pixels."""
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +52,8 @@ def paint_views(
     Args:
         mesh: unwrapped; vertices split at the seams, as the model was trained on.
         reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
-        preset: reads views, render_px, multiview_steps, cfg_together, vae_slicing, vae_tiling.
+        preset: reads views, render_px, multiview_steps, cfg_together, view_by_view, vae_slicing,
+            vae_tiling, vae_tile_px, attention.
         seed: of all noise, drawn on the CPU.
 
     Raises:
@@ -58,14 +70,30 @@ def paint_views(
     """
     check_mesh(mesh, "multiview", needs_uvs=True)
     picture = _reference_picture(reference)
-    cameras = preset.cameras
-    classes = [camera_class(camera) for camera in cameras]
+    choose_attention(preset.attention, host.device, host.dtype)
     model = open_paint(store.folder("paint"), host.dtype)
-    normals, positions = _geometry(mesh, cameras, preset.render_px, host)
-    with host.step("multiview"):
-        images = _paint(picture, normals, positions, classes, model, preset, host, seed)
-    log.info("multiview: %d views, %d steps, %d px", len(cameras), preset.multiview_steps, VIEW_PX)
-    return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
+
+    def run(fitting: Preset) -> Views:
+        cameras = fitting.cameras
+        classes = [camera_class(camera) for camera in cameras]
+        normals, positions = _geometry(mesh, cameras, fitting.render_px, host)
+        with host.step("multiview"):
+            images = _paint(picture, normals, positions, classes, model, fitting, host, seed)
+        return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
+
+    views = fitted("multiview", preset, host, partial(_needs, model, host), run)
+    log.info("multiview: %d views, %d steps, %d px", len(views.cameras), preset.multiview_steps, VIEW_PX)
+    return views
+
+
+def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
+    views = 1 if preset.view_by_view else len(preset.cameras)
+    return [
+        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
+        need(model.vae, host, DECODE_MIB * (1 if preset.vae_slicing else len(preset.cameras))),
+        need(model.dual, host, DUAL_MIB),
+        need(model.main, host, VIEW_MIB * views * (2 if preset.cfg_together else 1)),
+    ]
 
 
 def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
@@ -113,13 +141,16 @@ def _paint(
     pixels = torch.from_numpy(np.array(picture) / 255.0).permute(2, 0, 1)[None]
     encoding_noise = torch.Generator().manual_seed(seed)
     with host.borrow(model.vae) as vae:
-        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        set_slicing(vae, preset)
         reference, normal, position = (
             _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
         )
     check_finite("multiview", "encode", host.dtype, reference, normal, position)
     with host.borrow(model.dual) as dual:
-        references: References = dual(torch.cat([torch.zeros_like(reference), reference]))
+        set_attention(dual, choose_attention(preset.attention, host.device, host.dtype))
+        # Separate halves need no unconditional reference: what comes of it is multiplied by 0.
+        batch = [torch.zeros_like(reference), reference] if preset.cfg_together else [reference]
+        references: References = dual(torch.cat(batch))
     check_finite("multiview", "reference", host.dtype, *references.values())
     host.progress(0, preset.multiview_steps)
     conditions = torch.cat([normal, position], dim=1)
@@ -127,7 +158,7 @@ def _paint(
     check_finite("multiview", "denoise", host.dtype, latents)
     del references, conditions, reference, normal, position  # the decode is the peak
     with host.borrow(model.vae) as vae:
-        set_slicing(vae, slicing=preset.vae_slicing, tiling=preset.vae_tiling)
+        set_slicing(vae, preset)
         images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
     check_finite("multiview", "decode", host.dtype, images)
     return (images.numpy() * 255).round().astype(np.uint8)
@@ -151,13 +182,19 @@ def _denoise(
     count, _, height, width = conditions.shape
     latents = randn_tensor((count, 4, height, width), generator=generator, device=host.device, dtype=host.dtype)
     latents = latents * scheduler.init_noise_sigma
-    with host.borrow(model.main) as unet:
+    with (
+        host.borrow(model.main) as unet,
+        guided(unet, model.main, host, together=preset.cfg_together) as together,
+    ):
+        set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
         text = unet.unet.learned_text_clip_gen.to(host.device)
         halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]), references,
                          torch.tensor([classes], device=host.device))  # fmt: skip
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            unconditional, conditional = halves.run(scaled, timestep, together=preset.cfg_together)
+            groups = [slice(view, view + 1) for view in range(count)] if preset.view_by_view else [slice(0, count)]
+            parts = [halves.run(scaled, timestep, group, together=together) for group in groups]
+            unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
             noise = unconditional + GUIDANCE * (conditional - unconditional)
             latents = scheduler.step(noise, timestep, latents, generator=generator, return_dict=False)[0]
             host.progress(index + 1, preset.multiview_steps)
@@ -174,25 +211,32 @@ class _Halves:
         self._references = references
         self._classes = classes
 
-    def run(self, latents: Tensor, timestep: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
-        """The noise [N,4,h,w] that each half predicts."""
+    def run(self, latents: Tensor, timestep: Tensor, views: slice, *, together: bool) -> tuple[Tensor, Tensor]:
+        """The noise [N,4,h,w] that each half predicts for these of the views."""
         if together:
-            unconditional, conditional = self._pass(latents, timestep, slice(0, 2)).chunk(2)
+            unconditional, conditional = self._pass(latents, timestep, views, slice(0, 2)).chunk(2)
             return unconditional, conditional
-        return self._pass(latents, timestep, slice(0, 1)), self._pass(latents, timestep, slice(1, 2))
+        with without_reference(self._unet):
+            unconditional = self._pass(latents, timestep, views, slice(0, 1))
+        return unconditional, self._pass(latents, timestep, views, slice(1, 2))
 
-    def _pass(self, latents: Tensor, timestep: Tensor, half: slice) -> Tensor:
+    def _pass(self, latents: Tensor, timestep: Tensor, views: slice, half: slice) -> Tensor:
         batch = half.stop - half.start
         scale = torch.tensor([0.0, 1.0][half]).to(latents)
-        conditions = torch.stack([self._conditions] * batch)
+        conditions = torch.stack([self._conditions[views]] * batch)
         noise: Tensor = self._unet(
-            torch.stack([latents] * batch),
+            torch.stack([latents[views]] * batch),
             timestep,
             encoder_hidden_states=self._text[half],
             normal_imgs=conditions[:, :, :4],
             position_imgs=conditions[:, :, 4:],
-            camera_info_gen=torch.cat([self._classes] * batch),
-            condition_embed_dict={layer: tokens[half] for layer, tokens in self._references.items()},
+            camera_info_gen=torch.cat([self._classes[:, views]] * batch),
+            condition_embed_dict={layer: _of_half(tokens, half) for layer, tokens in self._references.items()},
             ref_scale=scale,
         )[0]
         return noise
+
+
+def _of_half(tokens: Tensor, half: slice) -> Tensor:
+    """The reference of a half, or of both; where only the conditional one was read, it stands in for the other."""
+    return tokens[half] if len(tokens) == 2 else tokens.expand(half.stop - half.start, -1, -1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from ..errors import BadInput, NumericalFailure
 from ..finite import check_finite
 from ..host import Host
+from ..memory.budget import Need, need
+from ..memory.halves import guided
+from ..memory.ladder import fitted
 from ..models.shape import ShapeModel, open_shape
 from ..models.store import ModelStore
 from ..pictures import check_cutout, rgba_from_cutout
@@ -26,8 +30,15 @@ BOX = 1.01
 LEVEL = 0.0
 """Logit of the surface, upstream's mc_level."""
 
+CONDITION_MIB = 50.0
+SAMPLE_KIB = 64.0
+LATENTS_KIB = 20.0
+POINT_KIB = 22.8
+"""Activations in float16: of the conditioner, of the DiT and of the VAE per latent token, of the VAE per point."""
+
 log = logging.getLogger(__name__)
 Condition = dict[str, Tensor]
+Network = Callable[..., Any]
 
 
 def generate_shape(
@@ -37,7 +48,8 @@ def generate_shape(
 
     Args:
         pictures: one cutout, or for the mv variants any of front, left, back, right.
-        preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk.
+        preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk,
+            compile_shape.
         seed: of the initial noise, drawn on the CPU.
 
     Returns:
@@ -56,6 +68,20 @@ def generate_shape(
     """
     views = _check_views(pictures, preset)
     model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
+    return fitted("shape", preset, host, partial(_needs, model, host), partial(_generate, views, model, host, seed))
+
+
+def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
+    halves = 2 if _uses_cfg(model, preset) and preset.cfg_together else 1
+    tokens = model.latent_shape[0]
+    return [
+        need(model.conditioner, host, CONDITION_MIB),
+        need(model.dit, host, halves * tokens * SAMPLE_KIB / 1024),
+        need(model.vae, host, max(tokens * LATENTS_KIB, preset.points_per_chunk * POINT_KIB) / 1024),
+    ]
+
+
+def _generate(views: Mapping[str, Cutout], model: ShapeModel, host: Host, seed: int, preset: Preset) -> Mesh:
     with torch.inference_mode():
         with host.step("condition"):
             condition = _condition(views, model, host, unconditional=_uses_cfg(model, preset))
@@ -126,27 +152,59 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
     guidance = None
     if model.guidance_embed:
         guidance = torch.tensor([preset.guidance], device=host.device, dtype=host.dtype)
-    with host.borrow(model.dit) as dit:
-        for index, timestep in enumerate(scheduler.timesteps):
+    timesteps = scheduler.timesteps[: -1 if _ends_in_a_step_of_no_length(scheduler) else None]
+    with (
+        host.borrow(model.dit) as dit,
+        guided(dit, model.dit, host, together=preset.cfg_together) as together,
+    ):
+        network = _compiled(dit, host) if preset.compile_shape and not host.streams(model.dit) else dit
+        for index, timestep in enumerate(timesteps):
             time = timestep.expand(1).to(latents.dtype) / scheduler.config.num_train_timesteps
             if model.guidance_embed:
-                velocity = dit(latents, time, condition, guidance=guidance)
+                velocity = network(latents, time, condition, guidance=guidance)
             else:
-                velocity = _guided_velocity(dit, latents, time, condition, preset)
+                velocity = _guided_velocity(network, latents, time, condition, preset.guidance, together=together)
             latents = scheduler.step(velocity, timestep, latents).prev_sample
-            host.progress(index + 1, len(scheduler.timesteps))
+            host.progress(index + 1, len(timesteps))
     check_finite("shape", "sample", host.dtype, latents)
     return latents
 
 
-def _guided_velocity(dit: nn.Module, latents: Tensor, time: Tensor, condition: Condition, preset: Preset) -> Tensor:
-    if preset.cfg_together:
+def _compiled(dit: nn.Module, host: Host) -> Network:
+    """The network through torch.compile; as it is, with a note, where the computer has no compiler for it."""
+    fast = torch.compile(dit)
+    usable = True
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal usable
+        if usable:
+            try:
+                return fast(*args, **kwargs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                usable = False
+                host.note(f"shape: not compiled ({str(error).strip().splitlines()[0]})")
+        return dit(*args, **kwargs)
+
+    return run
+
+
+def _ends_in_a_step_of_no_length(scheduler: Any) -> bool:
+    """Upstream's Euler schedule has its end twice: the last pass of the network is multiplied by 0."""
+    if type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
+        return False
+    return bool(scheduler.sigmas[-1] == scheduler.sigmas[-2])
+
+
+def _guided_velocity(
+    dit: Network, latents: Tensor, time: Tensor, condition: Condition, guidance: float, *, together: bool
+) -> Tensor:
+    if together:
         both = dit(torch.cat([latents, latents]), time.expand(2), condition, guidance=None)
         conditional, unconditional = both.chunk(2)
     else:
         halves = [{name: tokens[half : half + 1] for name, tokens in condition.items()} for half in (0, 1)]
         conditional, unconditional = (dit(latents, time, half, guidance=None) for half in halves)
-    return unconditional + preset.guidance * (conditional - unconditional)
+    return unconditional + guidance * (conditional - unconditional)
 
 
 @torch.inference_mode()

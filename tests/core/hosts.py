@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -33,6 +33,7 @@ class RecordingHost:
     reports: list[tuple[str | None, int, int]] = field(default_factory=list)
     """(step, done, total) of every progress report that was let through."""
     previews: list[Tensor] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     current: str | None = None
 
     @contextmanager
@@ -45,6 +46,23 @@ class RecordingHost:
             yield component.load().to(self.device)
         finally:
             self.out.remove(component.key)
+
+    def make_room(self, wanted_bytes: int) -> int | None:
+        """The CPU does not say."""
+        return None
+
+    @contextmanager
+    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+        """Nothing streams here."""
+        yield
+
+    def streams(self, component: Component) -> bool:
+        """Nothing does."""
+        return False
+
+    def note(self, text: str) -> None:
+        """Kept."""
+        self.notes.append(text)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -190,7 +190,7 @@ def test_keep_keeps_between_pictures_and_nothing_at_the_end(
     pictures = [str(draw(tmp_path / name)) for name in ("a.png", "b.png")]
     out = ["-o", str(tmp_path / "out"), "--models", str(models), "--residency", "keep"]
     assert cli.main([*pictures, *out, *QUICK]) == 0
-    assert loads.kept[0] == loads.kept[1] > 5
+    assert max(loads.kept) > 5 and loads.kept[:-1] == sorted(loads.kept[:-1]), "none is given back in between"
     assert loads.kept[-1] == 0 and loads.hosts[0]._kept == {}
 
 

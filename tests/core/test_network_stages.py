@@ -71,7 +71,7 @@ def test_each_step_and_chunk_reports(store: ModelStore) -> None:
     for stage in STAGES.values():
         stage(host, store)
     reached = {step: [done for at, done, _ in host.reports if at == step] for step, _, _ in host.reports}
-    assert reached["sample"] == [1, 2, 3]
+    assert reached["sample"] == [1, 2], "the third has no length"
     assert reached["decode"] == [1500, 3000, 4500, 17**3]
     assert reached["delight"] == [1, 2]
     assert reached["multiview"] == [0, 1, 2]

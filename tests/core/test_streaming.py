@@ -58,7 +58,7 @@ def parts(models: Path) -> dict[str, tuple[Component, Run]]:
         text = unet.unet.learned_text_clip_gen.to(THERE)
         classes = torch.zeros(1, 3, dtype=torch.long, device=THERE)
         halves = _Halves(unet, there(3, 8, 16, 16), torch.cat([text, text]), references, classes)
-        return halves.run(there(3, 4, 16, 16), torch.tensor(5), together=False)[0]
+        return halves.run(there(3, 4, 16, 16), torch.tensor(5), slice(0, 3), together=False)[0]
 
     def condition(conditioner: Any) -> Tensor:
         tokens: Tensor = conditioner(image=picture)["main"]

@@ -76,10 +76,8 @@ def test_cancel() -> None:
     assert host.records == []
 
 
-@pytest.mark.parametrize(
-    ("step", "helps"), [("decode", "--points-per-chunk"), ("multiview", "--views"), ("x", "preset")]
-)
-def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str, helps: str) -> None:
+@pytest.mark.parametrize("step", ["decode", "x"])
+def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str) -> None:
     host, loads, tensors = cpu(), [], []
 
     def allocate() -> None:
@@ -90,7 +88,6 @@ def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str, helps: s
     with pytest.raises(OutOfMemory) as caught, host.step(step), host.borrow(component(loads)):
         allocate()
     assert str(caught.value).startswith(f"{step}: cpu is full while the linear is on it (CUDA out of memory); wanted")
-    assert helps in str(caught.value)
     assert tensors[0]() is None, "the error holds the tensors"
     assert is_freed(loads[0]) and host.records == []
     with pytest.raises(OutOfMemory, match=f"^{step}: cpu is full \\("), host.step(step):

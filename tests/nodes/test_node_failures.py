@@ -75,7 +75,7 @@ def test_each_component_goes_through_comfyuis_management(
     assert all(tensor.device.type == "meta" for patcher in patchers for tensor in patcher.model.parameters())
 
 
-def test_a_component_that_does_not_fit_is_refused_clearly(
+def test_what_does_not_fit_is_refused_clearly_and_not_loaded(
     pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import comfy.model_management as mm
@@ -84,14 +84,11 @@ def test_a_component_that_does_not_fit_is_refused_clearly(
     monkeypatch.setattr(mm, "get_torch_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(mm, "get_free_memory", lambda *rest: 100 * 2**20)
     monkeypatch.setattr(mm, "should_use_fp16", lambda *rest, **named: True)
-    host = module("nodes._host").ComfyHost()
-    component = module("lowvram_core.host").Component
-    needed = component.__new__(component)
-    for name, value in (("label", "shape network"), ("weight_bytes", 2 * 2**30)):
-        object.__setattr__(needed, name, value)
-    wanted = r"memory: the shape network needs 3\.00 GiB and 0\.10 GiB are free; .* smaller preset"
-    with pytest.raises(module("lowvram_core.errors").OutOfMemory, match=wanted), host.borrow(needed):
-        pass
+    monkeypatch.setattr(mm, "free_memory", lambda *rest: [])
+    monkeypatch.setattr(module("nodes._host").ComfyHost, "borrow", lambda *rest: pytest.fail("nothing may be loaded"))
+    wanted = r"shape: 0\.\d\d GiB of the device are free, and the .* takes at least .* wanted room for it\. In this order"
+    with pytest.raises(module("lowvram_core.errors").OutOfMemory, match=wanted):
+        pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
 
 
 def test_a_missing_model_says_where_it_goes(

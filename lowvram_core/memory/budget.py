@@ -1,0 +1,161 @@
+"""What a stage will need and what to change when that does not fit: arithmetic, no torch.
+
+Nothing here is tried out. The sizes of activations are those of the published networks, measured by
+benchmarks/vram.py on a device without values; tests/core/test_budget.py holds them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..errors import OutOfMemory
+from ..host import Component, Host
+from ..presets import Preset
+
+MIB = 1024**2
+GIB = 1024**3
+MARGIN_BYTES = 160 * MIB
+"""Left free beside what is computed: the allocator's rounding, the workspaces of convolutions."""
+STREAMED_AT_ONCE = 2
+"""Layers that are on the device at the same time while weights stream."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one component takes of the device while it runs."""
+
+    key: str
+    label: str
+    weight_bytes: int
+    largest_layer_bytes: int
+    activation_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """With all its weights there."""
+        return self.weight_bytes + self.activation_bytes + MARGIN_BYTES
+
+    @property
+    def streamed_bytes(self) -> int:
+        """With its weights passing through."""
+        return (
+            min(self.weight_bytes, STREAMED_AT_ONCE * self.largest_layer_bytes) + self.activation_bytes + MARGIN_BYTES
+        )
+
+
+def need(component: Component, host: Host, activation_mib: float) -> Need:
+    """What a component takes.
+
+    Args:
+        activation_mib: in float16; twice that in float32.
+    """
+    activations = int(activation_mib * MIB * host.dtype.itemsize / 2)
+    return Need(component.key, component.label, component.weight_bytes, component.largest_layer_bytes, activations)
+
+
+def plain_need(label: str, used_bytes: int) -> Need:
+    """What arithmetic without a network takes."""
+    return Need("", label, 0, 0, used_bytes)
+
+
+Needs = Callable[[Preset], Sequence[Need]]
+"""What a stage's components need, one at a time, at the settings of a preset."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Settings to run a stage at."""
+
+    preset: Preset
+    streamed: frozenset[str]
+    """Keys of the components whose weights pass through the device."""
+    changes: tuple[str, ...]
+    """What is done otherwise than asked, for the log and the report."""
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """One step down; the ladder is walked from top to bottom, each step kept."""
+
+    stages: tuple[str, ...]
+    change: str
+    values: dict[str, object]
+    applies: Callable[[Preset], bool]
+    lossy: bool = False
+
+
+_STREAM = _Rung(("shape", "delight", "multiview"), "weights streamed", {}, lambda preset: preset.residency != "stream")
+_LADDER = (
+    _Rung(("shape", "multiview"), "guidance halves one after the other", {"cfg_together": False},
+          lambda preset: preset.cfg_together),
+    _Rung(("shape",), "2,000 points per chunk", {"points_per_chunk": 2000},
+          lambda preset: preset.points_per_chunk > 2000),
+    _Rung(("delight", "multiview"), "VAE picture by picture", {"vae_slicing": True},
+          lambda preset: not preset.vae_slicing),
+    _STREAM,
+    _Rung(("shape",), "octree 128", {"octree": 128}, lambda preset: preset.octree > 128, lossy=True),
+    _Rung(("multiview", "bake"), "1024 px renders", {"render_px": 1024}, lambda preset: preset.render_px > 1024,
+          lossy=True),
+    _Rung(("multiview",), "views fast", {"views": "fast"}, lambda preset: len(preset.cameras) > 4, lossy=True),
+    _Rung(("multiview",), "views minimal", {"views": "minimal"}, lambda preset: len(preset.cameras) > 3, lossy=True),
+)  # fmt: skip
+"""Exact in its class first (docs/techniques.md), then, only where the preset allows it, what costs quality."""
+
+
+def attempts(stage: str, preset: Preset, needs: Needs) -> Iterator[Attempt]:
+    """The preset as it is, then each step down, all that came before kept."""
+    changes: tuple[str, ...] = ()
+    streams = preset.residency == "stream"
+    yield _attempt(preset, needs, streams, changes)
+    for rung in _LADDER:
+        if stage not in rung.stages or not rung.applies(preset) or (rung.lossy and not preset.allow_lossy):
+            continue
+        streams = streams or rung is _STREAM
+        preset = preset.with_(**rung.values)
+        changes += (rung.change,)
+        yield _attempt(preset, needs, streams, changes)
+
+
+def _attempt(preset: Preset, needs: Needs, streams: bool, changes: tuple[str, ...]) -> Attempt:
+    return Attempt(preset, frozenset(need.key for need in needs(preset)) if streams else frozenset(), changes)
+
+
+def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
+    """The attempt with only those components streamed that do not fit as a whole; None where one fits in no way."""
+    streamed = set()
+    for need in needs(attempt.preset):
+        if need.resident_bytes <= free_bytes and attempt.preset.residency != "stream":
+            continue
+        if need.key not in attempt.streamed or need.streamed_bytes > free_bytes:
+            return None
+        streamed.add(need.key)
+    return Attempt(attempt.preset, frozenset(streamed), attempt.changes)
+
+
+def largest_bytes(needs: Sequence[Need], *, streamed: bool = False) -> int:
+    """What the hungriest component takes."""
+    return max((need.streamed_bytes if streamed else need.resident_bytes for need in needs), default=0)
+
+
+def refusal(stage: str, preset: Preset, needs: Sequence[Need], free_bytes: int) -> OutOfMemory:
+    """The error for a device on which the stage fits in no way that the preset allows."""
+    hungriest = max(needs, key=lambda need: need.streamed_bytes)
+    return OutOfMemory(
+        f"{stage}: {free_bytes / GIB:.2f} GiB of the device are free, and the {hungriest.label} takes at least "
+        f"{hungriest.streamed_bytes / GIB:.2f} GiB; wanted room for it. {next_steps(preset)}"
+    )
+
+
+def next_steps(preset: Preset) -> str:
+    """What the user can do about a full device, in order; what costs no quality comes first."""
+    steps = ["close other programs that use the card (nvidia-smi lists them)"]
+    if not preset.allow_lossy:
+        steps.append("let the preset step down (allow lossy, in Preset Custom)")
+    if len(preset.cameras) > 3:
+        steps.append("paint fewer views (fast, minimal)")
+    if preset.render_px > 1024:
+        steps.append("render and texture at 1024 px")
+    if not preset.variant.startswith("mini"):
+        steps.append("a mini variant of the shape model")
+    return "In this order: " + "; ".join(f"{index}. {step}" for index, step in enumerate(steps, 1)) + "."

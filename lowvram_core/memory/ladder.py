@@ -1,0 +1,69 @@
+"""A stage on a device that may be too small: planned before anything is loaded, stepped down if it is full anyway."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import OutOfMemory
+from ..host import Host
+from ..presets import Preset
+from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, refusal
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[Preset], Result]) -> Result:
+    """What `run` gives at the first settings that fit the device: those of the preset if they do.
+
+    The budget decides before anything is loaded. A device that is full all the same costs one step down the ladder
+    and another run, after everything was freed.
+
+    Args:
+        stage: names the ladder, and the error.
+        needs: of the stage's components, by preset.
+        run: the stage; called once, and once more after each time that the device was full.
+
+    Raises:
+        OutOfMemory: nothing that the preset allows fits; the message says what to do, in order.
+    """
+    waiting = _planned(stage, preset, host, needs)
+    while True:
+        attempt = waiting.pop(0)
+        if attempt.changes:
+            host.note(f"{stage}: little memory: {', '.join(attempt.changes)}")
+        outcome = _tried(attempt, host, run)
+        if not isinstance(outcome, str):
+            return outcome[0]
+        host.make_room(0)
+        if not waiting:
+            raise OutOfMemory(f"{outcome} {next_steps(attempt.preset)}")
+        log.warning("%s", outcome)
+
+
+def _tried(attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
+    """What came out, or what the full device said; the error itself holds tensors, and dies here."""
+    try:
+        with host.streaming(attempt.streamed):
+            return (run(attempt.preset),)
+    except OutOfMemory as error:
+        return str(error)
+
+
+def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attempt]:
+    """The attempts that the budget does not rule out; all of them where the device does not tell what is free."""
+    known = list(attempts(stage, preset, needs))
+    free = host.make_room(largest_bytes(needs(preset)))
+    if free is None:
+        return known
+    fitting = [(index, planned) for index, one in enumerate(known) if (planned := fit(one, needs, free)) is not None]
+    if not fitting:
+        raise refusal(stage, known[-1].preset, needs(known[-1].preset), free)
+    first, planned = fitting[0]
+    names = [need.label for need in needs(planned.preset) if need.key in planned.streamed]
+    log.debug("%s: %d MiB free; streamed: %s", stage, free >> 20, ", ".join(names) or "nothing")
+    # What the budget let pass and the device did not is streamed whole on the next attempt.
+    return [planned, *known[first if planned.streamed != known[first].streamed else first + 1 :]]

@@ -1,0 +1,63 @@
+"""Which kernels the attention of diffusers' networks runs on."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import BadInput, MissingDependency
+
+
+def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> str:
+    """`fused`, `xformers` or `sliced`: what `auto` comes to, or the choice itself.
+
+    Args:
+        choice: `fused`, torch's scaled_dot_product_attention; `xformers`; `sliced`, some heads at a time, which saves
+            memory only where no fused kernel serves and costs six times as much elsewhere; or `auto`.
+        device: where networks run.
+        dtype: at which precision.
+
+    Raises:
+        MissingDependency: xformers is chosen and not installed.
+        BadInput: xformers is chosen for a device that it has no kernels for.
+    """
+    if choice == "auto":
+        return "fused" if has_fused_kernel(device, dtype) else "sliced"
+    if choice == "xformers" and device.type != "cuda":
+        raise BadInput(f"attention: xformers on {device}; wanted an NVIDIA card for it. Choose auto.")
+    if choice == "xformers" and importlib.util.find_spec("xformers") is None:
+        raise MissingDependency(
+            "attention: the Python package 'xformers' is not installed; wanted for attention xformers. Choose auto, "
+            "or install the version made for your torch: python -m pip install --no-deps xformers",
+            name="xformers",
+        )
+    return choice
+
+
+def set_attention(module: nn.Module, chosen: str) -> None:
+    """Sets every attention layer of a network to what `choose_attention` gave."""
+    from diffusers.models.attention_processor import Attention
+
+    layers: list[Any] = [part for part in module.modules() if isinstance(part, Attention)]
+    for layer in layers:
+        if chosen == "xformers":
+            layer.set_use_memory_efficient_attention_xformers(True)
+        else:
+            layer.set_attention_slice(max(1, layer.sliceable_head_dim // 2) if chosen == "sliced" else None)
+
+
+def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch has attention for the device that makes no [L,S] matrix.
+
+    On CUDA flash attention wants compute capability 8; the memory-efficient kernel, which older cards such as
+    Turing's use, wants 5. The CPU's flash kernel takes every float type.
+    """
+    if device.type != "cuda":
+        return True
+    probe = torch.zeros(1, 1, 8, 64, device=device, dtype=dtype)
+    params = torch.backends.cuda.SDPAParams(probe, probe, probe, None, 0.0, False, False)
+    flash = torch.backends.cuda.can_use_flash_attention(params)
+    return bool(flash or torch.backends.cuda.can_use_efficient_attention(params))

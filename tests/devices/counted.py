@@ -1,0 +1,282 @@
+"""A device that counts its bytes, on torch's own hook for backends written in Python.
+
+Its tensors live in RAM or nowhere. They refuse to meet tensors of the CPU, as a GPU's do, and an allocation past
+`ledger.cap` raises torch's own OutOfMemoryError. With `ledger.limit` set, tensors with more elements are not computed:
+their shapes and bytes are followed, so that networks of full size run in seconds, and what is read back is zeros.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as tree
+
+NAME = "counted"
+
+
+@dataclass
+class Ledger:
+    """What lives on the device, in bytes of storages."""
+
+    current: int = 0
+    peak: int = 0
+    cap: int | None = None
+    """Past it an allocation fails."""
+    limit: int | None = None
+    """Elements past which a tensor has no values; None: all have."""
+    allocations: int = 0
+    fail_at: int | None = None
+    """The number of the allocation that fails, whatever is free."""
+    _sizes: dict[int, int] = field(default_factory=dict)
+
+    def enter(self, storage: torch.UntypedStorage) -> None:
+        """Counts a storage until it dies.
+
+        Raises:
+            torch.OutOfMemoryError: it does not fit.
+        """
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        size = storage.nbytes()
+        self.allocations += 1
+        if (self.cap is not None and self.current + size > self.cap) or self.allocations == self.fail_at:
+            raise torch.OutOfMemoryError(
+                f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
+            )
+        self._sizes[key] = size
+        self.current += size
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._leave, key)
+
+    def _leave(self, key: int) -> None:
+        self.current -= self._sizes.pop(key, 0)
+
+    @contextmanager
+    def set(self, *, cap: int | None = None, limit: int | None = None, fail_after: int | None = None) -> Iterator[None]:
+        """Other settings within the block, and a fresh peak; `fail_after` counts allocations from here."""
+        before = self.cap, self.limit, self.fail_at
+        self.cap, self.limit = cap, limit
+        self.fail_at = None if fail_after is None else self.allocations + fail_after
+        self.peak = self.current
+        try:
+            yield
+        finally:
+            self.cap, self.limit, self.fail_at = before
+
+
+ledger = Ledger()
+
+
+class CountedTensor(Tensor):
+    """A tensor of the device around one of the CPU, or of the meta device where it has no values."""
+
+    raw: Tensor
+
+    def __repr__(self, **_: Any) -> str:
+        return f"{NAME}({self.raw!r})"
+
+    @staticmethod
+    def __new__(cls, raw: Tensor) -> CountedTensor:
+        ledger.enter(raw.untyped_storage())
+        wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
+            device=f"{NAME}:0", requires_grad=False,
+        )  # fmt: skip
+        wrapper.raw = raw
+        return wrapper  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Under inference_mode operators come here that are made of others; those are what the device has.
+        made_of_others = torch._C.DispatchKey.CompositeImplicitAutograd
+        if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), made_of_others):
+            result = op.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
+        return _run(op, *args, **(kwargs or {}))
+
+
+_ACROSS = ("_to_copy", "copy_")
+"""What may take tensors of both devices."""
+
+
+def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
+    name = op.overloadpacket.__name__
+    tensors = [leaf for leaf in tree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if name == "_has_compatible_shallow_copy_type":  # asked by Module.to: its weights become new tensors
+        return False
+    if name not in _ACROSS:
+        _check_device(name, tensors)
+    device = kwargs.get("device")
+    to_here = is_counted(device) if device is not None else any(isinstance(one, CountedTensor) for one in tensors)
+    if device is not None:
+        kwargs = {**kwargs, "device": "cpu"}
+    raws = [one.raw if isinstance(one, CountedTensor) else one for one in tensors]
+    if name == "_local_scalar_dense" and raws[0].is_meta:
+        return True if raws[0].dtype == torch.bool else 1
+    if not to_here:
+        return _read_back(op, args, kwargs)
+    if any(raw.is_meta for raw in raws) or (not raws and _is_large(op, args, kwargs)):
+        return _wrapped(_on_meta(op, args, kwargs), tensors)
+    unwrapped_args, unwrapped_kwargs = tree.tree_map(_raw, (args, kwargs))
+    if name == "copy_" and not isinstance(tensors[0], CountedTensor):
+        return op(*unwrapped_args, **unwrapped_kwargs)
+    return _wrapped(op(*unwrapped_args, **unwrapped_kwargs), tensors)
+
+
+def _check_device(name: str, tensors: list[Tensor]) -> None:
+    for tensor in tensors:
+        if not isinstance(tensor, CountedTensor) and tensor.dim() > 0:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
+                f"{tensor.device}! ({name})"
+            )
+
+
+def _raw(value: Any) -> Any:
+    return value.raw if isinstance(value, CountedTensor) else value
+
+
+def _read_back(op: Any, args: Any, kwargs: Any) -> Any:
+    source = _raw(args[0])
+    if source.is_meta:
+        return torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
+    return op(source, *args[1:], **kwargs)
+
+
+def _is_large(op: Any, args: Any, kwargs: Any) -> bool:
+    if ledger.limit is None:
+        return False
+    return any(leaf.numel() > ledger.limit for leaf in tree.tree_leaves(_on_meta(op, args, kwargs)))
+
+
+def _on_meta(op: Any, args: Any, kwargs: Any) -> Any:
+    def moved(value: Any) -> Any:
+        raw = _raw(value)
+        return raw.to("meta") if isinstance(raw, Tensor) and not raw.is_meta else raw
+
+    meta_args, meta_kwargs = tree.tree_map(moved, (args, kwargs))
+    if "device" in meta_kwargs:
+        meta_kwargs["device"] = "meta"
+    return op(*meta_args, **meta_kwargs)
+
+
+def _wrapped(result: Any, tensors: list[Tensor]) -> Any:
+    known = {id(one.raw): one for one in tensors if isinstance(one, CountedTensor)}
+
+    def wrap(raw: Any) -> Any:
+        if not isinstance(raw, Tensor):
+            return raw
+        if id(raw) in known:
+            return known[id(raw)]
+        if ledger.limit is not None and not raw.is_meta and raw.numel() > ledger.limit:
+            raw = torch.empty_strided(raw.shape, raw.stride(), dtype=raw.dtype, device="meta")
+        return CountedTensor(raw)
+
+    return tree.tree_map(wrap, result)
+
+
+def is_counted(device: Any) -> bool:
+    """Whether a device, or its name, is this one."""
+    return device is not None and torch.device(device).type == NAME
+
+
+class _Backend(ModuleType):
+    """What torch and our own code ask of a device's module; see torch.cuda."""
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def device_count(self) -> int:
+        return 1
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        """Noise comes from the CPU."""
+
+    def synchronize(self, device: Any = None) -> None:
+        """Nothing runs aside."""
+
+    def empty_cache(self) -> None:
+        """Nothing is cached."""
+
+    def memory_allocated(self, device: Any = None) -> int:
+        return ledger.current
+
+    def memory_reserved(self, device: Any = None) -> int:
+        return ledger.current
+
+    def max_memory_allocated(self, device: Any = None) -> int:
+        return ledger.peak
+
+    def reset_peak_memory_stats(self, device: Any = None) -> None:
+        ledger.peak = ledger.current
+
+    def mem_get_info(self, device: Any = None) -> tuple[int, int]:
+        total = ledger.cap if ledger.cap is not None else 2**50
+        return total - ledger.current, total
+
+
+class _Doors(torch.overrides.TorchFunctionMode):
+    """Functions that a Python backend does not get to see, or sees filling a tensor that grows."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if (
+            function in _FROM_DATA
+            and is_counted(kwargs.get("device"))
+            and not isinstance((*args, None)[0], CountedTensor)
+        ):
+            return function(*args, **{**kwargs, "device": "cpu"}).to(kwargs["device"])
+        if function is _ATTENTION and ledger.limit is not None and isinstance(args[0], CountedTensor):
+            return _fused_attention(*args[:3])
+        return function(*args, **kwargs)
+
+
+_FROM_DATA = (torch.tensor, torch.as_tensor, torch.arange)
+_ATTENTION = torch.nn.functional.scaled_dot_product_attention
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Without values: what a fused kernel allocates, its output and the sums per row, and no [L,S] matrix."""
+    sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+    del sums
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+_installed: list[Any] = []
+
+
+@contextmanager
+def counted() -> Iterator[torch.device]:
+    """The device, usable within the block; torch knows its name for the rest of the process."""
+    if not _installed:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+        _setup_privateuseone_for_python_backend(NAME, _Backend(NAME))
+        library = torch.library.Library("_", "IMPL")
+        library.fallback(_run, dispatch_key="PrivateUse1")
+        _installed.append(library)
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(False)
+    try:
+        with _Doors():
+            yield torch.device(f"{NAME}:0")
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
