@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint weights install clean
+.PHONY: demo test lint weights install clean bench-vram
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,6 +21,11 @@ demo: $(STAMP) $(WEIGHTS)
 
 test: lint $(WEIGHTS)
 	$(PY) -m pytest
+
+# Memory of every preset beside upstream's: computed, or with DEVICE=cuda measured on a GPU.
+DEVICE := meta
+bench-vram: $(STAMP)
+	$(PY) benchmarks/vram.py --device $(DEVICE)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

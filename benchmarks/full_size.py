@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from lowvram_core.models import upstream
 from lowvram_core.models.loading import build_empty
@@ -53,37 +56,143 @@ SHAPE_CONFIG: dict[str, Any] = {
         "target": "hy3dgen.shapegen.preprocessors.ImageProcessorV2", "params": {"size": 512},
     },
 }  # fmt: skip
+UNET_CONFIG: dict[str, Any] = {
+    "_class_name": "UNet2DConditionModel", "sample_size": 64, "in_channels": 4, "out_channels": 4,
+    "attention_head_dim": [5, 10, 20, 20], "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024,
+    "layers_per_block": 2, "use_linear_projection": True,
+}  # fmt: skip
+"""Stable Diffusion 2.1's, on which both texture models stand."""
+VAE_CONFIG: dict[str, Any] = {
+    "_class_name": "AutoencoderKL", "sample_size": 768, "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2, "latent_channels": 4, "scaling_factor": 0.18215,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+}  # fmt: skip
+TEXT_CONFIG: dict[str, Any] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
+    "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "gelu", "projection_dim": 512,
+    "bos_token_id": 0, "eos_token_id": 1, "model_type": "clip_text_model",
+}  # fmt: skip
+SCHEDULER_CONFIG = {
+    "_class_name": "EulerAncestralDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction",
+}  # fmt: skip
 
 
-def write_shape(folder: Path) -> int:
-    """Writes hunyuan3d-dit-v2-0 at fp16 under the installed transformers' names; returns its bytes.
+def shape_config(variant: str) -> dict[str, Any]:
+    """What config.yaml says of a variant of the published sizes."""
+    config = copy.deepcopy(SHAPE_CONFIG)
+    params, vae = config["model"]["params"], config["vae"]["params"]
+    if variant.startswith("mini"):
+        params |= {"depth": 8, "depth_single_blocks": 16}
+        vae |= {"num_latents": 512, "scale_factor": 1.0188137142395404}
+    if "fast" in variant or "turbo" in variant:
+        params["guidance_embed"] = True
+    if variant.endswith("turbo"):
+        config["scheduler"] = {
+            "target": "hy3dgen.shapegen.schedulers.ConsistencyFlowMatchEulerDiscreteScheduler",
+            "params": {"num_train_timesteps": 1000, "pcm_timesteps": 100},
+        }
+    return config
+
+
+def write_shape(folder: Path, variant: str = "v2-0", *, sparse: bool = False) -> int:
+    """Writes a shape model at fp16 under the installed transformers' names; returns its bytes.
 
     Never holds more than 64 MiB: the weights go to the file as they are drawn.
+
+    Args:
+        sparse: zeros that take no room on the disk, instead of random numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(SHAPE_CONFIG), encoding="utf-8")
+    config = shape_config(variant)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     models = upstream.shapegen("models")
     shapes: dict[str, list[int]] = {}
     for part in ("model", "vae", "conditioner"):
-        node = SHAPE_CONFIG[part]
+        node = config[part]
         cls = getattr(models, node["target"].rsplit(".", 1)[1])
         module = build_empty(lambda cls=cls, node=node: cls(**node["params"]))  # type: ignore[misc]
-        shapes.update({f"{part}.{name}": list(value.shape) for name, value in module.state_dict().items()})
-    return write_random(folder / "model.fp16.safetensors", shapes)
+        shapes.update({f"{part}.{name}": value for name, value in _shapes(module).items()})
+    return write_weights(folder / "model.fp16.safetensors", shapes, sparse=sparse)
 
 
-def write_random(path: Path, shapes: dict[str, list[int]]) -> int:
-    """Writes a safetensors file of small random fp16 numbers; returns its bytes."""
-    header, end = {}, 0
+def write_delight(folder: Path, *, sparse: bool = False) -> None:
+    """Writes a delight model of the published layout and sizes at fp16."""
+    from diffusers import UNet2DConditionModel
+
+    _write_network(folder / "unet", UNet2DConditionModel, {**UNET_CONFIG, "in_channels": 8}, sparse)
+    _write_surroundings(folder, sparse)
+
+
+def write_paint(folder: Path, *, sparse: bool = False) -> None:
+    """Writes a paint model of the published layout and sizes at fp16; its UNet as safetensors, not as a pickle."""
+    from diffusers import UNet2DConditionModel
+
+    two_and_a_half_d = upstream.paint_unet()
+    _write_network(
+        folder / "unet", lambda **settings: two_and_a_half_d(UNet2DConditionModel(**settings)), UNET_CONFIG, sparse
+    )
+    _write_surroundings(folder, sparse)
+
+
+def _write_surroundings(folder: Path, sparse: bool) -> None:
+    """VAE, text encoder, tokenizer and scheduler, which both texture models have."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    _write_network(folder / "vae", AutoencoderKL, VAE_CONFIG, sparse)
+    _write_network(
+        folder / "text_encoder", lambda **settings: CLIPTextModel(CLIPTextConfig(**settings)), TEXT_CONFIG, sparse,
+        "model.safetensors",
+    )  # fmt: skip
+    _write_json(folder / "model_index.json", {"_class_name": "measured"})
+    _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    words = ["<|startoftext|>", "<|endoftext|>", "a", "b", "a</w>", "b</w>", "ab"]
+    _write_json(folder / "tokenizer" / "vocab.json", {word: index for index, word in enumerate(words)})
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    end = words[1]
+    special = {"bos_token": words[0], "eos_token": end, "unk_token": end, "pad_token": end}
+    _write_json(
+        folder / "tokenizer" / "tokenizer_config.json",
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special},
+    )
+    _write_json(folder / "tokenizer" / "special_tokens_map.json", special)
+
+
+def _write_network(
+    folder: Path, make: Callable[..., nn.Module], config: dict[str, Any], sparse: bool,
+    name: str = "diffusion_pytorch_model.safetensors",
+) -> None:  # fmt: skip
+    module = build_empty(lambda: make(**{key: value for key, value in config.items() if not key.startswith("_")}))
+    _write_json(folder / "config.json", config)
+    write_weights(folder / name, _shapes(module), sparse=sparse)
+
+
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in module.state_dict().items()}
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_weights(path: Path, shapes: dict[str, list[int]], *, sparse: bool = False) -> int:
+    """Writes a safetensors file of small random fp16 numbers, or of zeros that take no room; returns its bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, shape in shapes.items():
         size = 2 * math.prod(shape)
         header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [end, end + size]}
         end += size
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-    noise = (torch.randn(CHUNK_BYTES // 2) * 0.02).half().numpy().tobytes()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
+        if sparse:
+            file.truncate(file.tell() + end)
+            return path.stat().st_size
+        noise = (torch.randn(CHUNK_BYTES // 2) * 0.02).half().numpy().tobytes()
         for start in range(0, end, CHUNK_BYTES):
             file.write(noise[: min(CHUNK_BYTES, end - start)])
     return path.stat().st_size

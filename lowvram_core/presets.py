@@ -156,6 +156,15 @@ PRESETS = _table(
 """The presets by name. The 8 GB Fast, Balanced, Quality, 12 GB and 16 GB rows paint with few steps, which is
 what a turbo painting model is made for; until that model is supported they paint with the standard one."""
 
+PEAKS_MIB: Mapping[str, int] = MappingProxyType(
+    {
+        "2 GB": 576, "8 GB Fast": 2219, "8 GB Balanced": 2316, "8 GB Quality": 2316, "4 GB": 2318, "12 GB": 2450,
+        "8 GB Full": 2732, "16 GB": 2732,
+    }
+)  # fmt: skip
+"""The most MiB of tensors that a preset's run has on the device at once, in float16: computed by benchmarks/vram.py
+for the published sizes, and held by tests/core/test_vram.py. Beside it a GPU needs its context and workspaces."""
+
 
 def get(name: str) -> Preset:
     """The preset of that name, whatever its case.

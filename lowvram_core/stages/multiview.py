@@ -34,9 +34,10 @@ SEED = 0
 """Upstream's."""
 GUIDANCE = 2.0
 """Upstream's; the unconditional half sees neither text nor reference."""
-VIEW_MIB = 74.0
-DUAL_MIB = 80.0
-"""Activations in float16: of the main UNet per view of each half, of the dual UNet."""
+PAINT_MIB = 28.0
+VIEW_MIB = 72.5
+DUAL_MIB = 88.0
+"""Activations in float16: of the main UNet, alone and per view of each half, of the dual UNet per half."""
 MAP_BYTES = 60
 MAP_CHUNK_BYTES = 100 * 2**20
 """Of the renderer: per pixel, and for a chunk of pixels."""
@@ -91,8 +92,8 @@ def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     return [
         plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
         need(model.vae, host, DECODE_MIB * (1 if preset.vae_slicing else len(preset.cameras))),
-        need(model.dual, host, DUAL_MIB),
-        need(model.main, host, VIEW_MIB * views * (2 if preset.cfg_together else 1)),
+        need(model.dual, host, DUAL_MIB * (2 if preset.cfg_together else 1)),
+        need(model.main, host, PAINT_MIB + VIEW_MIB * views * (2 if preset.cfg_together else 1)),
     ]
 
 

@@ -30,11 +30,13 @@ BOX = 1.01
 LEVEL = 0.0
 """Logit of the surface, upstream's mc_level."""
 
-CONDITION_MIB = 50.0
-SAMPLE_KIB = 64.0
-LATENTS_KIB = 20.0
-POINT_KIB = 22.8
-"""Activations in float16: of the conditioner, of the DiT and of the VAE per latent token, of the VAE per point."""
+CONDITION_MIB = 52.0
+IMAGE_TOKENS = 1370
+SAMPLE_KIB = 45.5
+LATENTS_KIB = 6.8
+POINT_KIB = 22.4
+"""Activations in float16: of the conditioner; of the DiT per latent and image token; of the VAE per latent token
+and per point."""
 
 log = logging.getLogger(__name__)
 Condition = dict[str, Tensor]
@@ -76,8 +78,8 @@ def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
     tokens = model.latent_shape[0]
     return [
         need(model.conditioner, host, CONDITION_MIB),
-        need(model.dit, host, halves * tokens * SAMPLE_KIB / 1024),
-        need(model.vae, host, max(tokens * LATENTS_KIB, preset.points_per_chunk * POINT_KIB) / 1024),
+        need(model.dit, host, halves * (tokens + IMAGE_TOKENS) * SAMPLE_KIB / 1024),
+        need(model.vae, host, (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024),
     ]
 
 

@@ -1,0 +1,111 @@
+"""Upstream's own pipelines as its README runs them: everything on the device, float16, at given settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import EulerAncestralDiscreteScheduler
+from diffusers import StableDiffusionInstructPix2PixPipeline as InstructPix2Pix
+from PIL import Image
+from torch import Tensor
+
+from lowvram_core.models import paint, upstream
+from lowvram_core.models.diffusion import load_diffusers, load_unet, load_vae, read_json
+from lowvram_core.models.loading import fill
+from lowvram_core.models.shape import open_shape
+
+HALF = torch.float16
+
+
+class Upstream:
+    """Shape, delight and paint pipelines, all resident.
+
+    Upstream's loaders are not used: they hold the weights several times over. From the loaded networks on, every
+    line that runs is upstream's.
+    """
+
+    def __init__(self, shape: Path, delight: Path, painting: Path, device: torch.device) -> None:
+        self.device = device
+        self.shape = _shape(shape, device)
+        self.delight = _delight(delight, device)
+        self.paint = _paint(painting, device)
+
+    def make_shape(self, picture: Image.Image, steps: int, octree: int, guidance: float, chunk: int) -> None:
+        """A mesh, or nothing where the field never crosses zero."""
+        self.shape(
+            picture, num_inference_steps=steps, octree_resolution=octree, guidance_scale=guidance, num_chunks=chunk,
+            enable_pbar=False, generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+
+    def relight(self, picture: Image.Image, steps: int) -> None:
+        """What Light_Shadow_Remover asks of its pipeline, with so many steps."""
+        self.delight(
+            prompt="", image=picture.resize((512, 512)), generator=torch.Generator().manual_seed(42), height=512,
+            width=512, num_inference_steps=steps, image_guidance_scale=1.5, guidance_scale=1.0, output_type="np",
+        )  # fmt: skip
+
+    def paint_views(
+        self, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], steps: int
+    ) -> None:
+        """All views at once."""
+        self.paint(
+            picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
+            width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
+            normal_imgs=normals[None].to(self.device, HALF), position_imgs=positions[None].to(self.device, HALF),
+            output_type="np",
+        )  # fmt: skip
+
+
+def _shape(folder: Path, device: torch.device) -> Any:
+    pipelines = upstream.shapegen("pipelines")
+    model = open_shape(folder, HALF)
+    return pipelines.Hunyuan3DDiTFlowMatchingPipeline(
+        vae=model.vae.load().to(device), model=model.dit.load().to(device), scheduler=model.make_scheduler(),
+        conditioner=model.conditioner.load().to(device), image_processor=model.image_processor, device=device,
+        dtype=HALF,
+    )  # fmt: skip
+
+
+def _delight(folder: Path, device: torch.device) -> Any:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    pipeline = InstructPix2Pix(
+        vae=load_vae(folder / "vae", HALF).to(device),
+        text_encoder=load_diffusers(CLIPTextModel, folder / "text_encoder", HALF).to(device),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=load_unet(folder / "unet", HALF).to(device),
+        scheduler=EulerAncestralDiscreteScheduler.from_pretrained(folder / "scheduler"),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _paint(folder: Path, device: torch.device) -> Any:
+    from hy3dgen.texgen.hunyuanpaint.pipeline import HunyuanPaintPipeline
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    weights = paint.find_weights(folder / "unet")
+    unet = paint._build(read_json(folder / "unet" / "config.json"))
+    pipeline = HunyuanPaintPipeline(
+        vae=load_vae(folder / "vae", HALF).to(device),
+        text_encoder=load_diffusers(CLIPTextModel, folder / "text_encoder", HALF).to(device),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=fill(unet, paint._read(weights), HALF, weights).to(device),
+        scheduler=EulerAncestralDiscreteScheduler.from_pretrained(folder / "scheduler", timestep_spacing="trailing"),
+        feature_extractor=None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def a_picture() -> Image.Image:
+    """[512,512] RGBA: a disc."""
+    y, x = np.mgrid[:512, :512]
+    inside = (x - 256) ** 2 + (y - 256) ** 2 < 180**2
+    pixels = np.full((512, 512, 4), 180, np.uint8)
+    pixels[..., 3] = inside * 255
+    return Image.fromarray(pixels)

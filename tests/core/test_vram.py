@@ -1,0 +1,87 @@
+"""Peaks at the published sizes, on a device that counts bytes, through the stage functions that the nodes call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+if str(BENCHMARKS) not in sys.path:
+    sys.path.append(str(BENCHMARKS))
+
+import vram  # noqa: E402  (needs the path above)
+from scales import CountingScale, SizingHost  # noqa: E402
+
+from lowvram_core.memory.budget import MARGIN_BYTES, Need  # noqa: E402
+from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.presets import PEAKS_MIB, PRESETS, Preset  # noqa: E402
+from lowvram_core.stages import delight, multiview, shape  # noqa: E402
+
+MIB = 2**20
+
+
+def few(preset: Preset) -> Preset:
+    """One pass of each network."""
+    return vram.quick(preset).with_(shape_steps=2, delight_steps=1, multiview_steps=1)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    """Checkpoints of the published sizes, which take no room on the disk."""
+    root = tmp_path_factory.mktemp("full_size")
+    vram.write_models(root, list(PRESETS.values()), sparse=True)
+    return ModelStore([root], offline=True)
+
+
+def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> tuple[SizingHost, dict[str, Need]]:
+    """The host after the stages with networks, and what the budget thought of each component."""
+    needs: dict[str, Need] = {}
+    original = shape.fitted
+
+    def spied(stage: str, preset: Preset, host: Any, of: Any, body: Any) -> Any:
+        needs.update({need.key: need for need in of(preset)})
+        return original(stage, preset, host, of, body)
+
+    for module in (shape, delight, multiview):
+        monkeypatch.setattr(module, "fitted", spied)
+    scale = CountingScale()
+    with scale.weighing():
+        host = scale.host(residency=preset.residency)
+        vram.run_ours(preset, store, host, geometry=False)
+    return host, needs
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more, and within 3 MiB; and the budget's arithmetic agrees with every component, or leaves room where weights stream."""
+    host, needs = run(few(PRESETS[name]), store, monkeypatch)
+    peak = max(record.peak_bytes or 0 for record in host.records) / MIB
+    assert -3 <= peak - PEAKS_MIB[name] <= 0, f"{name}: {peak:.1f} MiB"
+    assert host.notes == [] and len(host.peaks) == 9
+    for key, measured in host.peaks.items():
+        need = needs[key]
+        if host.residency == "stream":
+            assert 0.5 * measured < need.streamed_bytes and measured <= need.streamed_bytes, need.label
+        else:
+            planned = need.resident_bytes - MARGIN_BYTES
+            assert abs(planned - measured) <= 0.01 * measured, f"{need.label}: {planned / MIB:.0f} {measured / MIB:.0f}"
+
+
+def test_more_passes_change_no_peak(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = few(PRESETS["8 GB Fast"])
+    one, _ = run(preset, store, monkeypatch)
+    more, _ = run(preset.with_(shape_steps=4, octree=40, delight_steps=2, multiview_steps=3), store, monkeypatch)
+    for key, peak in one.peaks.items():
+        assert abs(more.peaks[key] - peak) <= 0.003 * peak, key
+
+
+def test_the_stated_peaks_keep_their_promises() -> None:
+    """Full upstream quality in 2.5 GiB, and in 0.75 GiB streamed; a streamed run takes a third of a resident one."""
+    assert PEAKS_MIB["4 GB"] <= 2.5 * 1024 and PEAKS_MIB["2 GB"] <= 0.75 * 1024
+    assert PEAKS_MIB["2 GB"] <= PEAKS_MIB["4 GB"] / 3
+    order = ["2 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "4 GB", "8 GB Full"]
+    peaks = [PEAKS_MIB[name] for name in order]
+    assert peaks == sorted(peaks) and PEAKS_MIB["12 GB"] <= PEAKS_MIB["16 GB"]
