@@ -118,7 +118,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     device = kwargs.get("device")
     to_here = is_counted(device) if device is not None else any(isinstance(one, CountedTensor) for one in tensors)
     if device is not None:
-        kwargs = {**kwargs, "device": "cpu"}
+        kwargs = {**kwargs, "device": "meta" if torch.device(device).type == "meta" else "cpu"}
     raws = [one.raw if isinstance(one, CountedTensor) else one for one in tensors]
     if name == "_local_scalar_dense" and raws[0].is_meta:
         return True if raws[0].dtype == torch.bool else 1
@@ -147,7 +147,7 @@ def _raw(value: Any) -> Any:
 
 def _read_back(op: Any, args: Any, kwargs: Any) -> Any:
     source = _raw(args[0])
-    if source.is_meta:
+    if source.is_meta and kwargs.get("device") != "meta":
         return torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
     return op(source, *args[1:], **kwargs)
 
