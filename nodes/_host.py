@@ -1,7 +1,9 @@
-"""ComfyUI as a host: the only file that knows comfy.*, folder_paths and the running prompt.
+"""ComfyUI as a host: the only file, with its _streaming.py, that knows comfy.*, folder_paths and the running prompt.
 
-A component is wrapped in a ModelPatcher and loaded by load_models_gpu for its step, then taken off again. Other
-packs' models are moved only as far as the component needs.
+A component is wrapped in a ModelPatcher and loaded for its step, whole by load_models_gpu or to stream by
+_streaming.py, then taken off again. Which of the two our own budget decides: whole where `Need.resident_bytes` are
+free, however much ComfyUI would keep free beside it (minimum_inference_memory, 1.2 GiB or more). Other packs' models
+are moved only as far as the component needs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
 from ..lowvram_core.measure import full_device_is_named, measured
 from ..lowvram_core.report import GIB
-from . import _records
+from . import _records, _streaming
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
@@ -132,23 +134,33 @@ class ComfyHost:
         Raises:
             OutOfMemory: the device is full.
         """
-        module = component.load()
+        module, streams = component.load(), self.streams(component)
         patcher = comfy.model_patcher.ModelPatcher(
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
         )
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
-                mm.load_models_gpu([patcher], force_full_load=True)
+                if streams:
+                    _streaming.stream(patcher, module, self.device, stays=component.stays)
+                else:
+                    mm.load_models_gpu([patcher], force_full_load=True)
                 self._check_loaded(component, module)
                 yield module
         finally:
+            if streams:
+                _streaming.release(patcher)
             _unload(patcher)
             module.to("meta")
             mm.soft_empty_cache()
 
     def _check_loaded(self, component: Component, module: nn.Module) -> None:
-        """ComfyUI says nothing when it leaves part of a plain torch model on the CPU."""
-        stray = [name for name, tensor in module.named_parameters() if tensor.device.type != self.device.type]
+        """ComfyUI says nothing when it leaves part of a model on the CPU that does not fetch it from there."""
+        stray = [
+            tensor
+            for part in module.modules()
+            for tensor in part.parameters(recurse=False)
+            if tensor.device.type != self.device.type and not getattr(part, "comfy_cast_weights", False)
+        ]
         if stray:
             raise OutOfMemory(
                 f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of them "
@@ -174,8 +186,8 @@ class ComfyHost:
             self._streamed = before
 
     def streams(self, component: Component) -> bool:
-        """See Host."""
-        return component.key in self._streamed
+        """See Host; on the CPU weights rest where they are used."""
+        return component.key in self._streamed and self.device.type != "cpu"
 
     def note(self, text: str) -> None:
         """Logged, and shown by Memory Report; see Host."""

@@ -91,6 +91,12 @@ def test_the_core_knows_no_comfyui_and_no_nodes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_one_door_to_comfyuis_memory(path: Path) -> None:
+    first = {name.split(".")[0] for name in imported(path, parsed(path))}
+    assert module_name(path) in {"nodes._host", "nodes._streaming"} or not first & {"comfy", "folder_paths"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_what_must_not_be_there(path: Path) -> None:
     tree = parsed(path)
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

@@ -1,0 +1,209 @@
+"""Runs inside ComfyUI's own Python, with its real model management: `python streaming.py <ComfyUI> <models> <scene>`.
+
+The card is a device that counts its bytes. Prints what was seen as JSON. Nothing here starts ComfyUI's server, and
+nothing of dynamic VRAM that is written for a GPU's driver runs; `dynamic` sets what ComfyUI sets once it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+PACK = "hunyuan3d_lowvram"
+COMFYUI, MODELS = (Path(argument).resolve() for argument in sys.argv[1:3])
+SCENE, *FLAGS = sys.argv[3:]
+# ComfyUI has modules called server and tests: this folder goes, those of the helpers come last
+sys.path[:] = [str(COMFYUI), *sys.path[1:], str(TESTS), str(TESTS / "core"), str(TESTS / "devices")]
+sys.argv[1:] = ["--cpu", "--enable-dynamic-vram" if "dynamic" in FLAGS else "--disable-dynamic-vram"]
+
+import cpu_torchvision  # noqa: E402  (needs the path above)
+import torch  # noqa: E402
+
+cpu_torchvision.declare()
+torch.set_num_threads(1)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.memory_management  # noqa: E402
+import comfy.model_management as mm  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import order_of_peaks  # noqa: E402
+from counted import counted, ledger  # noqa: E402
+
+
+def import_pack() -> None:
+    """Puts the pack in place under a name of its own, as ComfyUI does."""
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec is not None and spec.loader is not None
+    sys.modules[PACK] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[PACK])
+
+
+def core(name: str) -> ModuleType:
+    """A module of the pack's core."""
+    return importlib.import_module(f"{PACK}.lowvram_core.{name}")
+
+
+@contextmanager
+def card() -> Iterator[Any]:
+    """Our host, on what ComfyUI takes for its card."""
+    with counted() as device:
+        mm.get_torch_device = lambda: device
+        mm.get_total_memory = lambda *_, **__: 2**40
+        have(2**40)
+        mm.should_use_fp16 = lambda *_, **__: False
+        if "dynamic" in FLAGS:
+            comfy.memory_management.aimdo_enabled = True
+            comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+        yield importlib.import_module(f"{PACK}.nodes._host").ComfyHost()
+
+
+def have(free_bytes: int) -> None:
+    """ComfyUI is told that so much of the card is free."""
+    mm.get_free_memory = lambda dev=None, torch_free_too=False: (free_bytes, 0) if torch_free_too else free_bytes
+
+
+def left() -> list[int]:
+    """Bytes on the card, and models in ComfyUI's list."""
+    return [ledger.current, len(mm.current_loaded_models)]
+
+
+def compare(host: Any) -> dict[str, Any]:
+    """Every stage resident and streamed."""
+    stages = order_of_peaks.stages(core, MODELS)
+    return {name: {**order_of_peaks.compare(name, run, host), "left": left()} for name, run in stages.items()}
+
+
+def stop(host: Any) -> dict[str, Any]:
+    """What is left after an error, an interrupt and a full card, resident and streamed."""
+    shape = order_of_peaks.stages(core, MODELS)["shape"]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    def run(act: Callable[[], Any], residency: str) -> None:
+        with order_of_peaks.at_report(host, 2, act):
+            shape(host, residency)
+
+    def fill_up(residency: str) -> None:
+        order_of_peaks.fill_up(host, core, MODELS, streamed=residency == "stream")
+
+    seen = {}
+    for residency in ("free", "stream"):
+        seen[f"error, {residency}"] = [ended(run, fail, residency), *left()]
+        seen[f"interrupt, {residency}"] = [ended(run, mm.interrupt_current_processing, residency), *left()]
+        seen[f"full card, {residency}"] = [ended(fill_up, residency), *left()]
+    return seen
+
+
+def ended(run: Callable[..., Any], *given: Any) -> str:
+    """The name of what a run raised; the error itself, whose frames hold tensors, is gone when this returns."""
+    try:
+        run(*given)
+    except BaseException as error:
+        return type(error).__name__
+    return ""
+
+
+def threshold(host: Any) -> dict[str, Any]:
+    """Which components stream where the hungriest just fits as a whole, and where a byte is missing."""
+    shape, preset = core("stages.shape"), core("presets").PRESETS["8 GB Full"]
+    preset = preset.with_(**order_of_peaks.SETTINGS, cfg_together=False)  # what comes before streaming is done
+    model = core("models.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
+    needs = {need.label: need.resident_bytes for need in shape._needs(model, host, preset)}
+    run, streamed, seen = order_of_peaks.stages(core, MODELS, cfg_together=False)["shape"], watched(host), []
+    for missing in (0, 1):
+        have(max(needs.values()) - missing + int(mm.extra_reserved_memory()))
+        streamed.clear()
+        run(host, "free")
+        seen.append(list(streamed))
+    return {"streamed": seen, "needs": needs, "comfyui": int(mm.minimum_inference_memory()), "left": left()}
+
+
+class Doubled(torch.nn.Linear):
+    """Not what torch's class computes."""
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Twice as much."""
+        return 2 * super().forward(given)
+
+
+class Odd(torch.nn.Module):
+    """Layers that ComfyUI has no class for or that need care, a bare parameter, a buffer, an input from the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.words, self.own, self.rms = nn.Embedding(4, 8), Doubled(8, 8), nn.RMSNorm(8)
+        self.bare_norm, self.attention = nn.LayerNorm(8, elementwise_affine=False), nn.MultiheadAttention(8, 2)
+        self.deep, self.batch, self.stays = nn.ConvTranspose3d(8, 8, 1), nn.BatchNorm3d(8), nn.Linear(8, 8)
+        self.scale = nn.Parameter(torch.randn(8))
+        self.register_buffer("shift", torch.randn(8))
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """[4,8] of [4,8]."""
+        mixed = self.rms(self.own(self.words(torch.arange(4)) + given))
+        mixed = self.attention(*[self.bare_norm(mixed) * self.scale + self.shift] * 3)[0]
+        return self.stays(self.batch(self.deep(mixed[:, :, None, None, None]))[..., 0, 0, 0])
+
+
+def odd(host: Any) -> dict[str, Any]:
+    """How far from the CPU's a network of odd layers is, streamed; and what each layer became."""
+    torch.manual_seed(0)
+    network, given, kinds = Odd().eval().requires_grad_(False), torch.randn(4, 8), dict[str, str]()
+    torch.backends.mha.set_fastpath_enabled(False)  # its kernel is not made of others
+    expected = network(given)
+    component = core("host").Component("odd", "odd", 4096, lambda: network, stays="stays")
+    with host.streaming({"odd"}), host.borrow(component) as module:
+        result = module(given).cpu()
+        for name, part in module.named_children():
+            resting = {tensor.device.type for tensor in part.parameters()}
+            kinds[name] = f"{type(part).__module__} {' '.join(sorted(resting))}"
+    del module
+    worst = float((result - expected).abs().max() / expected.abs().max())
+    return {"worst": worst, "kinds": kinds, "left": left()}
+
+
+def watched(host: Any) -> list[str]:
+    """Labels of the components that ComfyUI was told to stream, as they come."""
+    streaming, lend, labels = importlib.import_module(f"{PACK}.nodes._streaming"), host.borrow, list[str]()
+    original, current = streaming.stream, list[str]()
+
+    @contextmanager
+    def borrow(component: Any) -> Iterator[Any]:
+        current[:] = [component.label]
+        with lend(component) as module:
+            yield module
+
+    def stream(patcher: Any, *given: Any, **named: Any) -> None:
+        original(patcher, *given, **named)
+        assert [type(entry.model) for entry in mm.current_loaded_models] == [comfy.model_patcher.ModelPatcher]
+        labels.extend(current)
+
+    host.borrow, streaming.stream = borrow, stream
+    return labels
+
+
+def main() -> None:
+    """Plays one scene."""
+    logging.basicConfig(level=logging.WARNING)
+    import_pack()
+    scenes = {"compare": compare, "stop": stop, "threshold": threshold, "odd": odd}
+    with card() as host:
+        seen = scenes[SCENE](host)
+    sys.stdout.write("\n" + json.dumps(seen) + "\n")
+
+
+main()

@@ -1,0 +1,76 @@
+"""Weights that stream under ComfyUI: its real model management, on a card that counts its bytes.
+
+The stand-alone host is held to the same by tests/core/test_residency.py. With dynamic VRAM on, what ComfyUI sets for
+the rest of itself is set, but no page of a GPU's memory is mapped: that takes NVIDIA's driver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "core"))
+
+import order_of_peaks  # noqa: E402  (needs the path above)
+
+DYNAMIC = pytest.mark.parametrize("flags", [(), ("dynamic",)], ids=["dynamic VRAM off", "dynamic VRAM on"])
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tiny
+
+    return tiny.make_all(tmp_path_factory.mktemp("models"))
+
+
+def play(models: Path, scene: str, *flags: str) -> dict[str, Any]:
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    done = subprocess.run(
+        [python, "-W", "ignore", str(HERE / "streaming.py"), os.environ["COMFYUI_PATH"], str(models), scene, *flags],
+        capture_output=True, text=True, timeout=400, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+@DYNAMIC
+def test_streamed_equals_resident_and_takes_less(models: Path, flags: tuple[str, ...]) -> None:
+    seen = play(models, "compare", *flags)  # equality and the order of the peaks are asserted there
+    assert {stage: set(found["peaks"]) for stage, found in seen.items()} == order_of_peaks.COMPONENTS
+    for stage, found in seen.items():
+        assert found["left"] == [0, 0], f"{stage}: bytes on the card and loaded models"
+        assert found["worst"] == 0, f"{stage}: the same kernels ran, so every bit is the same"
+
+
+@DYNAMIC
+def test_nothing_stays_after_an_error_an_interrupt_and_a_full_card(models: Path, flags: tuple[str, ...]) -> None:
+    errors = {"error": "ZeroDivisionError", "interrupt": "InterruptProcessingException", "full card": "OutOfMemory"}
+    expected = {
+        f"{case}, {residency}": [name, 0, 0] for case, name in errors.items() for residency in ("free", "stream")
+    }
+    assert play(models, "stop", *flags) == expected
+
+
+def test_our_budget_decides_what_stays_resident(models: Path) -> None:
+    seen = play(models, "threshold")
+    hungriest = max(seen["needs"], key=seen["needs"].get)
+    assert seen["streamed"] == [[], [hungriest]], "whole where it just fits, alone streamed where a byte is missing"
+    assert seen["needs"][hungriest] < seen["comfyui"], "below what ComfyUI would keep free beside the weights"
+    assert seen["left"] == [0, 0]
+
+
+def test_odd_layers_are_brought_by_hand(models: Path) -> None:
+    seen = play(models, "odd")
+    assert seen["worst"] <= order_of_peaks.TOLERANCE and seen["left"] == [0, 0]
+    fetching = {name for name, kind in seen["kinds"].items() if kind == "comfy.ops cpu"}
+    whole = {name for name, kind in seen["kinds"].items() if kind.endswith("counted") and "comfy" not in kind}
+    assert fetching == {"words", "rms"}
+    assert whole == {"own", "attention", "deep", "batch", "stays"}
