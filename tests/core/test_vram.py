@@ -56,7 +56,7 @@ def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> t
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never more, and within 3 MiB; and the budget's arithmetic agrees with every component, or leaves room where weights stream."""
+    """Never more, and within 3 MiB; the budget agrees with every component, or leaves room where weights stream."""
     host, needs = run(few(PRESETS[name]), store, monkeypatch)
     peak = max(record.peak_bytes or 0 for record in host.records) / MIB
     assert -3 <= peak - PEAKS_MIB[name] <= 0, f"{name}: {peak:.1f} MiB"

@@ -1,0 +1,159 @@
+"""What fits where, without a device: the plan, the ladder, the order in which things are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hosts import RecordingHost
+
+from lowvram_core.errors import OutOfMemory
+from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, attempts, fit, plain_need
+from lowvram_core.memory.ladder import fitted
+from lowvram_core.presets import PRESETS, Preset
+
+FULL = PRESETS["8 GB Full"]
+LOSSY = FULL.with_(allow_lossy=True)
+SMALL = Need("small", "small network", 100 * MIB, 5 * MIB, 20 * MIB)
+
+
+def needs(preset: Preset) -> list[Need]:
+    """A small network, and a large one whose activations halve without CFG together."""
+    activations = 400 * MIB if preset.cfg_together else 200 * MIB
+    return [SMALL, Need("large", "large network", 2000 * MIB, 50 * MIB, activations)]
+
+
+@dataclass
+class Device(RecordingHost):
+    """A host whose device has so many bytes free."""
+
+    free: int = 0
+    streamed: list[frozenset[str]] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+
+    def make_room(self, wanted_bytes: int) -> int | None:
+        self.asked.append(wanted_bytes)
+        return self.free
+
+    @contextmanager
+    def streaming(self, keys: object) -> Iterator[None]:
+        self.streamed.append(frozenset(keys))  # type: ignore[call-overload]
+        yield
+
+
+def planned(free_mib: int, preset: Preset = FULL) -> tuple[Device, Preset]:
+    """The host after a stage on a device with so much free, and the settings that it ran at."""
+    host, ran = Device(free=free_mib * MIB), []
+    fitted("multiview", preset, host, needs, ran.append)
+    return host, ran[0]
+
+
+def test_a_need_is_its_weights_its_activations_and_a_margin() -> None:
+    assert SMALL.resident_bytes == 120 * MIB + MARGIN_BYTES
+    assert SMALL.streamed_bytes == 30 * MIB + MARGIN_BYTES
+    assert plain_need("bake", 7).streamed_bytes == plain_need("bake", 7).resident_bytes == 7 + MARGIN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "together", "streamed", "changes"),
+    [
+        (2560, True, set(), []),
+        (2559, False, set(), ["guidance halves one after the other"]),
+        (2360, False, set(), ["guidance halves one after the other"]),
+        (2359, False, {"large"}, ["guidance halves one after the other", "weights streamed"]),
+        (460, False, {"large"}, ["guidance halves one after the other", "weights streamed"]),
+    ],
+)
+def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed: set[str], changes: list[str]) -> None:
+    """To the MiB: whole, then halves, then streamed, and only the component that does not fit."""
+    host, ran = planned(free_mib)
+    assert (ran.cfg_together, set(host.streamed[0])) == (together, streamed)
+    assert host.notes == ([f"multiview: little memory: {', '.join(changes)}"] if changes else [])
+    assert ran.views == FULL.views and ran.render_px == FULL.render_px
+    assert host.asked[0] == 2560 * MIB, "other models are moved away for the settings as asked"
+
+
+@pytest.mark.parametrize("preset", [FULL, LOSSY])
+def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> None:
+    host = Device(free=400 * MIB)
+    with pytest.raises(OutOfMemory) as caught:
+        fitted("multiview", preset, host, needs, lambda preset: pytest.fail("nothing may be loaded"))
+    text = str(caught.value)
+    assert text.startswith("multiview: 0.39 GiB of the device are free, and the large network takes at least 0.45 GiB;")
+    assert "In this order: 1. close other programs" in text and ("allow lossy" in text) == (not preset.allow_lossy)
+
+
+def test_a_streaming_preset_streams_everything() -> None:
+    host, ran = planned(4000, PRESETS["2 GB"])
+    assert set(host.streamed[0]) == {"small", "large"} and host.notes == [] and ran is PRESETS["2 GB"]
+
+
+def rungs(stage: str, preset: Preset) -> list[str]:
+    return [attempt.changes[-1] for attempt in attempts(stage, preset, needs) if attempt.changes]
+
+
+def test_the_order_in_which_things_are_given_up() -> None:
+    assert rungs("shape", LOSSY) == ["guidance halves one after the other", "2,000 points per chunk",
+                                     "weights streamed", "octree 128"]  # fmt: skip
+    assert rungs("multiview", LOSSY.with_(vae_slicing=False)) == [
+        "guidance halves one after the other", "VAE picture by picture", "weights streamed", "1024 px renders",
+        "views fast", "views minimal",
+    ]  # fmt: skip
+    assert rungs("delight", LOSSY) == ["weights streamed"] and rungs("bake", LOSSY) == ["1024 px renders"]
+
+
+def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
+    assert rungs("bake", FULL) == [] and "octree 128" not in rungs("shape", FULL)
+    fewer = [attempt for attempt in attempts("multiview", LOSSY, needs)][-1].preset
+    assert (fewer.views, fewer.render_px, fewer.cfg_together) == ("minimal", 1024, False)
+
+
+class Fails:
+    """A stage that finds the device full so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.ran: list[Preset] = []
+
+    def __call__(self, preset: Preset) -> str:
+        self.ran.append(preset)
+        if len(self.ran) <= self.times:
+            raise OutOfMemory(f"multiview: full, attempt {len(self.ran)}.")
+        return "done"
+
+
+def test_a_device_that_is_full_all_the_same_costs_one_step_and_another_run() -> None:
+    host, stage = Device(free=9000 * MIB), Fails(2)
+    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert [preset.cfg_together for preset in stage.ran] == [True, False, False]
+    assert [set(keys) for keys in host.streamed] == [set(), set(), {"small", "large"}]
+    assert host.asked[1:] == [0, 0], "everything is freed before the next run"
+
+
+def test_what_streamed_in_part_streams_as_a_whole_next() -> None:
+    host, stage = Device(free=1000 * MIB), Fails(1)
+    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert [set(keys) for keys in host.streamed] == [{"large"}, {"small", "large"}]
+
+
+def test_at_the_end_of_the_ladder_the_user_hears_what_to_do() -> None:
+    host, stage = Device(free=9000 * MIB), Fails(99)
+    with pytest.raises(OutOfMemory, match=r"multiview: full, attempt 3\. In this order: 1\. close") as caught:
+        fitted("multiview", FULL, host, needs, stage)
+    assert caught.value.__context__ is None and caught.value.__cause__ is None, "no error that holds tensors"
+
+
+def test_a_device_that_does_not_tell_what_is_free_is_tried() -> None:
+    stage, host = Fails(1), RecordingHost(device=torch.device("cpu"))
+    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert [preset.cfg_together for preset in stage.ran] == [True, False]
+
+
+def test_fit_streams_what_must_and_leaves_the_rest() -> None:
+    streaming = next(attempt for attempt in attempts("multiview", FULL, needs) if attempt.streamed)
+    assert fit(streaming, needs, 9000 * MIB).streamed == frozenset()  # type: ignore[union-attr]
+    assert fit(streaming, needs, 500 * MIB).streamed == {"large"}  # type: ignore[union-attr]
+    assert fit(streaming, needs, 100 * MIB) is None

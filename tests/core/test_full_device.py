@@ -1,0 +1,173 @@
+"""A device that is full, at every step of every stage: it finishes or says so, and nothing is left on it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import meshes
+import pytest
+import tiny
+import torch
+
+DEVICES = Path(__file__).resolve().parents[1] / "devices"
+if str(DEVICES) not in sys.path:
+    sys.path.append(str(DEVICES))
+
+from counted import counted, ledger  # noqa: E402  (needs the path above)
+
+from lowvram_core.errors import Cancelled, OutOfMemory  # noqa: E402
+from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.presets import PRESETS, Residency  # noqa: E402
+from lowvram_core.stages import bake, delight, inpaint, multiview, shape  # noqa: E402
+from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.types import Atlas, Cutout, Views  # noqa: E402
+
+PRESET = PRESETS["8 GB Full"].with_(
+    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64,
+    views="minimal",
+)  # fmt: skip
+Stage = Callable[[TorchHost, ModelStore], Any]
+
+
+@pytest.fixture(autouse=True)
+def device() -> Iterator[torch.device]:
+    """The counting device, empty before and after."""
+    with counted() as found:
+        gc.collect()
+        assert ledger.current == 0
+        yield found
+        gc.collect()
+        assert ledger.current == 0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore([tiny.make_all(tmp_path_factory.mktemp("models"))], offline=True)
+
+
+def disc() -> Cutout:
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    return Cutout(torch.full((96, 96, 3), 0.6), ((x - 48) ** 2 + (y - 48) ** 2 < 30**2).float())
+
+
+def ball() -> Any:
+    mesh = meshes.blob(2)
+    return mesh.with_(uvs=(mesh.vertices[:, :2] * 0.4 + 0.5).clamp(0, 1))
+
+
+def views() -> Views:
+    return Views(torch.full((3, 64, 64, 3), 0.4), PRESET.cameras)
+
+
+def seen_in_part() -> Atlas:
+    seen = torch.zeros(64, 64, dtype=torch.bool)
+    seen[:, :32] = True
+    return Atlas(torch.full((64, 64, 3), 0.5), seen)
+
+
+STAGES: dict[str, Stage] = {
+    "shape": lambda host, store: shape.generate_shape(disc(), PRESET, host, store),
+    "delight": lambda host, store: delight.delight(disc(), PRESET, host, store),
+    "multiview": lambda host, store: multiview.paint_views(ball(), disc(), PRESET, host, store),
+    "bake": lambda host, store: bake.bake(ball(), views(), PRESET, host),
+    "inpaint": lambda host, store: inpaint.inpaint(ball(), seen_in_part(), host),
+}
+STEPS = {
+    "shape": {"condition", "sample", "decode"}, "delight": {"delight"}, "bake": {"bake"}, "inpaint": {"inpaint"},
+    "multiview": {"normals", "positions", "multiview"},
+}  # fmt: skip
+"""Those of each that allocate on the device."""
+
+
+class Steps(TorchHost):
+    """Knows which allocations belong to which step."""
+
+    spans: list[tuple[str, int, int]]
+
+    def step(self, name: str) -> Any:
+        outer = super().step(name)
+        spans = self.__dict__.setdefault("spans", [])
+
+        class Spanned:
+            def __enter__(self) -> None:
+                self.start = ledger.allocations
+                outer.__enter__()
+
+            def __exit__(self, *error: Any) -> Any:
+                spans.append((name, self.start, ledger.allocations))
+                return outer.__exit__(*error)
+
+        return Spanned()
+
+
+def allocations(stage: str, device: torch.device, store: ModelStore, residency: Residency) -> list[int]:
+    """The first, the middle and the last allocation of each step of a run; streamed, the middle one."""
+    host = Steps(device, torch.float32, residency)
+    before = ledger.allocations
+    STAGES[stage](host, store)
+    spans = {name: (start - before, stop - before) for name, start, stop in reversed(host.spans) if stop > start}
+    assert spans.keys() == STEPS[stage]
+    middles = {(start + stop) // 2 + 1 for start, stop in spans.values()}
+    ends = {index for start, stop in spans.values() for index in (start + 1, stop)}
+    return sorted(middles if residency == "stream" else middles | ends)
+
+
+@pytest.mark.parametrize("residency", ["free", "stream"])
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_full_once(stage: str, residency: Residency, device: torch.device, store: ModelStore) -> None:
+    """One allocation of each step fails: the stage steps down and finishes, or it says what to do."""
+    finished = 0
+    for number in allocations(stage, device, store, residency):
+        host = TorchHost(device, torch.float32, residency)
+        with ledger.set(fail_after=number):
+            try:
+                STAGES[stage](host, store)
+                finished += 1
+                assert host.notes and host.notes[0].startswith(f"{stage}: little memory: ")
+            except OutOfMemory as error:
+                text = str(error)
+                assert text.split(":")[0] and "wanted room for this step." in text, text
+                assert stage in ("bake", "inpaint") or "In this order: 1. close" in text
+        gc.collect()
+        assert ledger.current == 0, f"allocation {number}"
+    assert finished or stage in ("bake", "inpaint"), "no quality is given up by this preset"
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_full_for_good(stage: str, device: torch.device, store: ModelStore) -> None:
+    """A device that the budget took for large enough, and that never is: one clear error, nothing left."""
+
+    class Wrong(TorchHost):
+        def make_room(self, wanted_bytes: int) -> int | None:
+            return None
+
+    host = Wrong(device, torch.float32)
+    with ledger.set(cap=20_000), pytest.raises(OutOfMemory, match="counted:0 is full") as caught:
+        STAGES[stage](host, store)
+    assert "wanted room for this step" in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["shape", "delight", "multiview"])
+def test_too_small_is_refused_before_anything_is_loaded(stage: str, device: torch.device, store: ModelStore) -> None:
+    host = TorchHost(device, torch.float32)
+    before = ledger.allocations
+    with ledger.set(cap=100 * 2**20), pytest.raises(OutOfMemory, match=r"0\.10 GiB of the device are free"):
+        STAGES[stage](host, store)
+    assert ledger.allocations == before
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("how", ["error", "cancel"])
+def test_errors_and_cancels_leave_nothing(stage: str, how: str, device: torch.device, store: ModelStore) -> None:
+    """At the first report of each stage, with the traceback still alive."""
+
+    class Breaks(TorchHost):
+        def progress(self, done: int, total: int, preview: Any = None) -> None:
+            raise Cancelled("by the test") if how == "cancel" else RuntimeError("by the test")
+
+    with pytest.raises(Cancelled if how == "cancel" else RuntimeError, match="by the test"):
+        STAGES[stage](Breaks(device, torch.float32), store)
