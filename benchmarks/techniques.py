@@ -2,9 +2,9 @@
 
     python benchmarks/techniques.py
 
-MiB: computed, on the device that counts bytes, through the stage functions; the peak while the named component is lent.
-Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints, which are no measure of
-a GPU. Writes benchmarks/results/techniques.json.
+MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent.
+Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints; no measure of a GPU.
+Writes benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations

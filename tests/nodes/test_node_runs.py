@@ -215,6 +215,9 @@ def test_memory_report(pack: Pack, monkeypatch: pytest.MonkeyPatch, ball: MeshDa
     text = pack.output("MemoryReport", mesh=ball, hidden={"prompt": prompt, "unique_id": "4"}).args[1]
     cleaned = [line.endswith("cached") for line in text.splitlines() if line.startswith("clean ")]
     assert sorted(cleaned) == [False, True], "one of two nodes with the same step is cached"
+    module("nodes._host").ComfyHost().note("clean: little memory: by the test")
+    text = pack.output("MemoryReport", mesh=ball, hidden={"prompt": prompt, "unique_id": "4"}).args[1]
+    assert text.splitlines()[-1] == "clean: little memory: by the test"
     assert np.isnan(pack.by_id["MemoryReport"].fingerprint_inputs(mesh=ball))
 
 

@@ -1,0 +1,114 @@
+"""The computer's own memory over a run at full quality, weights dropped after their step: peak RSS, step by step.
+
+    python benchmarks/ram.py
+
+Full-size random weights: each component is loaded as for a GPU, and every byte of it read, as the copy to a GPU does.
+Geometry is real, at octree 384 and 2048 px, on the CPU: what a GPU would hold of it is counted here, too. Activations
+of the networks are the device's and not part of this. Writes benchmarks/results/ram.json; takes 12 GB of disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import torch  # noqa: E402  (needs the path above)
+import vram  # noqa: E402
+
+from lowvram_core.host import Component  # noqa: E402
+from lowvram_core.models.delight import open_delight  # noqa: E402
+from lowvram_core.models.paint import open_paint  # noqa: E402
+from lowvram_core.models.shape import open_shape  # noqa: E402
+from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.presets import PRESETS  # noqa: E402
+from lowvram_core.stages import bake, clean, inpaint, multiview, shape, unwrap  # noqa: E402
+from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.types import Views  # noqa: E402
+
+PRESET = PRESETS["4 GB"]
+HALF = torch.float16
+
+
+def resident_mib(field: str) -> float:
+    """VmHWM, the peak since the last reset, or RssAnon, the process's own part of what is resident now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
+
+
+def weigh(call: Callable[[], object]) -> dict[str, float]:
+    """Peak RSS and seconds of a call."""
+    Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
+    call()
+    return {"peak_rss_mib": round(resident_mib("VmHWM"), 1), "own_after_mib": round(resident_mib("RssAnon"), 1),
+            "seconds": round(time.perf_counter() - start, 1)}  # fmt: skip
+
+
+def read_every_byte(component: Component) -> None:
+    """Loads the component as a host does, reads it, and drops it."""
+    host = TorchHost(torch.device("cpu"), HALF)
+    with host.borrow(component) as module:
+        for tensor in (*module.parameters(), *module.buffers()):
+            for part in tensor.detach().reshape(-1).split(1 << 22):
+                part.float().sum()
+
+
+def components(store: ModelStore) -> list[Component]:
+    """In the order of a run."""
+    first = open_shape(store.folder("shape/v2-0"), HALF)
+    second = open_delight(store.folder("delight"), HALF)
+    third = open_paint(store.folder("paint"), HALF)
+    return [first.conditioner, first.dit, first.vae, second.text_encoder, second.vae, second.unet, third.vae,
+            third.dual, third.main]  # fmt: skip
+
+
+def bumpy_field() -> torch.Tensor:
+    """[385,385,385] logits of a ball with bumps."""
+    axis = torch.linspace(-shape.BOX, shape.BOX, PRESET.octree + 1)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    radius = 0.8 + 0.05 * torch.sin(9 * x) * torch.sin(9 * y) * torch.sin(9 * z)
+    return radius - (x**2 + y**2 + z**2).sqrt()
+
+
+def geometry(rows: dict[str, dict[str, float]]) -> None:
+    """Everything between and after the networks."""
+    host = TorchHost(torch.device("cpu"), torch.float32)
+    kept: dict[str, Any] = {"field": bumpy_field()}
+
+    def keep(name: str, call: Callable[[], object]) -> None:
+        rows[name] = weigh(lambda: kept.update({name: call()}))
+
+    keep("surface", lambda: shape._extract_surface(kept.pop("field"), PRESET.octree))
+    keep("clean", lambda: clean.clean(kept["surface"], PRESET, host))
+    keep("unwrap", lambda: unwrap.unwrap(kept["clean"], PRESET, host))
+    keep("maps", lambda: multiview._geometry(kept["unwrap"], PRESET.cameras, PRESET.render_px, host))
+    views = Views(torch.rand(len(PRESET.cameras), 512, 512, 3), PRESET.cameras)
+    keep("bake", lambda: bake.bake(kept["unwrap"], views, PRESET, host))
+    keep("inpaint", lambda: inpaint.inpaint(kept["unwrap"], kept["bake"], host))
+
+
+def main() -> None:
+    """Prints the figures and writes them."""
+    rows: dict[str, dict[str, float]] = {}
+    with TemporaryDirectory() as folder:
+        vram.write_models(Path(folder), [PRESET], sparse=False)
+        store = ModelStore([folder], offline=True)
+        for component in components(store):
+            rows[component.label] = weigh(lambda component=component: read_every_byte(component))  # type: ignore[misc]
+    geometry(rows)
+    found = {"peak_rss_mib": max(row["peak_rss_mib"] for row in rows.values()), "steps": rows}
+    text = json.dumps(found, indent=1)
+    sys.stdout.write(text + "\n")
+    (HERE / "results" / "ram.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

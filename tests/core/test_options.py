@@ -1,0 +1,169 @@
+"""The choices of Preset Custom that change how something is computed: what each does, and when it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hosts import RecordingHost
+from test_exact_networks import EXACT, flat_picture, picture
+
+from lowvram_core.errors import BadInput, MissingDependency
+from lowvram_core.memory.halves import in_halves
+from lowvram_core.models.attention import choose_attention, set_attention
+from lowvram_core.models.diffusion import load_vae, set_slicing
+from lowvram_core.models.store import ModelStore
+from lowvram_core.pictures import cutout_from_rgba, image_from_pil
+from lowvram_core.presets import Preset
+from lowvram_core.stages import delight, multiview, shape
+from lowvram_core.types import Mesh
+
+SMALL = EXACT.with_(delight_steps=2, multiview_steps=2, shape_steps=4, octree=16, render_px=64, views="minimal")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_all(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def store(models: Path) -> ModelStore:
+    return ModelStore([models], offline=True)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    import meshes
+
+    blob = meshes.blob(2)
+    return blob.with_(uvs=(blob.vertices[:, :2] * 0.4 + 0.5).clamp(0, 1))
+
+
+def painted(mesh: Mesh, preset: Preset, store: ModelStore) -> torch.Tensor:
+    return multiview.paint_views(mesh, image_from_pil(flat_picture()), preset, RecordingHost(), store).images
+
+
+def test_auto_is_fused_where_there_is_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_attention("auto", CPU, torch.float32) == "fused"
+    monkeypatch.setattr("lowvram_core.models.attention.has_fused_kernel", lambda *given: False)
+    assert choose_attention("auto", CPU, torch.float32) == "sliced"
+    assert choose_attention("fused", CPU, torch.float32) == "fused", "a choice is a choice"
+
+
+def test_xformers_is_refused_before_anything_is_lent(mesh: Mesh, store: ModelStore) -> None:
+    host, chosen = RecordingHost(), SMALL.with_(attention="xformers")
+    for call in (
+        lambda: delight.delight(cutout_from_rgba(picture()), chosen, host, store),
+        lambda: multiview.paint_views(mesh, image_from_pil(flat_picture()), chosen, host, store),
+    ):
+        with pytest.raises(BadInput, match=r"attention: xformers on cpu; wanted an NVIDIA card"):
+            call()
+    assert host.borrowed == []
+    with pytest.raises(MissingDependency, match="'xformers' is not installed"):
+        choose_attention("xformers", torch.device("cuda"), torch.float16)
+
+
+def test_sliced_attention_is_the_same_within_a_kernels_rounding(models: Path) -> None:
+    from lowvram_core.models.delight import open_delight
+
+    unet = open_delight(models / "hunyuan3d-delight-v2-0", torch.float32).unet.load()
+    torch.manual_seed(0)
+    given = torch.randn(1, 8, 32, 32), torch.tensor(5)
+    text = torch.randn(1, 77, 32)
+    with torch.inference_mode():
+        results = []
+        for chosen in ("fused", "sliced", "fused"):
+            set_attention(unet, chosen)
+            results.append(unet(*given, encoder_hidden_states=text, return_dict=False)[0])
+    assert torch.equal(results[0], results[2]), "back as it was"
+    assert float((results[1] - results[0]).abs().max() / results[0].abs().max()) <= 1e-5
+
+
+def test_one_view_at_a_time_paints_each_as_if_alone(
+    mesh: Mesh, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The views no longer see each other: each is what one pass over it alone gives."""
+    seen: list[int] = []
+    original = multiview._Halves._pass
+
+    def spied(self: Any, latents: Any, timestep: Any, views: slice, half: slice) -> Any:
+        seen.append(views.stop - views.start)
+        return original(self, latents, timestep, views, half)
+
+    monkeypatch.setattr(multiview._Halves, "_pass", spied)
+    apart = painted(mesh, SMALL.with_(view_by_view=True), store)
+    assert set(seen) == {1} and len(seen) == 2 * 3
+    together = painted(mesh, SMALL, store)
+    assert apart.shape == together.shape and not torch.equal(apart, together)
+
+
+def test_tiles_of_512_leave_pictures_whole_and_smaller_ones_do_not(models: Path) -> None:
+    vae: Any = load_vae(models / "hunyuan3d-paint-v2-0" / "vae", torch.float32)
+    torch.manual_seed(0)
+    latents = torch.randn(1, 4, 64, 64)
+    with torch.inference_mode():
+        decoded = []
+        for preset in (SMALL.with_(vae_tiling=False), SMALL.with_(vae_tiling=True),
+                       SMALL.with_(vae_tiling=True, vae_tile_px=256)):  # fmt: skip
+            set_slicing(vae, preset)
+            decoded.append(vae.decode(latents).sample)
+    assert torch.equal(decoded[0], decoded[1]) and not torch.equal(decoded[0], decoded[2])
+    assert decoded[2].shape == decoded[0].shape
+
+
+@pytest.mark.parametrize("value", [64, 513])
+def test_tiles_have_a_range(value: int) -> None:
+    with pytest.raises(BadInput, match="vae_tile_px"):
+        SMALL.with_(vae_tile_px=value)
+
+
+def made(store: ModelStore, preset: Preset, host: RecordingHost) -> torch.Tensor:
+    return shape.generate_shape(cutout_from_rgba(picture()), preset, host, store, seed=3).vertices
+
+
+def test_compiled_is_the_same_network(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced, and run by torch's own kernels: no compiler is needed for this test."""
+    compiled, compile_it = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda dit: compiled.append(dit) or compile_it(dit, backend="eager"))
+    host = RecordingHost()
+    assert torch.equal(made(store, SMALL.with_(compile_shape=True), host), made(store, SMALL, RecordingHost()))
+    assert len(compiled) == 1 and host.notes == []
+
+
+def test_without_a_compiler_it_runs_as_it_is_and_says_so(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(dit: Any) -> Any:
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("no compiler\nat length")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    host = RecordingHost()
+    assert torch.equal(made(store, SMALL.with_(compile_shape=True), host), made(store, SMALL, RecordingHost()))
+    assert host.notes == ["shape: not compiled (no compiler)"]
+
+
+def test_blocks_see_one_half_at_a_time_and_are_themselves_again() -> None:
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.batches = torch.nn.Linear(3, 3), []
+
+        def forward(self, x: Any, kept: Any, *, words: Any) -> Any:
+            self.batches.append((len(x), len(words["t"])))
+            return self.linear(x) + kept, words["t"] * 2
+
+    net = torch.nn.Sequential(Block(), torch.nn.Identity())
+    x, words = torch.randn(6, 3), {"t": torch.randn(2, 4)}
+    plain = net[0](x, torch.ones(()), words=words)
+    with in_halves(net, r"\d"):
+        halves = net[0](x, torch.ones(()), words=words)
+        assert net[0].batches[1:] == [(3, 1), (3, 1)]
+    for one, other in zip(plain, halves, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    net[0](x, torch.ones(()), words=words)
+    assert net[0].batches[-1] == (6, 2)
