@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,3 +172,18 @@ def test_errors_and_cancels_leave_nothing(stage: str, how: str, device: torch.de
 
     with pytest.raises(Cancelled if how == "cancel" else RuntimeError, match="by the test"):
         STAGES[stage](Breaks(device, torch.float32), store)
+
+
+def test_whole_runs_leave_nothing() -> None:
+    """One in each residency; a hundred, and RAM: benchmarks/leaks.py."""
+    sys.path.append(str(DEVICES.parents[1] / "benchmarks"))
+    import leaks
+
+    assert leaks.measure(3)["bytes_left_on_the_device"] == 0
+
+
+def test_a_hundred_runs_left_nothing() -> None:
+    """What benchmarks/leaks.py found."""
+    found = json.loads((DEVICES.parents[1] / "benchmarks" / "results" / "leaks.json").read_text())
+    assert found["runs"] >= 100 and found["bytes_left_on_the_device"] == 0
+    assert found["rss_slope_percent_per_100_runs"] < 1

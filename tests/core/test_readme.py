@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from test_presets import TABLE
 
 from lowvram_core.manifest import MODELS, Model, download_bytes
-from lowvram_core.presets import PRESETS
+from lowvram_core.presets import PEAKS_MIB, PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 REGIONS = {
@@ -45,6 +46,27 @@ def test_the_sizes(rows: set[tuple[str, ...]]) -> None:
         assert (model.id, folder, gigabytes(model.bytes, [model])) in rows
     for preset in PRESETS.values():
         assert (preset.name, f"~{download_bytes(preset) / 1e9:.2f}") in rows
+
+
+def memory_rows() -> list[tuple[str, ...]]:
+    """Preset, MiB by stage, the most, and upstream's most, as benchmarks/vram.py left them."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "vram-meta.json").read_text())["rows"]
+    rows = []
+    for name in PRESETS:
+        own = {row["stage"]: row for row in found if row["preset"] == name}
+        stages = [own["shape"]["ours_mib"], own["delight"]["ours_mib"]]
+        stages += [max(own[one]["ours_mib"], own[other]["ours_mib"])
+                   for one, other in (("maps", "multiview"), ("bake", "inpaint"))]  # fmt: skip
+        theirs = max(row["upstream_mib"] for row in own.values() if row["upstream_mib"] is not None)
+        rows.append((name, *(f"{mib:,.0f}" for mib in (*stages, max(stages), theirs))))
+    return rows
+
+
+def test_the_memory_is_the_benchmarks(rows: set[tuple[str, ...]]) -> None:
+    for row in memory_rows():
+        assert row in rows, f"README.md lacks | {' | '.join(row)} |"
+        assert abs(float(row[-2].replace(",", "")) - PEAKS_MIB[row[0]]) <= 3, "the stated peak"
+        assert float(row[-2].replace(",", "")) < float(row[-1].replace(",", "")) / 4
 
 
 def test_the_region_note_is_near_the_top() -> None:
@@ -104,8 +126,6 @@ def test_what_is_linked_is_there() -> None:
 
 
 def test_every_node_has_its_section() -> None:
-    import json
-
     for name, language in (("README.md", "en"), ("README.ko.md", "ko")):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         headings = " / ".join(line for line in lines if line.startswith("### "))
