@@ -48,6 +48,9 @@ def guided(module: nn.Module, component: Component, host: Host, *, together: boo
 
 def _halved(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        if not any(isinstance(value, Tensor) and value.dim() and value.shape[0] % 2 == 0 for value in given):
+            raise ValueError("a batch of two halves was expected in the first dimension")
         return _joined([forward(*_half(args, index), **_half(kwargs, index)) for index in (0, 1)])
 
     return run

@@ -155,10 +155,8 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
     if model.guidance_embed:
         guidance = torch.tensor([preset.guidance], device=host.device, dtype=host.dtype)
     timesteps = scheduler.timesteps[: -1 if _ends_in_a_step_of_no_length(scheduler) else None]
-    with (
-        host.borrow(model.dit) as dit,
-        guided(dit, model.dit, host, together=preset.cfg_together) as together,
-    ):
+    one_pass = preset.cfg_together or not _uses_cfg(model, preset)
+    with host.borrow(model.dit) as dit, guided(dit, model.dit, host, together=one_pass) as together:
         network = _compiled(dit, host) if preset.compile_shape and not host.streams(model.dit) else dit
         for index, timestep in enumerate(timesteps):
             time = timestep.expand(1).to(latents.dtype) / scheduler.config.num_train_timesteps

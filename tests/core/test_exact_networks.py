@@ -182,6 +182,34 @@ def test_shape_guidance_in_halves(models: Path) -> None:
     assert_close(halves, together)
 
 
+@pytest.mark.parametrize("variant", ["v2-0", "v2-0-fast", "v2-0-turbo"])
+def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> None:
+    """Weights come once for both halves; a model without halves is left alone."""
+    found = []
+    for residency in ("free", "stream"):
+        host = TorchHost(torch.device("cpu"), residency=residency)  # type: ignore[arg-type]
+        preset = EXACT.with_(variant=variant, cfg_together=residency == "free")
+        model = open_shape(models / tiny.VARIANTS[variant], torch.float32)
+        with torch.inference_mode():
+            views = {"front": cutout_from_rgba(picture())}
+            condition = shape._condition(views, model, host, unconditional=shape._uses_cfg(model, preset))
+            found.append(shape._sample(condition, model, preset, host, 7))
+    assert_close(found[1], found[0])
+
+
+def test_paint_streamed_with_halves_inside_the_blocks(store: ModelStore, mesh: Mesh) -> None:
+    """The views see each other within their half, and never the other half's."""
+    preset = EXACT.with_(views="minimal", multiview_steps=2)
+    reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
+    whole, halves = (
+        multiview.paint_views(mesh, reference_picture, preset.with_(cfg_together=together), host, store).images
+        for together, host in (
+            (True, TorchHost(torch.device("cpu"))), (False, TorchHost(torch.device("cpu"), residency="stream")),
+        )
+    )  # fmt: skip
+    assert float((halves - whole).abs().max()) <= 1.5 / 255
+
+
 def test_paint_guidance_in_halves(models: Path) -> None:
     model = open_paint(models / "hunyuan3d-paint-v2-0", torch.float32)
     torch.manual_seed(0)
