@@ -32,7 +32,7 @@ ASKED = table("| point | asked | answer |")
 @pytest.mark.parametrize("row", TECHNIQUES, ids=lambda row: row[0])
 def test_a_technique_has_its_class_code_and_test(row: list[str]) -> None:
     technique, kind, code, test, measured = row
-    assert kind in {"exact", "re-partitioned", "improved"}
+    assert kind in {"exact", "re-partitioned", "improved", "lossy"}
     assert (ROOT / code).is_file()
     file, name = test.split("::")
     assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
@@ -64,3 +64,17 @@ def test_the_load_figures_are_the_benchmarks() -> None:
     for loader in ("ours", "upstream"):
         for figure in ("peak_rss_mib", "peak_anonymous_mib"):
             assert f"{found[loader][figure]:,.0f}" in row[4]
+
+
+def test_the_figures_are_the_benchmarks() -> None:
+    import json
+
+    results = ROOT / "benchmarks" / "results"
+    found = json.loads((results / "techniques.json").read_text())
+    for row in found["mib"]:
+        for figure in (row["without_mib"], row["with_mib"]):
+            assert f"{figure:,.0f}" in TEXT, row
+    for row in found["lossy"]:
+        assert f"{row['psnr_db']} dB" in TEXT, row
+    assert f"{json.loads((results / 'ram.json').read_text())['peak_rss_mib']:,.0f} MiB" in TEXT
+    assert json.loads((results / "ram.json").read_text())["peak_rss_mib"] < 6000
