@@ -45,13 +45,28 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+_WEAK_FLOAT16 = ("GTX 16", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550")
+"""Turing without tensor cores: their float16 gives NaN in convolutions, as users of Stable Diffusion have reported."""
+
+
+def trusts_float16(device: torch.device) -> bool:
+    """Whether networks run in float16 there; on the CPU it is slow, and some cards get it wrong."""
+    if device.type == "cpu":
+        return False
+    if device.type != "cuda":
+        return True
+    name = torch.cuda.get_device_name(device)
+    old = torch.cuda.get_device_capability(device) < (6, 0)
+    return not old and not any(weak in name.split("NVIDIA")[-1] for weak in _WEAK_FLOAT16)
+
+
 @dataclass
 class TorchHost:
     """Lends each component for its step and takes it off the device after."""
 
     device: torch.device = field(default_factory=pick_device)
     precision: torch.dtype | None = None
-    """None: float16 on a GPU, float32 on the CPU."""
+    """None: float16 on a GPU that can be trusted with it, else float32."""
     residency: Residency = "free"
     """stream: weights pass through the device; free: off it after each step; keep: there for the next run."""
     on_progress: Listener | None = None
@@ -76,7 +91,7 @@ class TorchHost:
     @property
     def dtype(self) -> torch.dtype:
         """The precision in which networks run."""
-        return self.precision or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        return self.precision or (torch.float16 if trusts_float16(self.device) else torch.float32)
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:

@@ -147,3 +147,24 @@ def test_a_download_comes_first_in_the_table() -> None:
 
 def test_table_of_the_cpu_has_no_device_figures() -> None:
     assert format_table([StepRecord("bake", 0.5, None, None, None, 2**30)]).splitlines()[1].split()[3:6] == ["-"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "trusted"),
+    [
+        ("NVIDIA GeForce RTX 2070", (7, 5), True),
+        ("NVIDIA GeForce RTX 3060", (8, 6), True),
+        ("NVIDIA GeForce GTX 1660 Ti", (7, 5), False),
+        ("NVIDIA T1000 8GB", (7, 5), False),
+        ("NVIDIA T4", (7, 5), True),
+        ("NVIDIA GeForce GTX 980", (5, 2), False),
+    ],
+)
+def test_float16_is_for_cards_that_can(
+    name: str, capability: tuple[int, int], trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    host = TorchHost(torch.device("cuda"))
+    assert host.dtype == (torch.float16 if trusted else torch.float32)
+    assert TorchHost(torch.device("cuda"), torch.float16).dtype == torch.float16, "a choice is a choice"
