@@ -110,6 +110,12 @@ class Preset:
                 raise BadInput(f"preset: {field} is {value}; wanted {low} to {high}. Choose a value in that range.")
 
     @property
+    def multiview_variant(self) -> str:
+        """The variant for several pictures: the preset's own, else its counterpart, such as mv-turbo of mini-turbo."""
+        base, _, distilled = self.variant.removeprefix("v2-0").removeprefix("mini").partition("-")
+        return self.variant if base == "mv" else f"mv-{distilled}".rstrip("-")
+
+    @property
     def cameras(self) -> tuple[Camera, ...]:
         """The poses of this preset's view set."""
         return VIEW_SETS[self.views]

@@ -68,8 +68,9 @@ class GenerateShapeMultiView(io.ComfyNode):
             "A mesh from up to four pictures of one object.", ["multiview", "four views"],
             inputs=[
                 preset_input(), *pictures, steps_input("shape steps", _STEPS), seed_input(0, "the shape"),
-                io.Combo.Input("variant", options=["mv-turbo", "mv-fast", "mv"], default="mv-turbo",
-                               tooltip="The multi-view model. The preset's own variant takes one picture."),
+                choice_input("variant", ("mv-turbo", "mv-fast", "mv"),
+                             "The multi-view model. From preset: the preset's own, or the one like its model for one "
+                             "picture: mv, mv-fast or mv-turbo."),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
@@ -85,7 +86,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
         host = _host.ComfyHost()
-        chosen = overridden(preset, variant=variant, shape_steps=steps)
+        chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
             cutouts, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
         )

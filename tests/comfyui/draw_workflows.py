@@ -172,7 +172,6 @@ def four_views() -> Graph:
         graph.preset_to(f"cut_{view}")
     graph.node(
         "shape", "GenerateShapeMultiView", (1260, 0), (340, 300), seed=0, control_after_generate="fixed",
-        variant="mv-turbo", steps=5,
     )  # fmt: skip
     graph.node("clean", "CleanMesh", (1260, 370), (340, 110))
     graph.node("report", "MemoryReport", (1260, 610), (660, 385))
