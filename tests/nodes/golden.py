@@ -82,14 +82,17 @@ def head(node: Any, language: str) -> str:
         parts.append("\n".join(["```", *values, "```"]))
     inputs, input_column, outputs, output_column = TABLES[language]
     if schema.inputs:
-        parts += [f"## {inputs}", _table(input_column, own["inputs"], [item.id for item in schema.inputs])]
-    parts += [f"## {outputs}", _table(output_column, own["outputs"], [item.display_name for item in schema.outputs])]
+        parts += [f"## {inputs}", _table(input_column, own["inputs"], {item.id: item.id for item in schema.inputs})]
+    names = {str(index): item.display_name for index, item in enumerate(schema.outputs)}
+    parts += [f"## {outputs}", _table(output_column, own["outputs"], names)]
     return "\n\n".join(parts) + "\n\n"
 
 
-def _table(column: str, own: dict[str, Any], shown: list[str]) -> str:
+def _table(column: str, own: dict[str, Any], names: dict[str, str]) -> str:
+    """A row for each name, explained by the text that its key has in the locale."""
     rows = [f"| {column} | |", "|---|---|"]
-    for name, words in zip(shown, own.values(), strict=True):
+    for key, name in names.items():
+        words = own[key]
         called = "" if words["name"] in (name, name.replace("_", " ")) else f"**{words['name']}**"
         told = words.get("tooltip", "")
         rows.append(f"| `{name}` | {': '.join(part for part in (called, told) if part)} |".replace("|  |", "| |"))
