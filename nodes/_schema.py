@@ -53,7 +53,8 @@ def seed_input(default: int, of: str) -> Any:
     """A seed with the usual control after it."""
     return io.Int.Input(
         "seed", default=default, min=0, max=MAX_SEED, control_after_generate=True,
-        tooltip=f"Seed of {of}. The same seed gives the same result; keep it fixed to reuse the cached one.",
+        tooltip=f"Seed of {of}. Presets have none. The same seed gives the same result; keep it fixed to reuse the "
+        "cached one.",
     )  # fmt: skip
 
 

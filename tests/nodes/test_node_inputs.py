@@ -155,3 +155,25 @@ def test_widgets_win_over_the_preset(preset: Any) -> None:
     assert overridden(preset, variant="mini", shape_steps=9).variant == "mini"
     with pytest.raises(ValueError, match="preset: octree is 5000; wanted 16 to 1024"):
         overridden(preset, octree=5000)
+
+
+@pytest.mark.parametrize(
+    ("own", "set_to", "used"),
+    [
+        ("v2-0", "from preset", "mv"), ("mini-fast", "from preset", "mv-fast"), ("mini", "from preset", "mv"),
+        ("v2-0-turbo", "from preset", "mv-turbo"), ("mv-fast", "from preset", "mv-fast"), ("mv", "from preset", "mv"),
+        ("v2-0-turbo", "mv", "mv"),
+    ],
+)  # fmt: skip
+def test_several_pictures_take_the_presets_model(
+    pack: Pack, preset: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch, own: str, set_to: str, used: str
+) -> None:
+    given = []
+
+    def generate(pictures: Any, chosen: Any, *rest: Any, **named: Any) -> Any:
+        given.append(chosen)
+        return module("lowvram_core.types").Mesh(torch.zeros(3, 3), torch.zeros(1, 3, dtype=torch.int64))
+
+    monkeypatch.setattr(module("lowvram_core.stages.shape"), "generate_shape", generate)
+    pack.run("GenerateShapeMultiView", preset=preset.with_(variant=own), front=picture, variant=set_to)
+    assert given[0].variant == used and given[0].shape_steps == preset.shape_steps
