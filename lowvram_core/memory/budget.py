@@ -143,19 +143,26 @@ def refusal(stage: str, preset: Preset, needs: Sequence[Need], free_bytes: int) 
     hungriest = max(needs, key=lambda need: need.streamed_bytes)
     return OutOfMemory(
         f"{stage}: {free_bytes / GIB:.2f} GiB of the device are free, and the {hungriest.label} takes at least "
-        f"{hungriest.streamed_bytes / GIB:.2f} GiB; wanted room for it. {next_steps(preset)}"
+        f"{hungriest.streamed_bytes / GIB:.2f} GiB; wanted room for it. {next_steps(stage, preset)}"
     )
 
 
-def next_steps(preset: Preset) -> str:
-    """What the user can do about a full device, in order; what costs no quality comes first."""
+_LOSSY_ADVICE = (
+    ("shape multiview bake", "let the preset step down (allow lossy, in Preset Custom)",
+     lambda preset: not preset.allow_lossy),
+    ("multiview", "paint fewer views (fast, minimal)", lambda preset: len(preset.cameras) > 3),
+    ("multiview bake", "render and texture at 1024 px", lambda preset: max(preset.render_px, preset.texture_px) > 1024),
+    ("shape", "a mini variant of the shape model", lambda preset: not preset.variant.startswith("mini")),
+)  # fmt: skip
+"""Stages that read it, what to change, and whether there is anything to change."""
+
+
+def next_steps(stage: str, preset: Preset) -> str:
+    """What the user can do about a full device, in order; what costs no quality comes first.
+
+    Where there are weights, the ladder has streamed them before anyone reads this.
+    """
     steps = ["close other programs that use the card (nvidia-smi lists them)"]
-    if not preset.allow_lossy:
-        steps.append("let the preset step down (allow lossy, in Preset Custom)")
-    if len(preset.cameras) > 3:
-        steps.append("paint fewer views (fast, minimal)")
-    if preset.render_px > 1024:
-        steps.append("render and texture at 1024 px")
-    if not preset.variant.startswith("mini"):
-        steps.append("a mini variant of the shape model")
-    return "In this order: " + "; ".join(f"{index}. {step}" for index, step in enumerate(steps, 1)) + "."
+    steps += [text for stages, text, applies in _LOSSY_ADVICE if stage in stages.split() and applies(preset)]
+    done = " Weights were streamed already, as Preset 2 GB does." if stage in _STREAM.stages else ""
+    return "In this order: " + "; ".join(f"{index}. {step}" for index, step in enumerate(steps, 1)) + "." + done

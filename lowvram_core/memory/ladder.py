@@ -40,7 +40,7 @@ def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[
             return outcome[0]
         host.make_room(0)
         if not waiting:
-            raise OutOfMemory(f"{outcome} {next_steps(attempt.preset)}")
+            raise OutOfMemory(f"{outcome} {next_steps(stage, attempt.preset)}")
         log.warning("%s", outcome)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from hosts import RecordingHost
 
 from lowvram_core.errors import OutOfMemory
-from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, attempts, fit, plain_need
+from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, attempts, fit, next_steps, plain_need
 from lowvram_core.memory.ladder import fitted
 from lowvram_core.presets import PRESETS, Preset
 
@@ -84,6 +85,26 @@ def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> No
     text = str(caught.value)
     assert text.startswith("multiview: 0.39 GiB of the device are free, and the large network takes at least 0.45 GiB;")
     assert "In this order: 1. close other programs" in text and ("allow lossy" in text) == (not preset.allow_lossy)
+
+
+@pytest.mark.parametrize(
+    ("stage", "lossless", "lossy"),
+    [
+        ("shape", True, ["allow lossy", "mini variant"]),
+        ("delight", True, []),
+        ("multiview", True, ["allow lossy", "fewer views", "1024 px"]),
+        ("bake", False, ["allow lossy", "1024 px"]),
+    ],
+)
+def test_advice_is_about_the_stage_and_what_costs_no_quality_comes_first(
+    stage: str, lossless: bool, lossy: list[str]
+) -> None:
+    """Without a word of streaming where it cannot help, and as already done where it can."""
+    first, *rest = re.findall(r"\d\. ([^;.]+)", next_steps(stage, FULL))
+    assert first.startswith("close other programs") and len(rest) == len(lossy)
+    assert all(words in step for words, step in zip(lossy, rest, strict=True)), rest
+    assert ("streamed already, as Preset 2 GB does" in next_steps(stage, FULL)) == lossless
+    assert "2." not in next_steps(stage, PRESETS["8 GB Fast"])
 
 
 def test_a_streaming_preset_streams_everything() -> None:
