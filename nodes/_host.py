@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,8 +26,7 @@ from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
-from ..lowvram_core.measure import full_device_is_named, measured
-from ..lowvram_core.report import GIB
+from ..lowvram_core.measure import full_device_is_named, measured, memory_of
 from . import _records, _streaming
 from ._core import core
 
@@ -119,6 +119,7 @@ class ComfyHost:
         self.device: torch.device = mm.get_torch_device()
         self._fp16 = self.device.type != "cpu" and bool(mm.should_use_fp16(self.device, prioritize_performance=False))
         self._records = _records.begin(_running_prompt())
+        self._start = time.perf_counter()
         self._step = ""
         self._streamed: frozenset[str] = frozenset()
 
@@ -192,7 +193,7 @@ class ComfyHost:
     def note(self, text: str) -> None:
         """Logged, and shown by Memory Report; see Host."""
         log.info("%s", text)
-        _records.note(text)
+        self._records.note(text)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -218,11 +219,16 @@ class ComfyHost:
             ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
 
     def badge(self) -> dict[str, Any]:
-        """What the node shows after it ran: peak memory and seconds."""
-        seconds = sum(record.seconds for record in self._records)
-        peaks = [record.peak_bytes for record in self._records if record.peak_bytes is not None]
-        peak = f"{max(peaks) / GIB:.2f} GiB · " if peaks else ""
-        return {"hy3d_badge": [f"{peak}{seconds:.1f} s"]}
+        """What the node cost, as plain numbers: ComfyUI joins those of a list, and the front end adds them up.
+
+        No peak where the device does not count its memory.
+        """
+        peaks = [record.peak_bytes or 0 for record in self._records]
+        counted = memory_of(self.device) is not None
+        return {
+            "hy3d_seconds": [time.perf_counter() - self._start],
+            "hy3d_peak_bytes": [max(peaks, default=0)] if counted else [],
+        }
 
 
 class _Holder(nn.Module):

@@ -1,30 +1,32 @@
-"""What each node's last run cost, by node, with the prompt that it ran in."""
+"""What each node's last run cost, by what it ran on, with the prompt that it ran in."""
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from ..lowvram_core.report import StepRecord
 
 KEPT = 512
-"""Nodes whose records are kept; the oldest go first."""
+"""Runs whose records are kept; those that ran longest ago go first."""
 
 
 @dataclass
 class NodeRun:
-    """The steps of one node's last run, and what it ran on: an id alone may be another graph's node."""
+    """The steps of one node's run."""
 
     prompt_id: str
-    made_from: str
     records: list[StepRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was done otherwise than asked."""
 
 
 _runs: OrderedDict[str, NodeRun] = OrderedDict()
+"""By signature: ComfyUI's cache, too, goes by what a node runs on, keeps more than the last, and knows no ids."""
 
 
 def executing() -> Any:
@@ -36,50 +38,47 @@ def executing() -> Any:
     return get_executing_context()
 
 
-def made_from(prompt: dict[str, Any], node_id: str) -> str:
-    """The node with everything that feeds it, as text: equal for two prompts where the cache may serve the node."""
-    found: dict[str, Any] = {}
-    waiting = [node_id]
-    while waiting:
-        current = waiting.pop()
-        if current in found or current not in prompt:
-            continue
-        inputs = prompt[current].get("inputs", {})
-        found[current] = [prompt[current].get("class_type"), inputs]
-        waiting += [str(value[0]) for value in inputs.values() if isinstance(value, list) and len(value) == 2]
-    return json.dumps(found, sort_keys=True, default=str)
+def signatures(prompt: dict[str, Any], node_ids: Iterable[str]) -> dict[str, str]:
+    """For each node a text that stands for it and everything that feeds it, equal where the cache may serve it."""
+    known: dict[str, str] = {}
+
+    def of_node(node_id: str) -> str:
+        if node_id not in known:
+            node = prompt.get(node_id, {"class_type": f"unknown node {node_id}"})
+            inputs = {name: of_value(value) for name, value in node.get("inputs", {}).items()}
+            text = json.dumps([node.get("class_type"), inputs], sort_keys=True, default=str)
+            known[node_id] = sha256(text.encode()).hexdigest()
+        return known[node_id]
+
+    def of_value(value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt:
+            return [of_node(str(value[0])), value[1]]
+        return value
+
+    return {node_id: of_node(node_id) for node_id in node_ids}
 
 
-def begin(prompt: dict[str, Any]) -> list[StepRecord]:
-    """A fresh list for the running node's steps; the items of one prompt's list share the node's entry.
+def begin(prompt: dict[str, Any]) -> Records:
+    """Fresh records for the running node; the items of one prompt's list share the node's entry.
 
     Args:
         prompt: the running prompt, in the API's format; empty where it is not known.
     """
     context = executing()
     if context is None:
-        return []
-    run = _runs.get(context.node_id)
+        return Records(NodeRun(""))
+    key = signatures(prompt, [context.node_id])[context.node_id]
+    run = _runs.pop(key, None)
     if run is None or run.prompt_id != context.prompt_id:
-        run = NodeRun(context.prompt_id, made_from(prompt, context.node_id))
-        _runs[context.node_id] = run
-    _runs.move_to_end(context.node_id)
+        run = NodeRun(context.prompt_id)
+    _runs[key] = run
     while len(_runs) > KEPT:
         _runs.popitem(last=False)
-    records: list[StepRecord] = _Shared(run)
-    return records
+    return Records(run)
 
 
-def note(text: str) -> None:
-    """Adds a note to the running node's entry."""
-    context = executing()
-    run = _runs.get(context.node_id) if context is not None else None
-    if run is not None:
-        run.notes.append(text)
-
-
-class _Shared(list[StepRecord]):
-    """This call's own steps, which also go to the node's entry."""
+class Records(list[StepRecord]):
+    """One call's own steps, which with its notes also go to the node's entry."""
 
     def __init__(self, run: NodeRun) -> None:
         super().__init__()
@@ -90,17 +89,19 @@ class _Shared(list[StepRecord]):
         super().append(record)
         self._run.records.append(record)
 
+    def note(self, text: str) -> None:
+        """Adds a note to the node's entry."""
+        self._run.notes.append(text)
+
 
 def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], list[str]]:
     """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes."""
     context = executing()
     current = context.prompt_id if context is not None else ""
+    found = signatures(prompt, sorted(node_ids))
     records: list[StepRecord] = []
     notes: list[str] = []
-    for node_id in sorted(node_ids):
-        run = _runs.get(node_id)
-        if run is None or (run.prompt_id != current and run.made_from not in ("{}", made_from(prompt, node_id))):
-            continue
+    for run in [_runs[key] for key in dict.fromkeys(found.values()) if key in _runs]:
         cached = run.prompt_id != current
         records += [replace(record, cached=cached) for record in run.records]
         notes += run.notes

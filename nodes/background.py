@@ -124,6 +124,7 @@ class LoadPictures(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, limit: int) -> io.NodeOutput:
         """Pictures, masks and names, in name order."""
+        host = _host.ComfyHost()
         pictures = core("pictures")
         found: list[Path] = pictures.find_pictures([_host.input_folder() / folder])
         found = found[:limit] if limit else found
@@ -133,4 +134,5 @@ class LoadPictures(io.ComfyNode):
             [_convert.to_image(cutout.image) for cutout in cutouts],
             [_convert.to_mask(mask) for mask in masks],
             [path.stem for path in found],
+            ui=host.badge(),
         )

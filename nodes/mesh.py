@@ -102,7 +102,9 @@ class LoadMesh(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
-        return io.NodeOutput(_convert.mesh_to_comfy(stage("save").load_mesh(_host.input_folder() / file)))
+        host = _host.ComfyHost()
+        mesh: Mesh = stage("save").load_mesh(_host.input_folder() / file)
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
 
 class SaveMesh(io.ComfyNode):
@@ -150,7 +152,9 @@ class MeshToTrimesh(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object) -> io.NodeOutput:
         """A trimesh.Trimesh."""
-        return io.NodeOutput(core("stages.save").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh")))
+        host = _host.ComfyHost()
+        converted = core("stages.save").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh"))
+        return io.NodeOutput(converted, ui=host.badge())
 
 
 class TrimeshToMesh(io.ComfyNode):
@@ -169,5 +173,6 @@ class TrimeshToMesh(io.ComfyNode):
     @classmethod
     def execute(cls, trimesh: Any) -> io.NodeOutput:
         """A MESH."""
+        host = _host.ComfyHost()
         mesh: Mesh = core("stages.save").from_trimesh(trimesh)
-        return io.NodeOutput(_convert.mesh_to_comfy(mesh))
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

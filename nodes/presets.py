@@ -46,7 +46,7 @@ def _fixed(preset: Preset) -> type[io.ComfyNode]:
         @classmethod
         def execute(cls) -> io.NodeOutput:
             """The preset."""
-            return io.NodeOutput(preset)
+            return io.NodeOutput(preset, ui=_host.ComfyHost().badge())
 
     FixedPreset.__name__ = FixedPreset.__qualname__ = node_id
     return FixedPreset
@@ -82,10 +82,11 @@ class PresetAuto(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         """By total memory alone: what is free now is each stage's business when it runs."""
+        host = _host.ComfyHost()
         name, total, free = _host.card()
         preset = PRESETS[for_card(total)]
         text = f"{name}: {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free\n{preset.name}\n{values_of(preset)}"
-        return io.NodeOutput(preset, ui={"text": [text]})
+        return io.NodeOutput(preset, ui={**host.badge(), "text": [text]})
 
 
 def for_card(total_bytes: int) -> str:
@@ -109,7 +110,8 @@ class PresetCustom(io.ComfyNode):
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """The preset of these values."""
-        return io.NodeOutput(_BASE.with_(name="Custom", **values))
+        host = _host.ComfyHost()
+        return io.NodeOutput(_BASE.with_(name="Custom", **values), ui=host.badge())
 
 
 _BASE = PRESETS["8 GB Balanced"]

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lowvram_core.report import format_table
-from . import _records
+from . import _host, _records
 from ._schema import PREFIX, schema
 
 
@@ -23,10 +23,11 @@ class MemoryReport(io.ComfyNode):
             ["vram", "profile", "timing"],
             inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
             outputs=[
-                io.Mesh.Output("mesh_out", display_name="mesh"),
+                io.Mesh.Output("mesh_out", display_name="mesh", is_output_list=True),
                 io.String.Output("report", display_name="report"),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            is_input_list=True,
             not_idempotent=True,
         )  # fmt: skip
 
@@ -36,12 +37,13 @@ class MemoryReport(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, mesh: object) -> io.NodeOutput:
-        """The mesh, and the table as text and on the node."""
+    def execute(cls, mesh: list[object]) -> io.NodeOutput:
+        """The meshes of a list, and one table for all as text and on the node."""
+        host = _host.ComfyHost()
         prompt = cls.hidden.prompt or {}
         records, notes = _records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id)))
         text = "\n".join([format_table(records), *notes])
-        return io.NodeOutput(mesh, text, ui={"text": [text]})
+        return io.NodeOutput(mesh, text, ui={**host.badge(), "text": [text]})
 
 
 def upstream_nodes(prompt: dict[str, Any], node_id: str) -> set[str]:

@@ -7,6 +7,7 @@ const COST_WIDGET = "lowvram_cost";
 const TEXT_OF = { MemoryReport: "report", PresetAuto: "chosen" };
 const EMPTY = { MemoryReport: "The table of steps appears here after a run.", PresetAuto: "Run once to see the choice." };
 const LINE_PX = 15;
+const GIB = 2 ** 30;
 
 /** Seconds and peak memory in the row of badges over the title; the classic canvas draws it. */
 class CostBadge {
@@ -36,6 +37,12 @@ class CostBadge {
     context.fillText(this.text, x + this.padding, y + this.height / 2 + 1);
     context.restore();
   }
+}
+
+/** The seconds of all runs over a list, and the most memory that one of them took. */
+function costText({ hy3d_seconds: seconds, hy3d_peak_bytes: peaks }) {
+  const peak = peaks.length ? `${(Math.max(...peaks) / GIB).toFixed(2)} GiB · ` : "";
+  return `${peak}${seconds.reduce((sum, run) => sum + run, 0).toFixed(1)} s`;
 }
 
 function showBadge(node, text) {
@@ -100,7 +107,7 @@ app.registerExtension({
     const onExecuted = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
-      if (output?.hy3d_badge) showBadge(this, output.hy3d_badge[0]);
+      if (output?.hy3d_seconds) showBadge(this, costText(output));
       if (output?.text && label) showText(this, label, output.text.join("\n"));
     };
   },

@@ -63,7 +63,7 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     bars = [data["nodes"].get("paint") for data in run.of("progress_state")]
     assert {bar["value"] for bar in bars if bar} >= {1, 2}, "a step of Paint Views is a step of its bar"
     for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
-        assert run.ui(stage)["hy3d_badge"][0].endswith(" s")
+        assert run.ui(stage)["hy3d_seconds"][0] > 0
     report = run.ui("report")["text"][0]
     assert "decode" in report and "inpaint" in report and "cached" not in report
     again = server.run(prompt)
@@ -77,7 +77,24 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     lines = other.ui("report")["text"][0].splitlines()
     marked = {line.split()[0]: line.endswith("cached") for line in lines}
     assert marked["decode"] and not marked["multiview"]
+    renamed = server.run(other_ids(prompt))
+    steps = renamed.ui("tab:report")["text"][0].splitlines()[1:-1]
+    assert len(steps) == len(lines) - 2 and all(line.endswith("cached") for line in steps)
     assert loaded(server, info) == "0"
+
+
+def other_ids(prompt: Prompt) -> Prompt:
+    """The same graph, as another tab would number it."""
+    return {
+        f"tab:{key}": {
+            **part,
+            "inputs": {
+                name: [f"tab:{value[0]}", value[1]] if isinstance(value, list) else value
+                for name, value in part["inputs"].items()
+            },
+        }
+        for key, part in prompt.items()
+    }
 
 
 def test_another_preset_node(server: Server, info: Info) -> None:
@@ -181,7 +198,8 @@ def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
     prompt["image"] = ours(info, "LoadPictures", folder="two")
     prompt["cut"]["inputs"] |= {"mask": ["image", 1], "invert_mask": False}
     before = set((server.output / "3d").glob("*.glb"))
-    server.run(prompt)
+    run = server.run(prompt)
+    assert len(run.ui("shape")["hy3d_seconds"]) == 2 and len(run.ui("report")["text"]) == 1
     made = sorted(set((server.output / "3d").glob("*.glb")) - before)
     assert len(made) == 2
     capsule, ring = (textured(path) for path in made)
