@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Tensors = dict[str, Tensor | None]
+from .prefetch import Fetcher, Load, Tensors, fetcher
 
 _WHOLE = (nn.MultiheadAttention,)
 """Layers that read their children's weights without calling the children."""
@@ -30,7 +30,8 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
         stays: pattern of the names of submodules that are brought at once and stay; for those that run very often.
 
     Memory:
-        On the device the largest layer's or block's weights, what stays, and what belongs to the modules around.
+        On the device the weights of a layer or block, and where the device can copy while it computes those of the
+        next (see prefetch.py), what stays, and what belongs to the modules around.
 
     Source:
         The idea of diffusers.hooks.apply_group_offloading; that one copies weights back from the device, refuses
@@ -38,6 +39,8 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
     """
     with ExitStack() as hooks:
         covered: list[str] = []
+        bringer = fetcher(device)
+        hooks.callback(bringer.close)
         for name, part in module.named_modules():
             if any(name.startswith(prefix) for prefix in covered):
                 continue
@@ -47,7 +50,7 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
                 covered.append(f"{name}." if name else "")
             tables = _tables(part, whole=whole)
             if tables:
-                hooks.enter_context((_brought_for_long if waits else _visiting)(part, tables, device))
+                hooks.enter_context((_brought_for_long if waits else _visiting)(part, tables, bringer))
         yield module
 
 
@@ -58,35 +61,33 @@ def _tables(part: nn.Module, *, whole: bool) -> list[Tensors]:
 
 
 @contextmanager
-def _brought_for_long(part: nn.Module, tables: list[Tensors], device: torch.device) -> Iterator[None]:
+def _brought_for_long(part: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
     resting = [dict(table) for table in tables]
     handle = part.register_forward_pre_hook(
-        lambda _, args, kwargs: (_brought(args, device), _brought(kwargs, device)), with_kwargs=True
+        lambda _, args, kwargs: (_brought(args, bringer.device), _brought(kwargs, bringer.device)), with_kwargs=True
     )
     try:
-        for table in tables:
-            table.update({name: _copy(tensor, device) for name, tensor in table.items()})
+        _fill(tables, Fetcher(bringer.device).take(Load(resting)))
         yield
     finally:
         handle.remove()
-        for table, tensors in zip(tables, resting, strict=True):
-            table.update(tensors)
+        _fill(tables, resting)
 
 
 @contextmanager
-def _visiting(layer: nn.Module, tables: list[Tensors], device: torch.device) -> Iterator[None]:
+def _visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
+    load = Load([dict(table) for table in tables])
     visits: list[list[Tensors]] = []  # a stack: a layer may be called within itself
 
     def fetch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         visits.append([dict(table) for table in tables])
-        for table in tables:
-            table.update({name: _copy(tensor, device) for name, tensor in table.items()})
-        return _brought(args, device), _brought(kwargs, device)
+        _fill(tables, bringer.take(load))
+        return _brought(args, bringer.device), _brought(kwargs, bringer.device)
 
     def put_back(*_: object) -> None:
         if visits:  # nothing was fetched where another's hook raised first
-            for table, resting in zip(tables, visits.pop(), strict=True):
-                table.update(resting)
+            _fill(tables, visits.pop())
+            bringer.done()
 
     handles = [
         layer.register_forward_pre_hook(fetch, with_kwargs=True),
@@ -98,14 +99,12 @@ def _visiting(layer: nn.Module, tables: list[Tensors], device: torch.device) -> 
         for handle in handles:
             handle.remove()
         while visits:  # a KeyboardInterrupt calls no hooks
-            put_back()
+            _fill(tables, visits.pop())
 
 
-def _copy(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    if tensor is None:
-        return None
-    there = tensor.detach().to(device)
-    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+def _fill(tables: list[Tensors], tensors: list[Tensors]) -> None:
+    for table, those in zip(tables, tensors, strict=True):
+        table.update(those)
 
 
 def _brought(value: Any, device: torch.device) -> Any:

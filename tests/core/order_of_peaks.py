@@ -5,7 +5,6 @@ Runs in the tests' own Python and in ComfyUI's, where the core has another name:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "devices"))
 from counted import ledger
+from torch import Tensor, nn
 
 TOLERANCE = 1e-5
 COMPONENTS = {

@@ -13,20 +13,16 @@ import meshes
 import pytest
 import tiny
 import torch
+from counted import counted, ledger
 
-DEVICES = Path(__file__).resolve().parents[1] / "devices"
-if str(DEVICES) not in sys.path:
-    sys.path.append(str(DEVICES))
+from lowvram_core.errors import Cancelled, OutOfMemory
+from lowvram_core.models.store import ModelStore
+from lowvram_core.presets import PRESETS, Residency
+from lowvram_core.stages import bake, delight, inpaint, multiview, shape
+from lowvram_core.torch_host import TorchHost
+from lowvram_core.types import Atlas, Cutout, Views
 
-from counted import counted, ledger  # noqa: E402  (needs the path above)
-
-from lowvram_core.errors import Cancelled, OutOfMemory  # noqa: E402
-from lowvram_core.models.store import ModelStore  # noqa: E402
-from lowvram_core.presets import PRESETS, Residency  # noqa: E402
-from lowvram_core.stages import bake, delight, inpaint, multiview, shape  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
-from lowvram_core.types import Atlas, Cutout, Views  # noqa: E402
-
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PRESET = PRESETS["8 GB Full"].with_(
     octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64,
     views="minimal",
@@ -176,7 +172,7 @@ def test_errors_and_cancels_leave_nothing(stage: str, how: str, device: torch.de
 
 def test_whole_runs_leave_nothing() -> None:
     """One in each residency; a hundred, and RAM: benchmarks/leaks.py."""
-    sys.path.append(str(DEVICES.parents[1] / "benchmarks"))
+    sys.path.append(str(BENCHMARKS))
     import leaks
 
     assert leaks.measure(3)["bytes_left_on_the_device"] == 0
@@ -184,6 +180,6 @@ def test_whole_runs_leave_nothing() -> None:
 
 def test_a_hundred_runs_left_nothing() -> None:
     """What benchmarks/leaks.py found."""
-    found = json.loads((DEVICES.parents[1] / "benchmarks" / "results" / "leaks.json").read_text())
+    found = json.loads((BENCHMARKS / "results" / "leaks.json").read_text())
     assert found["runs"] >= 100 and found["bytes_left_on_the_device"] == 0
     assert found["rss_slope_percent_per_100_runs"] < 1

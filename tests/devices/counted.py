@@ -8,7 +8,7 @@ their shapes and bytes are followed, so that networks of full size run in second
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -35,6 +35,7 @@ class Ledger:
     fail_at: int | None = None
     """The number of the allocation that fails, whatever is free."""
     _sizes: dict[int, int] = field(default_factory=dict)
+    _born: dict[int, int] = field(default_factory=dict)
 
     def enter(self, storage: torch.UntypedStorage) -> None:
         """Counts a storage until it dies.
@@ -52,12 +53,18 @@ class Ledger:
                 f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
             )
         self._sizes[key] = size
+        self._born[key] = self.allocations
         self.current += size
         self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self._leave, key)
 
     def _leave(self, key: int) -> None:
         self.current -= self._sizes.pop(key, 0)
+        self._born.pop(key, None)
+
+    def born(self, tensor: Tensor) -> int:
+        """The number of the allocation that a tensor of the device lies in."""
+        return self._born[tensor.untyped_storage()._cdata]
 
     @contextmanager
     def set(self, *, cap: int | None = None, limit: int | None = None, fail_after: int | None = None) -> Iterator[None]:
@@ -120,6 +127,9 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if device is not None:
         kwargs = {**kwargs, "device": "meta" if torch.device(device).type == "meta" else "cpu"}
     raws = [one.raw if isinstance(one, CountedTensor) else one for one in tensors]
+    if _active is not None and name == "copy_":
+        _active.queue(*args[:2])
+        return args[0]
     if name == "_local_scalar_dense" and raws[0].is_meta:
         return True if raws[0].dtype == torch.bool else 1
     if not to_here:
@@ -228,9 +238,90 @@ class _Backend(ModuleType):
     def reset_peak_memory_stats(self, device: Any = None) -> None:
         ledger.peak = ledger.current
 
+    def current_stream(self, device: Any = None) -> _Main:
+        return _main
+
+    @contextmanager
+    def stream(self, side: Stream) -> Iterator[None]:
+        global _active
+        before, _active = _active, side
+        try:
+            yield
+        finally:
+            _active = before
+
+    def Stream(self, device: Any = None) -> Stream:
+        return Stream()
+
     def mem_get_info(self, device: Any = None) -> tuple[int, int]:
         total = ledger.cap if ledger.cap is not None else 2**50
         return total - ledger.current, total
+
+
+@dataclass
+class Event:
+    """A moment of a stream: of the main one by what had been allocated, of another by what had been queued."""
+
+    stream: Stream | None
+    moment: int
+
+
+class _Main:
+    """The stream on which everything runs at once."""
+
+    def record_event(self) -> Event:
+        return Event(None, ledger.allocations)
+
+    def wait_event(self, event: Event) -> None:
+        if event.stream is not None:
+            event.stream.run(event.moment)
+
+
+class Stream:
+    """A stream for copies that is as late as it may be: they run when they are waited for, and not before.
+
+    Until then there is rubbish in the tensors that they go to. A copy to memory of which the stream does not know that
+    it is free fails: on a GPU it might be written to while others still read it.
+    """
+
+    on_the_way = 0
+    """Copies of all streams that nobody has waited for; on a GPU their memory must not be given back yet."""
+
+    def __init__(self) -> None:
+        self._queue: list[Callable[[], Any]] = []
+        self._done = 0
+        self._knows = 0
+
+    def record_event(self) -> Event:
+        return Event(self, self._done + len(self._queue))
+
+    def wait_event(self, event: Event) -> None:
+        assert event.stream is None, "streams that wait for each other are not made"
+        self._knows = max(self._knows, event.moment)
+
+    def synchronize(self) -> None:
+        self.run(self._done + len(self._queue))
+
+    def run(self, moment: int) -> None:
+        """What was queued before that moment."""
+        while self._done < moment:
+            self._queue.pop(0)()
+            self._done += 1
+            Stream.on_the_way -= 1
+
+    def queue(self, there: CountedTensor, here: Tensor) -> None:
+        """A copy, for later."""
+        if ledger.born(there.raw) > self._knows:
+            raise RuntimeError("a copy on another stream to memory that may still be in use: wait for its event")
+        if not there.raw.is_meta:
+            there.raw.view(torch.uint8).fill_(255)
+        self._queue.append(lambda: there.raw.copy_(here))
+        Stream.on_the_way += 1
+
+
+_main = _Main()
+_active: Stream | None = None
+"""The stream that copies are queued on; None: the main one."""
 
 
 class _Doors(torch.overrides.TorchFunctionMode):
