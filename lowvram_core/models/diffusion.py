@@ -26,6 +26,12 @@ DECODE_MIB = 486.0
 UNET_BLOCKS = r".*\.(?:transformer_blocks|resnets)\.\d+"
 """What streams as a whole in a UNet: up to 92 MiB; one of its own blocks has up to 571."""
 
+LATENT_COLOURS = (
+    (0.3444, 0.1385, 0.0670), (0.1247, 0.4027, 0.1494), (-0.3192, 0.2513, 0.2103), (-0.1307, -0.1874, -0.7445),
+)  # fmt: skip
+"""About what each channel of Stable Diffusion's scaled latents, 1 and 2, adds to red, green and blue in -1..1.
+Source: figures by Keturn, erucipe and torridgristle, discuss.huggingface.co/t/23204."""
+
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
     "model.safetensors", "model.fp16.safetensors",
@@ -205,6 +211,23 @@ def _dtype_word(cls: Any) -> str:
 
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
     return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
+
+
+def next_latents(
+    scheduler: Any, noise: Tensor, timestep: Tensor, latents: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The scaled latents after a step, and a small picture of what they are becoming; see `preview`."""
+    step = scheduler.step(noise, timestep, latents, generator=generator)
+    return step.prev_sample, preview(step.pred_original_sample)
+
+
+def preview(latents: Tensor) -> Tensor:
+    """[R*h,C*w,3] float32 0..1 on the CPU from scaled latents [N,4,h,w]: rough, without the VAE; a sheet of N."""
+    pictures = latents.detach().cpu().float().permute(0, 2, 3, 1) @ torch.tensor(LATENT_COLOURS)
+    rows = 2 if len(pictures) > 2 and len(pictures) % 2 == 0 else 1
+    count, height, width, _ = pictures.shape
+    sheet = pictures.view(rows, count // rows, height, width, 3).transpose(1, 2)
+    return (sheet.reshape(rows * height, -1, 3) * 0.5 + 0.5).nan_to_num(0).clamp(0, 1)
 
 
 def vae_scale(vae: nn.Module) -> int:

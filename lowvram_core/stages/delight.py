@@ -19,7 +19,7 @@ from ..memory.budget import Need, need
 from ..memory.ladder import fitted
 from ..models.attention import choose_attention, set_attention
 from ..models.delight import DelightModel, open_delight
-from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
+from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, next_latents, set_slicing
 from ..models.store import ModelStore
 from ..pictures import check_cutout, rgba_from_cutout
 from ..presets import Preset
@@ -144,8 +144,8 @@ def _denoise(
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=1)
             noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
-            latents = scheduler.step(noise, timestep, latents, generator=generator, return_dict=False)[0]
-            host.progress(index + 1, preset.delight_steps)
+            latents, sketch = next_latents(scheduler, noise, timestep, latents, generator)
+            host.progress(index + 1, preset.delight_steps, preview=sketch)
     return latents
 
 

@@ -20,7 +20,7 @@ from ..memory.halves import guided
 from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
 from ..models.attention import choose_attention, set_attention
-from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
+from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, next_latents, set_slicing
 from ..models.paint import PaintModel, References, open_paint, without_reference
 from ..models.store import ModelStore
 from ..pictures import check_cutout, pil_from_image, rgba_from_cutout
@@ -197,8 +197,8 @@ def _denoise(
             parts = [halves.run(scaled, timestep, group, together=together) for group in groups]
             unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
             noise = unconditional + GUIDANCE * (conditional - unconditional)
-            latents = scheduler.step(noise, timestep, latents, generator=generator, return_dict=False)[0]
-            host.progress(index + 1, preset.multiview_steps)
+            latents, sketch = next_latents(scheduler, noise, timestep, latents, generator)
+            host.progress(index + 1, preset.multiview_steps, preview=sketch)
     return latents
 
 

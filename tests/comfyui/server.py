@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -119,7 +120,7 @@ class Server:
             while not run.events or run.ending not in FINAL:
                 message = line.recv()
                 if isinstance(message, bytes):
-                    run.events.append(("preview", {"bytes": len(message)}))
+                    run.events.append(("preview", _preview(message)))
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") == run.prompt_id:
@@ -144,6 +145,13 @@ class Server:
     def log(self) -> str:
         """What it printed so far."""
         return (self.base / "server.log").read_text(errors="replace")
+
+
+def _preview(message: bytes) -> dict[str, Any]:
+    """The node, and the picture's bytes: four of the kind, four of the description's length, the description, JPEG."""
+    kind, length = struct.unpack(">II", message[:8])
+    assert kind == 4, f"{kind} is no picture with a description"
+    return {"node": json.loads(message[8 : 8 + length])["node_id"], "picture": message[8 + length :]}
 
 
 def _free_port() -> int:

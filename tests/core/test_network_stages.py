@@ -15,6 +15,7 @@ from hosts import RecordingHost
 from PIL import Image, ImageDraw
 
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, LowVramError, MissingModel, NumericalFailure
+from lowvram_core.models import diffusion
 from lowvram_core.models.store import ModelStore
 from lowvram_core.pictures import cutout_from_rgba
 from lowvram_core.presets import PRESETS
@@ -76,6 +77,29 @@ def test_each_step_and_chunk_reports(store: ModelStore) -> None:
     assert reached["delight"] == [1, 2]
     assert reached["multiview"] == [0, 1, 2]
     assert reached["normals"] == reached["positions"] == [1, 2, 3]
+
+
+def test_each_step_that_makes_pictures_shows_them(store: ModelStore) -> None:
+    """A small picture a step, on the CPU; several views beside each other."""
+    for name, shape in (("delight", (64, 64, 3)), ("multiview", (64, 3 * 64, 3))):
+        host = RecordingHost()
+        STAGES[name](host, store)
+        assert [tuple(sketch.shape) for sketch in host.previews] == [shape] * 2
+        for sketch in host.previews:
+            assert sketch.dtype == torch.float32 and sketch.device.type == "cpu"
+            assert sketch.min() >= 0 and sketch.max() <= 1 and sketch.std() > 0
+
+
+def test_preview_of_latents() -> None:
+    """Six views lie in two rows, in reading order; no signal is grey, and what is not a number is black."""
+    latents = torch.zeros(6, 4, 2, 2)
+    latents[:, 0] = torch.arange(6.0)[:, None, None]
+    latents[5, 0, 1, 1] = float("nan")
+    sketch = diffusion.preview(latents)
+    assert sketch.shape == (4, 6, 3) and bool((sketch[:2, :2] == 0.5).all())
+    red = (0.5 + 0.3444 / 2 * torch.arange(6.0)).clamp(0, 1).view(2, 3)
+    assert torch.allclose(sketch[::2, ::2, 0], red) and bool((sketch[3, 5] == 0).all())
+    assert diffusion.preview(latents[:3]).shape == (2, 6, 3) and diffusion.preview(latents[:1]).shape == (2, 2, 3)
 
 
 def refused(host: RecordingHost, call: Callable[[], object], *words: str) -> None:
