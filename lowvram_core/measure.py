@@ -41,7 +41,10 @@ def memory_of(device: torch.device) -> Any:
     """torch's module for that device, such as torch.cuda; None where it does not count memory, as on the CPU."""
     if device.type in ("cpu", "meta"):
         return None
-    module = torch.get_device_module(device)
+    try:
+        module = torch.get_device_module(device)
+    except RuntimeError:  # torch knows none, as for DirectML
+        return None
     return module if hasattr(module, "max_memory_allocated") else None
 
 
@@ -54,8 +57,20 @@ def free_bytes(device: torch.device) -> int | None:
     reserved = scales.memory_reserved(device)
     share = getattr(scales, "get_per_process_memory_fraction", None)
     if share is not None:
-        free = min(free, int(share(device) * total) - reserved)
+        index = scales.current_device() if device.index is None else device.index
+        free = min(free, int(share(index) * total) - reserved)
     return max(0, int(free + reserved - scales.memory_allocated(device)))
+
+
+_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""In the errors of the driver, of its libraries and of Apple's GPUs, which are not torch.OutOfMemoryError."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)
 
 
 @contextmanager
@@ -67,7 +82,9 @@ def full_device_is_named(device: torch.device, step: str, when: str = "") -> Ite
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
         met = str(error).split(". ")[0].strip()
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None

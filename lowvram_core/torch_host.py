@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import platform
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,11 @@ def trusts_float16(device: torch.device) -> bool:
     return not old and not any(weak in name.split("NVIDIA")[-1] for weak in _WEAK_FLOAT16)
 
 
+_RESERVED_MIB = {False: 400, True: 600}
+"""Of a GPU, left for the kernels that the driver loads on their first use and for other programs; on Windows, where
+the driver does not refuse what does not fit but moves it to RAM, more. Source: ComfyUI's EXTRA_RESERVED_VRAM."""
+
+
 @dataclass
 class TorchHost:
     """Lends each component for its step and takes it off the device after."""
@@ -78,6 +84,8 @@ class TorchHost:
     """What the user should know of the run, in order."""
 
     _step: str = ""
+    _wanted_bytes: int = 0
+    """What the stage's hungriest component takes."""
     _streamed: frozenset[str] = frozenset()
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -101,6 +109,8 @@ class TorchHost:
             OutOfMemory: the device is full.
         """
         module = self._kept.pop(component.key, None) or component.load()
+        if self._kept:
+            self.make_room(self._wanted_bytes)
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
                 if self.streams(component):
@@ -131,6 +141,7 @@ class TorchHost:
 
     def make_room(self, wanted_bytes: int) -> int | None:
         """Gives kept components back, oldest first, until so much is free; see Host."""
+        self._wanted_bytes = wanted_bytes
         free = self._collected()
         while self._kept and free is not None and free < wanted_bytes:
             _drop(self._kept.pop(next(iter(self._kept))))
@@ -175,7 +186,10 @@ class TorchHost:
 
     def _collected(self) -> int | None:
         self.collect()
-        return free_bytes(self.device)
+        free = free_bytes(self.device)
+        if free is None or self.device.type != "cuda":
+            return free
+        return max(0, free - _RESERVED_MIB[platform.system() == "Windows"] * 2**20)
 
     def _empty_cache(self) -> None:
         module = memory_of(self.device)

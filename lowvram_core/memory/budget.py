@@ -7,7 +7,7 @@ benchmarks/vram.py on a device without values; tests/core/test_budget.py holds t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import OutOfMemory
 from ..host import Component, Host
@@ -64,17 +64,6 @@ Needs = Callable[[Preset], Sequence[Need]]
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Settings to run a stage at."""
-
-    preset: Preset
-    streamed: frozenset[str]
-    """Keys of the components whose weights pass through the device."""
-    changes: tuple[str, ...]
-    """What is done otherwise than asked, for the log and the report."""
-
-
-@dataclass(frozen=True)
 class _Rung:
     """One step down; the ladder is walked from top to bottom, each step kept."""
 
@@ -83,6 +72,21 @@ class _Rung:
     values: dict[str, object]
     applies: Callable[[Preset], bool]
     lossy: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Settings to run a stage at."""
+
+    preset: Preset
+    streamed: frozenset[str]
+    """Keys of the components whose weights pass through the device."""
+    rungs: tuple[_Rung, ...]
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is done otherwise than asked, for the log and the report."""
+        return tuple(rung.change for rung in self.rungs)
 
 
 _STREAM = _Rung(("shape", "delight", "multiview"), "weights streamed", {}, lambda preset: preset.residency != "stream")
@@ -105,20 +109,21 @@ _LADDER = (
 
 def attempts(stage: str, preset: Preset, needs: Needs) -> Iterator[Attempt]:
     """The preset as it is, then each step down, all that came before kept."""
-    changes: tuple[str, ...] = ()
-    streams = preset.residency == "stream"
-    yield _attempt(preset, needs, streams, changes)
+    rungs: tuple[_Rung, ...] = ()
+    attempt = _after(preset, rungs, needs)
+    yield attempt
     for rung in _LADDER:
-        if stage not in rung.stages or not rung.applies(preset) or (rung.lossy and not preset.allow_lossy):
-            continue
-        streams = streams or rung is _STREAM
+        if stage in rung.stages and rung.applies(attempt.preset) and (preset.allow_lossy or not rung.lossy):
+            rungs += (rung,)
+            attempt = _after(preset, rungs, needs)
+            yield attempt
+
+
+def _after(preset: Preset, rungs: tuple[_Rung, ...], needs: Needs) -> Attempt:
+    for rung in rungs:
         preset = preset.with_(**rung.values)
-        changes += (rung.change,)
-        yield _attempt(preset, needs, streams, changes)
-
-
-def _attempt(preset: Preset, needs: Needs, streams: bool, changes: tuple[str, ...]) -> Attempt:
-    return Attempt(preset, frozenset(need.key for need in needs(preset)) if streams else frozenset(), changes)
+    streams = preset.residency == "stream" or _STREAM in rungs
+    return Attempt(preset, frozenset(need.key for need in needs(preset)) if streams else frozenset(), rungs)
 
 
 def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
@@ -130,7 +135,15 @@ def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
         if need.key not in attempt.streamed or need.streamed_bytes > free_bytes:
             return None
         streamed.add(need.key)
-    return Attempt(attempt.preset, frozenset(streamed), attempt.changes)
+    return replace(attempt, streamed=frozenset(streamed))
+
+
+def spared(asked: Preset, attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt:
+    """An attempt that fits without those of its steps that it fits without, the last ones taken back first."""
+    for rung in reversed(attempt.rungs[:-1]):
+        fewer = tuple(other for other in attempt.rungs if other is not rung)
+        attempt = fit(_after(asked, fewer, needs), needs, free_bytes) or attempt
+    return attempt
 
 
 def largest_bytes(needs: Sequence[Need], *, streamed: bool = False) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..errors import OutOfMemory
 from ..host import Host
 from ..presets import Preset
-from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, refusal
+from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, refusal, spared
 
 Result = TypeVar("Result")
 
@@ -56,14 +56,15 @@ def _tried(attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tup
 def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attempt]:
     """The attempts that the budget does not rule out; all of them where the device does not tell what is free."""
     known = list(attempts(stage, preset, needs))
-    free = host.make_room(largest_bytes(needs(preset)))
+    free = host.make_room(largest_bytes(needs(preset), streamed=preset.residency == "stream"))
     if free is None:
         return known
     fitting = [(index, planned) for index, one in enumerate(known) if (planned := fit(one, needs, free)) is not None]
     if not fitting:
         raise refusal(stage, known[-1].preset, needs(known[-1].preset), free)
     first, planned = fitting[0]
+    planned = spared(preset, planned, needs, free)
     names = [need.label for need in needs(planned.preset) if need.key in planned.streamed]
     log.debug("%s: %d MiB free; streamed: %s", stage, free >> 20, ", ".join(names) or "nothing")
     # What the budget let pass and the device did not is streamed whole on the next attempt.
-    return [planned, *known[first if planned.streamed != known[first].streamed else first + 1 :]]
+    return [planned, *known[first if planned != known[first] else first + 1 :]]

@@ -162,12 +162,14 @@ class Prefetcher(Fetcher):
         if load.pinned is None:
             load.pinned = self._pinned.copy_of(load)
         self._side.wait_event(coming.free)
-        with self._streams.stream(self._side):
-            if load.pinned is not None:
-                coming.flat.copy_(load.pinned, non_blocking=True)
-            else:
-                _copy_into(load.packed(coming.flat), load.resting)
-        coming.arrived = self._side.record_event()
+        try:
+            with self._streams.stream(self._side):
+                if load.pinned is not None:
+                    coming.flat.copy_(load.pinned, non_blocking=True)
+                else:
+                    _copy_into(load.packed(coming.flat), load.resting)
+        finally:
+            coming.arrived = self._side.record_event()
 
 
 class _Pinned:

@@ -64,12 +64,15 @@ def test_a_need_is_its_weights_its_activations_and_a_margin() -> None:
         (2560, True, set(), []),
         (2559, False, set(), ["guidance halves one after the other"]),
         (2360, False, set(), ["guidance halves one after the other"]),
-        (2359, False, {"large"}, ["guidance halves one after the other", "weights streamed"]),
+        (2359, True, {"large"}, ["weights streamed"]),
+        (660, True, {"large"}, ["weights streamed"]),
+        (659, False, {"large"}, ["guidance halves one after the other", "weights streamed"]),
         (460, False, {"large"}, ["guidance halves one after the other", "weights streamed"]),
     ],
 )
 def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed: set[str], changes: list[str]) -> None:
-    """To the MiB: whole, then halves, then streamed, and only the component that does not fit."""
+    """To the MiB: whole, then halves, then streamed, and only the component that does not fit; and nothing that the
+    last of these steps has made needless."""
     host, ran = planned(free_mib)
     assert (ran.cfg_together, set(host.streamed[0])) == (together, streamed)
     assert host.notes == ([f"multiview: little memory: {', '.join(changes)}"] if changes else [])
@@ -110,6 +113,7 @@ def test_advice_is_about_the_stage_and_what_costs_no_quality_comes_first(
 def test_a_streaming_preset_streams_everything() -> None:
     host, ran = planned(4000, PRESETS["2 GB"])
     assert set(host.streamed[0]) == {"small", "large"} and host.notes == [] and ran is PRESETS["2 GB"]
+    assert host.asked == [460 * MIB], "no more of other models is moved away than streaming takes"
 
 
 def rungs(stage: str, preset: Preset) -> list[str]:
@@ -130,6 +134,19 @@ def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
     assert rungs("bake", FULL) == [] and "octree 128" not in rungs("shape", FULL)
     fewer = [attempt for attempt in attempts("multiview", LOSSY, needs)][-1].preset
     assert (fewer.views, fewer.render_px, fewer.cfg_together) == ("minimal", 1024, False)
+
+
+def test_a_step_that_only_helps_another_component_is_taken_back() -> None:
+    """Fewer points help the decoder, which fits as it is once the transformer streams."""
+
+    def shape_needs(preset: Preset) -> list[Need]:
+        decoder = Need("decoder", "decoder", 100 * MIB, 5 * MIB, preset.points_per_chunk // 10 * MIB)
+        return [Need("dit", "DiT", 2000 * MIB, 50 * MIB, 100 * MIB), decoder]
+
+    host, ran = Device(free=1500 * MIB), []
+    fitted("shape", FULL, host, shape_needs, ran.append)
+    assert host.notes == ["shape: little memory: weights streamed"]
+    assert ran[0].points_per_chunk == 8000 and host.streamed == [{"dit"}]
 
 
 class Fails:
