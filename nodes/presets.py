@@ -122,35 +122,52 @@ _NUMBERS: dict[str, tuple[int, int, int]] = {
     "vae_tile_px": (128, 512, 64),
 }  # fmt: skip
 _KNOBS: dict[str, str] = {
-    "variant": "Shape model. mini: half the network, less detail. turbo: made for 3 to 10 steps. fast: one pass a step "
-    "instead of two. mv: takes up to four pictures.",
-    "shape_steps": "Time grows with it. 50 for the plain models, 4 to 10 for turbo.",
-    "octree": "Grid that the shape is decoded on: time grows with its cube. 128 loses about 30 % of the detail of 192; "
-    "384 is upstream's.",
-    "guidance": "How closely the shape follows the picture; upstream's is 5. At 0 the plain models do not look at it.",
-    "delight_steps": "Steps that take light and shadow out of the picture; upstream's is 50. Few leave some light.",
-    "multiview_steps": "Steps that paint the views; upstream's is 30. Few make them blurry.",
-    "views": "Pictures painted of the mesh. Memory and time grow with them. standard: six, as upstream. fast: four, "
-    "worse on top and below. minimal: three, worse at the sides. tilted: look from above and below, too.",
-    "render_px": "Edge of the views when they are baked. Costs time and some memory.",
-    "texture_px": "Edge of the texture. Costs time and some memory.",
-    "residency": "Where weights lie. free: one network at a time on the card, gone when its step is done. stream: they "
-    "pass through the card, for the smallest cards, slower. keep: they stay, for the next picture.",
-    "cfg_together": "Both halves of guidance at once: faster, twice the memory of activations.",
+    "variant": "Shape model. mini: half the network, less detail, a little less memory. turbo: made for 3 to 10 "
+    "steps. fast: one pass a step instead of two. mv: takes up to four pictures.",
+    "shape_steps": "Time grows with it, memory does not. 50 for the plain models, 4 to 10 for turbo; fewer make the "
+    "shape rougher.",
+    "octree": "Grid that the shape is decoded on. Time and RAM grow with its cube (384: 228 MB), the card's memory "
+    "does not. 128 loses about 30 % of the detail of 192 (an estimate); 384 is upstream's.",
+    "guidance": "How closely the shape follows the picture; upstream's is 5. At 0 the plain models do not look at it. "
+    "No value costs time or memory: plain models compute two passes a step, fast and turbo ones one.",
+    "delight_steps": "Steps that take light and shadow out of the picture; upstream's is 50. Few leave some light. "
+    "Time grows with it, memory does not.",
+    "multiview_steps": "Steps that paint the views; upstream's is 30. Few make them blurry. Time grows with it, "
+    "memory does not.",
+    "views": "Pictures painted of the mesh; time grows with them, and memory by about 70 MiB each (computed). "
+    "standard: six, as upstream. fast: four, none from above or below. minimal: three, which see the sides at a "
+    "steeper angle, too. tilted: look a little from above and below.",
+    "render_px": "Edge of the views when they are baked; they are painted at 512 px. Time and memory grow with its "
+    "square: 45 MiB at 1024, 180 at 2048 (computed), much less than the networks take. Smaller is softer.",
+    "texture_px": "Edge of the texture. Time, file and memory grow with its square: 40 MiB at 1024, 160 at 2048 "
+    "(computed), much less than the networks take. Smaller is softer: 1536 a little against 2048.",
+    "residency": "Where weights lie; the result is the same. free: one network at a time on the card, gone when its "
+    "step is done; what does not fit is streamed. stream: all pass through the card, 0.6 GiB at the most instead of "
+    "2.3 (computed), slower. keep: left there for the next picture, on the command line alone; in ComfyUI it is free.",
+    "cfg_together": "Both halves of guidance at once: faster, the same result, more memory: 185 MiB for a plain shape "
+    "model, 444 for six views (computed).",
     "points_per_chunk": "Grid points per pass when the shape is decoded: 8,000 take 178 MiB, 20,000 take 436 MiB "
-    "(computed).",
-    "vae_slicing": "Pictures through the VAE one by one: saves 1.9 GiB with six views (computed), costs little time.",
+    "(computed). Fewer take longer and give the same result.",
+    "vae_slicing": "Pictures through the VAE one by one: saves 2.3 GiB with six views (computed), costs little time; "
+    "the same result.",
     "vae_tiling": "Tiles for pictures larger than 512 px; nothing changes at 512.",
-    "background_model": "u2net: good in general. u2netp: small and quick. isnet-general-use, birefnet-general-lite: "
-    "finer edges, slower. On the CPU.",
-    "picture_px": "The long side of the picture before its background is removed.",
-    "face_budget": "Faces that the shape is reduced to before it is painted. Unwrapping time grows with it.",
-    "unwrapper": "xatlas: what the paint model was trained with. uvunwrap: about eight times faster, other charts.",
+    "background_model": "On the CPU, with none of the card's memory. u2net: good in general, a download of 0.18 GB. "
+    "u2netp: small and quick, 5 MB. isnet-general-use (0.18 GB), birefnet-general-lite (0.22 GB): finer edges, "
+    "slower. Each is in RAM for its step.",
+    "picture_px": "A larger picture is reduced to this long side before its background is removed. Time and RAM of "
+    "that grow with its square, the card's memory does not: the networks see 512 px of the object.",
+    "face_budget": "Faces that the shape is reduced to before it is painted; fewer lose detail. It costs unwrapping "
+    "time, hardly memory: a torus of 10,000 faces took 0.5 s, 40,000 5 s, 80,000 15 s (xatlas, two CPU cores).",
+    "unwrapper": "On the CPU. xatlas: what the paint model was trained with. uvunwrap: about eight times faster, "
+    "other charts.",
     "attention": "Kernels of the UNets. auto: fused where torch has them for the card, else sliced. Sliced on a card "
     "with fused ones takes more memory, not less. xformers: if it is installed.",
-    "vae_tile_px": "512 leaves pictures whole. 256 saves memory when views are decoded and may show seams.",
-    "view_by_view": "Paints each view by itself: least memory, but the views no longer agree with each other.",
-    "compile_shape": "torch.compile for the shape transformer: a long first step, then faster ones. Needs a compiler.",
+    "vae_tile_px": "512 leaves pictures whole. 256 takes 289 instead of 648 MiB when views are decoded (computed) and "
+    "may show seams.",
+    "view_by_view": "Paints each view by itself: 354 MiB less with six views (computed), but the views no longer "
+    "agree with each other.",
+    "compile_shape": "torch.compile for the shape transformer: a long first step, then faster ones. Needs a compiler, "
+    "and weights that do not stream.",
     "allow_lossy": "If the card is too small, lower octree, render size and views step by step, after everything that "
     "costs no quality. Off: stop with a message.",
 }
