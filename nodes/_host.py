@@ -1,14 +1,13 @@
 """ComfyUI as a host: the only file, with its _streaming.py, that knows comfy.*, folder_paths and the running prompt.
 
-A component is wrapped in a ModelPatcher and loaded for its step, whole by load_models_gpu or to stream by
-_streaming.py, then taken off again. Which of the two our own budget decides: whole where `Need.resident_bytes` are
-free, however much ComfyUI would keep free beside it (minimum_inference_memory, 1.2 GiB or more). Other packs' models
-are moved only as far as the component needs.
+A component is wrapped in a ModelPatcher and loaded for its step, whole or to stream by _streaming.py, then taken off
+again. Which of the two our own budget decides: whole where `Need.resident_bytes` are free. ComfyUI's load_models_gpu is
+not asked: it sets the budget of weights by what is free less 1.2 GiB or more (minimum_inference_memory), and makes
+other packs' models leave for a tenth more than all of this one beside that. They leave as far as make_room says.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import time
@@ -21,7 +20,6 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import folder_paths
 import torch
-from comfy_api.latest import Types
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
@@ -31,17 +29,7 @@ from . import _records, _streaming
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
-WANTED_VERSION = "0.21.1"
 log = logging.getLogger(__name__)
-
-
-def check_version() -> None:
-    """Raises RuntimeError where ComfyUI's MESH cannot carry UVs and a texture."""
-    if not {"uvs", "texture"} <= inspect.signature(Types.MESH.__init__).parameters.keys():
-        raise RuntimeError(
-            f"Hunyuan3D Low VRAM: this ComfyUI's MESH has no UVs and texture; wanted ComfyUI {WANTED_VERSION} or "
-            "newer. Update ComfyUI."
-        )
 
 
 def register_folders() -> None:
@@ -142,17 +130,18 @@ class ComfyHost:
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
                 if streams:
-                    _streaming.stream(patcher, module, self.device, stays=component.stays)
-                else:
-                    mm.load_models_gpu([patcher], force_full_load=True)
+                    _streaming.prepare(module, self.device, stays=component.stays)
+                _load(patcher, _streaming.NEXT_TO_NOTHING if streams else _EVERYTHING)
                 self._check_loaded(component, module)
                 yield module
         finally:
-            if streams:
-                _streaming.release(patcher)
-            _unload(patcher)
-            module.to("meta")
-            mm.soft_empty_cache()
+            try:
+                if streams:
+                    _streaming.release(patcher)
+            finally:
+                _unload(patcher)
+                module.to("meta")
+                mm.soft_empty_cache()
 
     def _check_loaded(self, component: Component, module: nn.Module) -> None:
         """ComfyUI says nothing when it leaves part of a model on the CPU that does not fetch it from there."""
@@ -237,6 +226,17 @@ class _Holder(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.held = module
+
+
+_EVERYTHING = 0
+"""What ComfyUI's loader takes for no limit of the weights on the device."""
+
+
+def _load(patcher: Any, weight_bytes: float) -> None:
+    """Loads at most so many bytes of weights, and enters the model in ComfyUI's list of loaded ones."""
+    loaded = mm.LoadedModel(patcher)
+    loaded.model_load(weight_bytes)
+    mm.current_loaded_models.insert(0, loaded)
 
 
 def _unload(patcher: Any) -> None:

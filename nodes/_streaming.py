@@ -23,18 +23,14 @@ _READ_FROM_OUTSIDE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Their children's weights are read without calling the children."""
 
 
-def stream(patcher: Any, module: nn.Module, device: torch.device, *, stays: str = "") -> None:
-    """Makes a module's weights pass through the device, and enters it in ComfyUI's list of loaded models.
+def prepare(module: nn.Module, device: torch.device, *, stays: str = "") -> None:
+    """Makes a module's weights pass through the device once ComfyUI's loader has left them where they rest.
 
-    `load_models_gpu` is not asked: it sets the budget of weights by what is free less 1.2 GiB or more, and makes other
-    models leave for all of this one. What streams was decided by our own budget, and room was made for that.
-
-    With dynamic VRAM on it goes the same way, since the patcher is a plain ModelPatcher, which load and unload as
+    With dynamic VRAM on it goes the same way, since the patcher is a plain ModelPatcher, which loads and unloads as
     without it; the layers have no pages in the virtual address space by which they would know of it. The allocator
     that dynamic VRAM puts under torch takes pages of other packs' models away where these tensors want the room.
 
     Args:
-        patcher: a plain ModelPatcher around the module.
         stays: pattern of the names of submodules that are brought at once; for those that run very often.
 
     Raises:
@@ -45,9 +41,6 @@ def stream(patcher: Any, module: nn.Module, device: torch.device, *, stays: str 
     for part in module.modules():
         if part._parameters or part._buffers:
             _bring_inputs(part, device)
-    loaded = mm.LoadedModel(patcher)
-    loaded.model_load(NEXT_TO_NOTHING)
-    mm.current_loaded_models.insert(0, loaded)
 
 
 def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
@@ -73,11 +66,14 @@ def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
 
 
 def release(patcher: Any) -> None:
-    """Unpins the weights that wait in RAM, and gives back the room on the device that is kept for the next ones."""
-    if hasattr(patcher, "unpin_all_weights"):
-        patcher.unpin_all_weights()
+    """Gives back the room on the device that is kept for the next weights, after all copies; then unpins the weights.
+
+    The order counts: a copy may still read what is pinned.
+    """
     if hasattr(mm, "reset_cast_buffers"):  # ComfyUI 0.8 keeps none; newer ones do this after each node themselves
         mm.reset_cast_buffers()
+    if hasattr(patcher, "unpin_all_weights"):
+        patcher.unpin_all_weights()
 
 
 def _fetching_classes() -> dict[type[nn.Module], type[nn.Module]]:

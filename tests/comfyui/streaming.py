@@ -124,12 +124,22 @@ def threshold(host: Any) -> dict[str, Any]:
     model = core("models.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
     needs = {need.label: need.resident_bytes for need in shape._needs(model, host, preset)}
     run, streamed, seen = order_of_peaks.stages(core, MODELS, cfg_together=False)["shape"], watched(host), []
+    neighbour = other_packs_model(host)
     for missing in (0, 1):
         have(max(needs.values()) - missing + int(mm.extra_reserved_memory()))
         streamed.clear()
         run(host, "free")
-        seen.append(list(streamed))
+        seen.append([*streamed, "another pack's model stays" if neighbour.loaded_size() else "it left"])
+    mm.free_memory(2**40, host.device)
     return {"streamed": seen, "needs": needs, "comfyui": int(mm.minimum_inference_memory()), "left": left()}
+
+
+def other_packs_model(host: Any) -> Any:
+    """On the card before ours; ComfyUI may move it away."""
+    network = torch.nn.Linear(64, 64).requires_grad_(False)
+    patcher = comfy.model_patcher.ModelPatcher(network, host.device, torch.device("cpu"))
+    mm.load_models_gpu([patcher])
+    return patcher
 
 
 class Doubled(torch.nn.Linear):
@@ -177,9 +187,9 @@ def odd(host: Any) -> dict[str, Any]:
 
 
 def watched(host: Any) -> list[str]:
-    """Labels of the components that ComfyUI was told to stream, as they come."""
-    streaming, lend, labels = importlib.import_module(f"{PACK}.nodes._streaming"), host.borrow, list[str]()
-    original, current = streaming.stream, list[str]()
+    """Labels of the components of which ComfyUI was told to load next to nothing, as they come."""
+    own, lend, labels = importlib.import_module(f"{PACK}.nodes._host"), host.borrow, list[str]()
+    original, current = own._load, list[str]()
 
     @contextmanager
     def borrow(component: Any) -> Iterator[Any]:
@@ -187,12 +197,12 @@ def watched(host: Any) -> list[str]:
         with lend(component) as module:
             yield module
 
-    def stream(patcher: Any, *given: Any, **named: Any) -> None:
-        original(patcher, *given, **named)
-        assert [type(entry.model) for entry in mm.current_loaded_models] == [comfy.model_patcher.ModelPatcher]
-        labels.extend(current)
+    def load(patcher: Any, weight_bytes: float) -> None:
+        original(patcher, weight_bytes)
+        assert type(mm.current_loaded_models[0].model) is comfy.model_patcher.ModelPatcher
+        labels.extend(current if weight_bytes else [])
 
-    host.borrow, streaming.stream = borrow, stream
+    host.borrow, own._load = borrow, load
     return labels
 
 
