@@ -49,10 +49,5 @@ class LowVramExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> LowVramExtension:
-    """Called once by ComfyUI.
-
-    Raises:
-        RuntimeError: this ComfyUI is too old to carry textured meshes.
-    """
-    _host.check_version()
+    """Called once by ComfyUI."""
     return LowVramExtension()

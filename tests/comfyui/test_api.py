@@ -64,7 +64,7 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     bars = [data["nodes"].get("paint") for data in run.of("progress_state")]
     assert {bar["value"] for bar in bars if bar} >= {1, 2}, "a step of Paint Views is a step of its bar"
     previews = [(data["node"], Image.open(BytesIO(data["picture"])).size) for data in run.of("preview")]
-    assert previews == [("delight", (64, 64))] * 2 + [("paint", (192, 64))] * 2, "one for each step"
+    assert previews == [("delight", (512, 512))] * 2 + [("paint", (512, 171))] * 2, "one for each step"
     for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
         assert run.ui(stage)["hy3d_seconds"][0] > 0
     report = run.ui("report")["text"][0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -127,8 +126,39 @@ def test_comfyui_that_is_too_old_is_refused(pack: Pack, monkeypatch: pytest.Monk
     from comfy_api.latest import Types
 
     monkeypatch.setattr(Types, "MESH", pack.runtime_mesh)
-    with pytest.raises(RuntimeError, match=r"wanted ComfyUI 0\.21\.1 or newer\. Update ComfyUI"):
-        asyncio.run(pack.package.comfy_entrypoint())
+    with pytest.raises(RuntimeError, match=r"MESH has no UVs and texture; wanted ComfyUI 0\.21\.1 or newer\. Update"):
+        pack.package.check_comfyui()
+
+
+OLDER = {
+    "no comfy_api": {},
+    "no V3 nodes": {"comfy_api/__init__.py": ""},
+    "no MESH": {"comfy_api/__init__.py": "", "comfy_api/latest.py": "class Types: pass"},
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_comfyui_without_the_api_is_refused_when_the_pack_is_imported(tmp_path: Path, kind: str) -> None:
+    """The message names the version, whatever an older ComfyUI lacks."""
+    for name, text in {"folder_paths.py": "", **OLDER[kind]}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    load = "import importlib, sys; sys.path[:0] = sys.argv[1:3]; importlib.import_module(sys.argv[3])"
+    done = subprocess.run(
+        [sys.executable, "-c", load, str(tmp_path), str(ROOT.parent), ROOT.name], capture_output=True, text=True
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("RuntimeError: Hunyuan3D Low VRAM: this ComfyUI has no MESH ("), done.stderr
+    assert last.endswith("wanted ComfyUI 0.21.1 or newer. Update ComfyUI.")
+
+
+def test_without_comfyui_nothing_is_imported() -> None:
+    """A build tool may import the pack."""
+    load = "import importlib, sys; sys.path.insert(0, sys.argv[1]); pack = importlib.import_module(sys.argv[2]); "
+    done = subprocess.run(
+        [sys.executable, "-c", load + "assert not hasattr(pack, 'comfy_entrypoint')", str(ROOT.parent), ROOT.name]
+    )
+    assert done.returncode == 0
 
 
 def test_an_older_schema_loses_only_its_fields(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:

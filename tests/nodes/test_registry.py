@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import tomllib
 
-from comfy_pack import ROOT, module
+from comfy_pack import ROOT, Pack
 from golden import HELP, LOCALES
 from PIL import Image
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_metadata() -> None:
+def test_metadata(pack: Pack) -> None:
     project, comfy = PROJECT["project"], PROJECT["tool"]["comfy"]
     assert "comfyui" not in project["name"].lower() and project["version"].count(".") == 2
     assert project["license"] == "Apache-2.0" and project["urls"]["Repository"]
-    assert comfy["requires-comfyui"] == f">={module('nodes._host').WANTED_VERSION}"
+    assert comfy["requires-comfyui"] == f">={pack.package.WANTED_VERSION}"
     assert {"PublisherId", "DisplayName", "Icon"} <= comfy.keys()
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
