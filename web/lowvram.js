@@ -4,8 +4,7 @@ import { app } from "/scripts/app.js";
 const PREFIX = "Hy3dLowVram_";
 const TEXT_WIDGET = "lowvram_text";
 const COST_WIDGET = "lowvram_cost";
-const TEXT_OF = { MemoryReport: "report", PresetAuto: "chosen" };
-const EMPTY = { MemoryReport: "The table of steps appears here after a run.", PresetAuto: "Run once to see the choice." };
+const SHOWS_TEXT = ["MemoryReport", "PresetAuto"];
 const LINE_PX = 15;
 const GIB = 2 ** 30;
 
@@ -60,7 +59,7 @@ function costLine(node) {
   const known = node.widgets?.find((widget) => widget.name === COST_WIDGET);
   if (known) return known;
   const { widget } = app.widgets.STRING(node, COST_WIDGET, ["STRING", {}], app);
-  return readOnly(widget, "cost");
+  return readOnly(widget, "GiB · s");
 }
 
 /** A widget that shows something and is neither saved nor sent. */
@@ -70,20 +69,24 @@ function readOnly(widget, label) {
   return widget;
 }
 
-function textWidget(node, label) {
+/** The text's place, called what the node's last output is called in the user's language. */
+function textWidget(node) {
   const known = node.widgets?.find((widget) => widget.name === TEXT_WIDGET);
   if (known) return known;
   const { widget } = app.widgets.STRING(node, TEXT_WIDGET, ["STRING", { multiline: true }], app);
-  readOnly(widget, label);
+  const output = node.outputs.at(-1);
+  readOnly(widget, output.localized_name ?? output.name);
   if (widget.element) {
-    Object.assign(widget.element, { readOnly: true, spellcheck: false, wrap: "off" });
-    Object.assign(widget.element.style, { fontFamily: "monospace", whiteSpace: "pre", opacity: 0.85 });
+    Object.assign(widget.element, { readOnly: true, spellcheck: false });
+    Object.assign(widget.element.style, { fontFamily: "monospace", whiteSpace: "pre-wrap", opacity: 0.85 });
   }
   return widget;
 }
 
-function showText(node, label, text) {
-  textWidget(node, label).value = text;
+function showText(node, text) {
+  const widget = textWidget(node);
+  widget.value = text;
+  if (widget.element) widget.element.style.whiteSpace = "pre";
   const lines = text.split("\n");
   const width = Math.max(...lines.map((line) => line.length)) * 7.3 + 50;
   const height = lines.length * LINE_PX + 70;
@@ -103,21 +106,22 @@ app.registerExtension({
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX)) return;
-    const label = TEXT_OF[nodeData.name.slice(PREFIX.length)];
+    const showsText = SHOWS_TEXT.includes(nodeData.name.slice(PREFIX.length));
     const onExecuted = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
       if (output?.hy3d_seconds) showBadge(this, costText(output));
-      if (output?.text && label) showText(this, label, output.text.join("\n"));
+      if (output?.text && showsText) showText(this, output.text.join("\n"));
     };
   },
 
   async nodeCreated(node) {
     const verb = node.comfyClass?.startsWith(PREFIX) ? node.comfyClass.slice(PREFIX.length) : "";
-    if (TEXT_OF[verb]) showText(node, TEXT_OF[verb], EMPTY[verb]);
+    // Until a run says more: what the node is for, in the user's language.
+    if (SHOWS_TEXT.includes(verb)) textWidget(node).value = node.constructor.nodeData.description;
     if (verb.startsWith("Preset") && verb !== "PresetAuto" && verb !== "PresetCustom") {
-      textWidget(node, "settings").value = "";
-      showText(node, "settings", await presetValues(node.comfyClass));
+      textWidget(node).value = "";
+      showText(node, await presetValues(node.comfyClass));
     }
   },
 });

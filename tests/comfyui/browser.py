@@ -98,6 +98,12 @@ class Editor:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
+    def open(self, url: str) -> None:
+        """The front end, until its nodes are there."""
+        self.page.goto(url)
+        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.wait_for_timeout(3000)
+
     def js(self, code: str, value: Any = None) -> Any:
         """What the JavaScript gives."""
         return self.page.evaluate(code, value)
@@ -171,10 +177,9 @@ def editor(server: Server, width: int = 1800, height: int = 950) -> Iterator[Edi
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         page = chromium.new_page(viewport={"width": width, "height": height})
-        page.goto(server.url)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)
+        opened = Editor(page)
+        opened.open(server.url)
         try:
-            yield Editor(page)
+            yield opened
         finally:
             chromium.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,26 @@ def test_nodes_are_found_in_the_search(tab: Editor) -> None:
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_timeout(1000)
     assert PREFIX + "BakeTexture" in tab.js("() => app.graph.nodes.map((node) => node.type)")
+
+
+def test_korean(tab: Editor, server: Server) -> None:
+    """Titles and what our script shows follow the language; the values of a preset are the same in all."""
+    server.post("/settings/Comfy.Locale", "ko")
+    korean = Editor(tab.page.context.browser.new_page())
+    try:
+        korean.open(server.url)
+        kinds = ["MemoryReport", "PresetAuto", "Preset2GB"]
+        korean.build([{"key": kind, "type": PREFIX + kind, "pos": [0, 0], "values": {}} for kind in kinds], [], [])
+        shown = korean.js(
+            "() => app.graph.nodes.map((node) => { const {label, value} ="
+            " node.widgets.find((known) => known.name === 'lowvram_text'); return [node.title, label, value]; })"
+        )
+        *words, values = [text for node in shown for text in node]
+        assert all(re.search("[가-힣]", text) for text in words), words
+        assert "octree: 384" in values and korean.errors == []
+    finally:
+        korean.page.close()
+        server.post("/settings/Comfy.Locale", "en")
 
 
 def test_vue_nodes(tab: Editor) -> None:

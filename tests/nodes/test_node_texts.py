@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from comfy_pack import Pack
-from golden import LOCALES, locale, page
+from golden import HELP, LOCALES, locale, page
 
 
 def rows_of(text: str, part: int) -> dict[str, str]:
@@ -42,3 +42,16 @@ def keys(value: Any) -> Any:
 def test_korean_is_in_the_order_of_english(file: str) -> None:
     english, korean = (json.loads((LOCALES / name / file).read_text(encoding="utf-8")) for name in ("en", "ko"))
     assert keys(korean) == keys(english)
+
+
+def test_korean_words_find_every_node(pack: Pack) -> None:
+    for node in pack.nodes:
+        schema = node.GET_SCHEMA()
+        assert any(re.search("[가-힣]", word) for word in schema.search_aliases), schema.node_id
+
+
+def test_the_front_end_brings_no_words_of_its_own() -> None:
+    """What lowvram.js shows comes from the nodes' texts, which the locales translate; units need no translation."""
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", (HELP.parent / "lowvram.js").read_text(encoding="utf-8"), flags=re.DOTALL)
+    sentences = [text for text in re.findall(r'"([^"\n]*)"', code) if re.search(r"[a-z] [a-z]", text)]
+    assert not sentences, sentences
