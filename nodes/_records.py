@@ -95,7 +95,7 @@ class Records(list[StepRecord]):
 
 
 def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], list[str]]:
-    """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes."""
+    """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes, each once."""
     context = executing()
     current = context.prompt_id if context is not None else ""
     found = signatures(prompt, sorted(node_ids))
@@ -105,4 +105,4 @@ def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], li
         cached = run.prompt_id != current
         records += [replace(record, cached=cached) for record in run.records]
         notes += run.notes
-    return records, notes
+    return records, list(dict.fromkeys(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -79,15 +80,19 @@ def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHo
         rgb = _convert.cutout(image, None, "background")
         rgba = pictures.rgba_from_cutout(rgb) if image.shape[-1] == 4 else pictures.pil_from_image(rgb.image)
     store = _host.model_store(host)
-    remove = stage("background").remove_background
+    remove = partial(stage("background").remove_background, rgba, host=host, store=store)
     try:
-        result: _convert.Cutout = remove(rgba, preset, host, store, keep_background=keep)
+        result: _convert.Cutout = remove(preset=preset, keep_background=keep, is_cutout=mask is not None)
     except MissingModel as error:
         there = next((name for name in BACKGROUND_MODELS if store.is_present(f"background/{name}")), None)
         if there is None:
             raise
-        log.warning("background: %s is used, which is there; the preset's own cannot be had: %s", there, error)
-        result = remove(rgba, preset.with_(background_model=there), host, store)
+        log.warning("%s", error)
+        host.note(
+            f"background: {there} is used, since {preset.background_model}, which the preset wants, cannot be had (the "
+            "log says why). Get its files, or choose a preset with another."
+        )
+        result = remove(preset=preset.with_(background_model=there))
     return result
 
 

@@ -37,8 +37,9 @@ PROVIDERS = ["CPUExecutionProvider"]
 
 
 def remove_background(
-    picture: Image.Image, preset: Preset, host: Host, store: ModelStore, *, keep_background: bool = False
-) -> Cutout:
+    picture: Image.Image, preset: Preset, host: Host, store: ModelStore, *, keep_background: bool = False,
+    is_cutout: bool = False,
+) -> Cutout:  # fmt: skip
     """The picture's object, cut out by one of rembg's networks on the CPU.
 
     A picture with real transparency is taken as it is.
@@ -47,6 +48,7 @@ def remove_background(
         picture: any mode that `load_picture` gives.
         preset: its `picture_px` limits the long side first; its `background_model` cuts out.
         keep_background: cut nothing out: the whole picture is the object.
+        is_cutout: the picture's alpha is the object, even where next to nothing is transparent.
 
     Returns:
         [H,W,3] and [H,W], long side at most `picture_px`.
@@ -66,7 +68,7 @@ def remove_background(
         if keep_background:
             image = image_from_pil(flatten(picture))
             cutout = Cutout(image, torch.ones(image.shape[:2]))
-        elif has_real_transparency(picture):
+        elif is_cutout or has_real_transparency(picture):
             cutout = cutout_from_rgba(picture)
         else:
             cutout = cutout_from_rgba(_cut_out(flatten(picture), preset.background_model, store))

@@ -52,6 +52,15 @@ def test_invert_mask(cut: Any, picture: Tensor, disc: Tensor) -> None:
     assert torch.equal(inverted, disc) and torch.equal(plain, disc)
 
 
+@pytest.mark.parametrize("left_out", [0, 8])
+def test_a_mask_over_next_to_the_whole_picture_is_used(cut: Any, picture: Tensor, left_out: int) -> None:
+    """Under 1 % of 96 x 80 left out, or nothing: it is the user's mask all the same, and nothing is cut out."""
+    nearly = torch.ones(1, 96, 80)
+    nearly[0, 0, :left_out] = 0
+    _, (mask,) = cut(picture, mask=nearly, invert_mask=False)
+    assert torch.equal(mask, nearly)
+
+
 def test_mask_of_another_size_is_scaled(cut: Any, picture: Tensor, disc: Tensor) -> None:
     small = disc[:, ::2, ::2]
     _, (mask,) = cut(picture, mask=small, invert_mask=False)
@@ -71,6 +80,30 @@ def test_keep_background(cut: Any, picture: Tensor) -> None:
 def test_half_precision_pictures_are_cast(cut: Any, picture: Tensor) -> None:
     images, (mask,) = cut(picture.half())
     assert images[0].dtype == mask.dtype == torch.float32
+
+
+def test_another_background_model_is_noted(
+    pack: Pack, preset: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the preset's own cannot be had, Memory Report says which one was used."""
+    background, host = module("lowvram_core.stages.background"), module("nodes._host").ComfyHost
+    missing, noted = module("lowvram_core.errors").MissingModel, []
+
+    def cut_out(picture: Image.Image, model: str, store: object) -> Image.Image:
+        if model != "u2netp":
+            raise missing(f"models: background/{model} is in no models folder")
+        return Image.fromarray(np.full((*picture.size[::-1], 4), 255, np.uint8))
+
+    monkeypatch.setattr(background, "_cut_out", cut_out)
+    store = module("lowvram_core.models.store").ModelStore
+    monkeypatch.setattr(store, "is_present", lambda self, name: name == "background/u2netp")
+    monkeypatch.setattr(host, "note", lambda self, text: noted.append(text))
+    pack.run("RemoveBackground", image=picture, preset=preset)
+    (note,) = noted
+    assert note.startswith("background: u2netp is used, since u2net, which the preset wants, cannot be had")
+    monkeypatch.setattr(store, "is_present", lambda self, name: False)
+    with pytest.raises(missing):
+        pack.run("RemoveBackground", image=picture, preset=preset)
 
 
 def test_load_image_jpg(cut: Any, comfy: Path, picture: Tensor) -> None:
