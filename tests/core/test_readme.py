@@ -125,6 +125,27 @@ def test_what_is_linked_is_there() -> None:
             assert (ROOT / target).exists(), f"{name} points to {target}"
 
 
+def left_out() -> list[str]:
+    """The files and folders that the published pack lacks."""
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    return [line.rstrip("/") for line in lines if line and not line.startswith("#")]
+
+
+def test_what_is_linked_is_published() -> None:
+    for name in (*REGIONS, "CONTRIBUTING.md", "docs/techniques.md"):
+        folder = Path(name).parent
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+            place = folder / target
+            missing = [part for part in left_out() if place.is_relative_to(part)]
+            assert not missing, f"{name} points to {target}, which .comfyignore leaves out"
+
+
+def test_no_published_script_needs_what_is_left_out() -> None:
+    """docs/draw_nodes.py imports from tests/ and demo/."""
+    for path in (ROOT / "docs").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in left_out()
+
+
 def test_every_node_has_its_section() -> None:
     for name, language in (("README.md", "en"), ("README.ko.md", "ko")):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
