@@ -103,7 +103,7 @@ class LoadMesh(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
         host = _host.ComfyHost()
-        mesh: Mesh = stage("save").load_mesh(_host.input_folder() / file)
+        mesh: Mesh = stage("save").load_mesh(_host.input_folder() / file, host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
 

@@ -74,10 +74,10 @@ def sidecars(path: Path) -> tuple[Path, ...]:
     return path.with_name(f"{stem}_texture.png"), path.with_name(f"{stem}_texture.mtl")
 
 
-def load_mesh(path: Path | str) -> Mesh:
+def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
     """The mesh in a file, all its parts in one; UVs and the base colour texture are kept if there is one part.
 
-    Without UVs its vertices come back welded.
+    Without UVs its vertices come back welded. The host gets a note where UVs are lost.
 
     Raises:
         BadInput: the file is not there, of an unknown kind, or holds no usable mesh.
@@ -96,6 +96,11 @@ def load_mesh(path: Path | str) -> Mesh:
     parts = [part for part in parts if isinstance(part, trimesh.Trimesh)]
     if not parts:
         raise BadInput(f"load: {path.name} holds no triangles; wanted a mesh. Export it as triangles.")
+    if host is not None and len(parts) > 1 and any(getattr(part.visual, "uv", None) is not None for part in parts):
+        host.note(
+            f"load: {path.name} has {len(parts)} parts, which were joined without their UVs and textures; only a file "
+            "of one part keeps them. Join its parts under one texture in a 3D program, or have new UVs made."
+        )
     mesh = from_trimesh(parts[0] if len(parts) == 1 else trimesh.util.concatenate([_bare(part) for part in parts]))
     check_mesh(mesh, "load")
     return mesh
