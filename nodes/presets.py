@@ -16,10 +16,10 @@ GIB = 1024**3
 CARDS: tuple[tuple[float, str], ...] = (
     (3.5, "2 GB"),
     (5.5, "4 GB"),
-    (10.0, "8 GB Balanced"),
+    (9.5, "8 GB Balanced"),
     (15.5, "12 GB"),
 )
-"""Total memory in GiB under which a card gets this preset; a "16 GB" card reports a little less than 16."""
+"""Total memory in GiB under which a card gets this preset; a card sold with 10 or 16 GB reports a little less."""
 LARGEST = "16 GB"
 
 

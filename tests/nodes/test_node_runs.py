@@ -37,8 +37,9 @@ def test_fixed_presets(pack: Pack, name: str) -> None:
 @pytest.mark.parametrize(
     ("total", "name"),
     [
-        (2.0, "2 GB"), (3.9, "4 GB"), (5.9, "8 GB Balanced"), (8.0, "8 GB Balanced"), (9.9, "8 GB Balanced"),
-        (10.5, "12 GB"), (12.0, "12 GB"), (15.4, "12 GB"), (15.6, "16 GB"), (15.99, "16 GB"), (24.0, "16 GB"),
+        (2.0, "2 GB"), (3.9, "4 GB"), (5.9, "8 GB Balanced"), (8.0, "8 GB Balanced"), (9.4, "8 GB Balanced"),
+        (9.6, "12 GB"), (9.99, "12 GB"), (12.0, "12 GB"), (15.4, "12 GB"),
+        (15.6, "16 GB"), (15.99, "16 GB"), (24.0, "16 GB"),
     ],
 )  # fmt: skip
 def test_auto_preset(pack: Pack, monkeypatch: pytest.MonkeyPatch, total: float, name: str) -> None:
