@@ -11,13 +11,15 @@ from install_report import REQUIREMENTS, NoIndex, report
 
 
 @pytest.mark.parametrize("python", [sys.executable, os.environ.get("COMFYUI_PYTHON", "")], ids=["this", "ComfyUI's"])
-def test_no_installed_version_changes(python: str) -> None:
+def test_no_installed_version_changes(python: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not python:
         pytest.skip("COMFYUI_PYTHON names no interpreter of an environment that runs ComfyUI")
     try:
         result = report(python)
     except NoIndex as error:
         pytest.skip(f"pip cannot reach a package index: {error}")
+    with capsys.disabled():
+        sys.stdout.write(f"\nrequirements.txt in {python}:\n{result}\n")
     assert not result.changed, f"requirements.txt would change what is installed:\n{result}"
 
 
