@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 
 from .errors import OutOfMemory
@@ -18,6 +17,8 @@ from .report import StepRecord
 @contextmanager
 def measured(name: str, device: torch.device, records: list[StepRecord]) -> Iterator[None]:
     """Appends the step's record when its body ends well; waits for the device, so that its work is counted."""
+    import psutil  # here, so that a missing package costs the run and not the import of the pack
+
     scales = memory_of(device)
     if scales is not None:
         scales.reset_peak_memory_stats(device)
