@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatch
 
 from comfy_pack import ROOT, Pack
 from golden import HELP, LOCALES
@@ -18,6 +19,17 @@ def test_metadata(pack: Pack) -> None:
     assert comfy["requires-comfyui"] == f">={pack.package.WANTED_VERSION}"
     assert {"PublisherId", "DisplayName", "Icon"} <= comfy.keys()
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_an_install_has_every_package_of_the_core() -> None:
+    """As a library: `pip install .` takes the folders below lowvram_core along."""
+    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    folders = {file.parent for file in (ROOT / "lowvram_core").rglob("*.py")}
+    assert len(folders) == 5
+    for folder in folders:
+        name = ".".join(folder.relative_to(ROOT).parts)
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
+        assert (folder / "__init__.py").is_file(), name
 
 
 def test_icon() -> None:
