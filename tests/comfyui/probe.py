@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import ComfyExtension, Types, io
@@ -42,12 +44,28 @@ class Ball(io.ComfyNode):
         return io.NodeOutput(Types.VOXEL((1.6 - (x**2 + y**2 + z**2).sqrt() * 2)[None]))
 
 
+class MeshFields(io.ComfyNode):
+    """What a MESH is made of."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """An output node without inputs."""
+        return io.Schema("Hy3dTest_MeshFields", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Names, defaults and order of the arguments, as text."""
+        return io.NodeOutput(
+            ui={"text": [f"{part.name} {part.default}" for part in inspect.signature(Types.MESH).parameters.values()]}
+        )
+
+
 class Probe(ComfyExtension):
-    """The two nodes."""
+    """The nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Both."""
-        return [Loaded, Ball]
+        """All."""
+        return [Loaded, Ball, MeshFields]
 
 
 async def comfy_entrypoint() -> Probe:

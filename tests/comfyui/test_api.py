@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 import time
+from inspect import signature
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ import trimesh
 from graphs import PREFIX, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
 from PIL import Image
 from server import CHROMIUM, ROOT, Run, Server
+
+sys.path.append(str(ROOT / "tests" / "nodes"))
+from comfy_mesh import MeshData
 
 Info = dict[str, Any]
 QUICK_S = 15
@@ -223,6 +228,12 @@ def test_core_makes_a_mesh_and_we_texture_it(server: Server, info: Info) -> None
     }
     mesh = textured(*saved(server.output, server.run(prompt).ui("save")))
     assert 100 < len(mesh.faces) <= 2000
+
+
+def test_mesh_is_what_the_tests_without_comfyui_take_it_for(server: Server, info: Info) -> None:
+    """tests/nodes has a stand-in for Types.MESH: the same arguments in the same order, with the same defaults."""
+    real = server.run({"probe": node(info, "Hy3dTest_MeshFields")}).ui("probe")["text"]
+    assert [f"{part.name} {part.default}" for part in signature(MeshData).parameters.values()] == real
 
 
 def test_core_takes_our_mesh(server: Server, info: Info) -> None:
