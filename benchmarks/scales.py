@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,54 +74,87 @@ class SizingHost(TorchHost):
             ledger.limit = limit
 
 
-class CudaScale:
+class GpuScale:
     """A GPU under a hard cap."""
 
-    def __init__(self) -> None:
-        self.device = torch.device("cuda")
-        self.name = torch.cuda.get_device_name(self.device)
-        self._used = 0
-        self._watching = False
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.used = 0
+        """The most that was in use of the whole device since it was set to 0, its context and other programs too."""
+        self._gone = 0
+        """In use by others than torch when weighing began."""
+        self._gpu = torch.get_device_module(device)
+        self.name: str = self._gpu.get_device_name(device)
+        _warm_up(device)
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """The GPU, of whose memory this process may take so much."""
-        total = torch.cuda.mem_get_info(self.device)[1]
-        share = 1.0 if cap_gib is None else min(1.0, cap_gib * GIB / total)
-        torch.cuda.set_per_process_memory_fraction(share, self.device)
-        self._watching = True
-        watcher = threading.Thread(target=self._watch, daemon=True)
+        """The GPU as if it had so much memory in all, of which what is in use by now is gone."""
+        gc.collect()
+        self._gpu.empty_cache()
+        free, total = self._gpu.mem_get_info(self.device)
+        self._gone = total - free - self._gpu.memory_reserved(self.device)
+        share = 1.0 if cap_gib is None else max(0.0, min(1.0, (cap_gib * GIB - self._gone) / total))
+        self._gpu.set_per_process_memory_fraction(share, self.device)
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
         watcher.start()
         try:
             yield
         finally:
-            self._watching = False
+            over.set()
             watcher.join()
-            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+            self._gpu.set_per_process_memory_fraction(1.0, self.device)
 
-    def _watch(self) -> None:
-        """Device-wide use, the context and other processes included, every 5 ms."""
-        stop = threading.Event()
-        while self._watching:
-            free, total = torch.cuda.mem_get_info(self.device)
-            self._used = max(self._used, total - free)
-            stop.wait(0.005)
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(0.02):
+            self._look()
 
-    def host(self, **settings: Any) -> TorchHost:
+    def _look(self) -> None:
+        free, total = self._gpu.mem_get_info(self.device)
+        self.used = max(self.used, total - free)
+
+    def host(self, **settings: Any) -> GpuHost:
         """The stand-alone host on the GPU."""
-        return TorchHost(self.device, torch.float16, **settings)
+        return GpuHost(self.device, torch.float16, scale=self, **settings)
 
     def reset(self) -> None:
         """Forgets the peaks."""
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self._used = 0
+        self._gpu.synchronize(self.device)
+        self._gpu.empty_cache()
+        self._gpu.reset_peak_memory_stats(self.device)
+        self.used = 0
 
     def peak_mib(self) -> dict[str, float]:
         """The most since the reset: allocated, reserved, and used of the whole device."""
-        torch.cuda.synchronize(self.device)
-        peaks = (
-            torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device), self._used,
-        )  # fmt: skip
+        self._gpu.synchronize(self.device)
+        self._look()
+        reserved = self._gpu.max_memory_reserved(self.device)
+        device = max(self.used, self._gone + reserved)  # a peak may pass between two looks
+        peaks = self._gpu.max_memory_allocated(self.device), reserved, device
         return dict(zip(("allocated", "reserved", "device"), (peak / 2**20 for peak in peaks), strict=True))
+
+
+@dataclass
+class GpuHost(TorchHost):
+    """The stand-alone host, with the peaks of each step that its records leave out."""
+
+    scale: GpuScale | None = None
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    """MiB by step: allocated, reserved, and of the whole device."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        assert self.scale is not None
+        self.scale.used = 0
+        with super().step(name):
+            yield
+        before, peaks = self.beside.get(name, {}), self.scale.peak_mib()
+        self.beside[name] = {kind: max(value, before.get(kind, 0.0)) for kind, value in peaks.items()}
+
+
+def _warm_up(device: torch.device) -> None:
+    """Loads the libraries of matrices and convolutions, so that no measured step pays for them."""
+    picture = torch.ones(1, 8, 16, 16, device=device, dtype=torch.float16)
+    torch.nn.functional.conv2d(picture, torch.ones(8, 8, 3, 3, device=device, dtype=torch.float16))
+    torch.nn.functional.scaled_dot_product_attention(picture, picture, picture)

@@ -65,12 +65,11 @@ TECHNIQUES = (
 
 
 def peaks(preset: Preset, store: ModelStore) -> dict[str, int]:
-    """Bytes by component, one pass of each network."""
+    """Bytes by component."""
     scale = CountingScale()
-    one_pass = vram.quick(preset).with_(shape_steps=2, delight_steps=1, multiview_steps=1)
     with scale.weighing():
         host = scale.host(residency=preset.residency)
-        vram.run_ours(one_pass, store, host, geometry=False)
+        vram.run_ours(vram.few(preset), store, host, geometry=False)
     return host.peaks
 
 

@@ -30,11 +30,12 @@ class Upstream:
     def __init__(self, shape: Path, delight: Path, painting: Path, device: torch.device) -> None:
         self.device = device
         self.shape = _shape(shape, device)
+        self.shape.vae.surface_extractor = lambda logits, **_: [None for _ in logits.cpu()]
         self.delight = _delight(delight, device)
         self.paint = _paint(painting, device)
 
     def make_shape(self, picture: Image.Image, steps: int, octree: int, guidance: float, chunk: int) -> None:
-        """A mesh, or nothing where the field never crosses zero."""
+        """A shape's field; weights without meaning give no surface, so none is made of it."""
         self.shape(
             picture, num_inference_steps=steps, octree_resolution=octree, guidance_scale=guidance, num_chunks=chunk,
             enable_pbar=False, generator=torch.Generator().manual_seed(0),

@@ -9,12 +9,11 @@ Ours runs through the stage functions that the nodes call. Writes benchmarks/res
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +29,7 @@ cpu_torchvision.declare()
 import full_size  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
-from scales import CountingScale, CudaScale  # noqa: E402
+from scales import CountingScale, GpuHost, GpuScale  # noqa: E402
 from upstream_run import Upstream, a_picture  # noqa: E402
 
 from lowvram_core.errors import LowVramError, OutOfMemory  # noqa: E402
@@ -50,7 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Our steps by stage."""
 CAPS_GIB = (8, 6, 4, 2)
-Scale = CountingScale | CudaScale
+Scale = CountingScale | GpuScale
 Row = dict[str, Any]
 
 
@@ -95,39 +94,53 @@ def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bo
 
 
 def ours(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Peak MiB and seconds by stage."""
+    """Peaks in MiB and seconds, loading included, by stage."""
     host = scale.host(residency=preset.residency)
     run_ours(preset, store, host)
     found: dict[str, Row] = {}
     for stage, steps in STAGES.items():
         own = [record for record in host.records if record.name in steps]
-        peak = max(record.peak_bytes or 0 for record in own)
-        found[stage] = {"mib": peak / 2**20, "seconds": sum(record.seconds for record in own)}
+        found[stage] = _peaks(host, steps) | {"seconds": sum(record.seconds for record in own)}
     return found
 
 
+def _peaks(host: TorchHost, steps: Collection[str] | None = None) -> Row:
+    """The most of these steps, or of all."""
+    own = [record for record in host.records if steps is None or record.name in steps]
+    row: Row = {"mib": max((record.peak_bytes or 0 for record in own), default=0) / 2**20}
+    if isinstance(host, GpuHost):
+        beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
+        for kind in ("reserved", "device"):
+            row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside), default=0.0)
+    return row
+
+
 def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Upstream's peak MiB and seconds, everything resident; its renderer is compiled and not part of this."""
+    """Upstream's peaks in MiB and seconds, everything resident; its renderer is compiled and not part of this."""
     folders = [store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint")]
-    with torch.inference_mode():
-        pipelines = Upstream(*folders, scale.device)
+    found: dict[str, Row] = {}
+
+    def weigh(stage: str, call: Callable[[], Any]) -> Any:
+        scale.reset()
+        start = time.perf_counter()
+        with torch.inference_mode():
+            result = call()
+        peaks = scale.peak_mib()  # waits for the device
+        found[stage] = {"mib": peaks.pop("allocated"), **{f"{kind}_mib": value for kind, value in peaks.items()},
+                        "seconds": time.perf_counter() - start}  # fmt: skip
+        return result
+
+    pipelines = weigh("load", lambda: Upstream(*folders, scale.device))
     picture = a_picture()
     maps = torch.zeros(len(preset.cameras), 3, 512, 512)
     classes = [camera_class(camera) for camera in preset.cameras]
-    calls: dict[str, Callable[[], None]] = {
-        "shape": lambda: pipelines.make_shape(
-            picture, preset.shape_steps, preset.octree, preset.guidance, preset.points_per_chunk
-        ),
-        "delight": lambda: pipelines.relight(picture.convert("RGB"), preset.delight_steps),
-        "multiview": lambda: pipelines.paint_views(picture.convert("RGB"), maps, maps, classes, preset.multiview_steps),
-    }
-    found: dict[str, Row] = {}
-    for stage, call in calls.items():
-        scale.reset()
-        start = time.perf_counter()
-        with torch.inference_mode(), redirect_stderr(io.StringIO()):  # it prints that zeros have no surface
-            call()
-        found[stage] = {"mib": scale.peak_mib()["allocated"], "seconds": time.perf_counter() - start}
+    weigh("shape", lambda: pipelines.make_shape(
+        picture, preset.shape_steps, preset.octree, preset.guidance, preset.points_per_chunk
+    ))  # fmt: skip
+    weigh("delight", lambda: pipelines.relight(picture.convert("RGB"), preset.delight_steps))
+    weigh("multiview", lambda: pipelines.paint_views(
+        picture.convert("RGB"), maps, maps, classes, preset.multiview_steps
+    ))  # fmt: skip
     return found
 
 
@@ -137,8 +150,14 @@ def quick(preset: Preset) -> Preset:
     return preset.with_(shape_steps=3, delight_steps=2, multiview_steps=2, octree=min(preset.octree, octree))
 
 
+def few(preset: Preset) -> Preset:
+    """One pass of each network; two where weights stream, as the first only shows which comes after which."""
+    passes = 2 if preset.residency == "stream" else 1
+    return quick(preset).with_(shape_steps=1 + passes, delight_steps=passes, multiview_steps=passes)
+
+
 def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[Any, ...], dict[str, Row]]) -> list[Row]:
-    """One row a stage."""
+    """One row a stage, and on a GPU one of upstream's loading, which ours has in its stages."""
     with scale.weighing():
         own = ours(preset, store, scale)
         settings = (preset.variant, preset.shape_steps, preset.octree, preset.points_per_chunk, preset.delight_steps,
@@ -148,17 +167,26 @@ def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[A
                 known[settings] = theirs(preset, store, scale)
             except torch.OutOfMemoryError:
                 known[settings] = {}
-    counted_only = isinstance(scale, CountingScale)
+    on_gpu = isinstance(scale, GpuScale)
     return [
-        {
-            "preset": preset.name, "stage": stage, "ours_mib": round(own[stage]["mib"], 1),
-            "upstream_mib": round(known[settings][stage]["mib"], 1) if stage in known[settings] else None,
-            "seconds": None if counted_only else round(own[stage]["seconds"], 2),
-            "upstream_seconds": None if counted_only or stage not in known[settings]
-            else round(known[settings][stage]["seconds"], 2),
-        }
-        for stage in STAGES
-    ]  # fmt: skip
+        _row(preset, stage, own.get(stage, {}), known[settings].get(stage, {}), on_gpu=on_gpu)
+        for stage in (*STAGES, *(["load"] if on_gpu else []))
+    ]
+
+
+def _row(preset: Preset, stage: str, own: Row, other: Row, *, on_gpu: bool) -> Row:
+    row: Row = {"preset": preset.name, "stage": stage}
+    for kind in ("mib", "reserved_mib", "device_mib") if on_gpu else ("mib",):
+        row |= {f"ours_{kind}": _rounded(own.get(kind), 1), f"upstream_{kind}": _rounded(other.get(kind), 1)}
+    seconds = own.get("seconds"), other.get("seconds")
+    return row | {
+        key: _rounded(value, 2) if on_gpu else None
+        for key, value in zip(("seconds", "upstream_seconds"), seconds, strict=True)
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def finishes(preset: Preset, store: ModelStore, scale: Scale, cap_gib: float) -> Row:
@@ -167,12 +195,33 @@ def finishes(preset: Preset, store: ModelStore, scale: Scale, cap_gib: float) ->
         scale.reset()
         host = scale.host(residency=preset.residency)
         try:
-            run_ours(preset, store, host, geometry=False)
+            run_ours(preset, store, host, geometry=isinstance(scale, GpuScale))
             outcome, said = True, host.notes
         except (OutOfMemory, torch.OutOfMemoryError) as error:
             outcome, said = False, [str(error)]
-        peaks = {f"{name}_mib": round(value, 1) for name, value in scale.peak_mib().items()}
+    peaks = {key: round(value, 1) for key, value in _peaks(host).items()}
     return {"preset": preset.name, "cap_gib": cap_gib, "finishes": outcome, **peaks, "notes": said}
+
+
+class Results:
+    """A file that grows with each result: what a run before found on the same device stays unless it is redone."""
+
+    def __init__(self, path: Path, about: Row) -> None:
+        self.path = path
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        same = all(before.get(key) == value for key, value in about.items())
+        self.all: Row = before if same and before else {**about, "rows": [], "caps": []}
+
+    def put(self, table: str, rows: list[Row], *key: str) -> None:
+        """Replaces what has the same values under these keys."""
+        new = {tuple(row[name] for name in key) for row in rows}
+        kept = [row for row in self.all[table] if tuple(row[name] for name in key) not in new]
+        order = list(PRESETS)
+        self.all[table] = sorted(
+            [*kept, *rows], key=lambda row: (-row.get("cap_gib", 0), order.index(row["preset"]))
+        )  # fmt: skip
+        self.path.parent.mkdir(exist_ok=True)
+        self.path.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -183,30 +232,37 @@ def main() -> None:
     parser.add_argument("--every-step", action="store_true", help="computed: all steps and chunks, not only a few")
     parser.add_argument("--caps", nargs="*", type=float, default=CAPS_GIB, help="GiB")
     options = parser.parse_args()
-    torch.set_num_threads(2)
-    scale: Scale = CudaScale() if options.device == "cuda" else CountingScale()
-    few = options.device == "meta" and not options.every_step
+    on_gpu = options.device == "cuda"
+    if not on_gpu:
+        torch.set_num_threads(2)
+    scale: Scale = GpuScale(torch.device("cuda", 0)) if on_gpu else CountingScale()
+    few = not on_gpu and not options.every_step
     presets = [quick(PRESETS[name]) if few else PRESETS[name] for name in options.presets]
+    about = {"device": scale.name, "torch": torch.__version__, "few_steps": few}
+    results = Results(RESULTS / f"vram-{options.device}.json", about)
     with TemporaryDirectory() as folder:
-        write_models(Path(folder), presets, sparse=options.device == "meta")
+        write_models(Path(folder), presets, sparse=not on_gpu)
         store = ModelStore([folder], offline=True)
         known: dict[tuple[Any, ...], dict[str, Row]] = {}
-        rows = []
         for preset in presets:
-            rows += rows_of(preset, store, scale, known)
-            _print(rows[-len(STAGES) :])
-        capped = [finishes(quick(preset), store, scale, cap) for cap in options.caps for preset in presets]
-    for row in capped:
-        sys.stdout.write(f"{row['cap_gib']} GiB  {row['preset']:<14}{'finishes' if row['finishes'] else 'refused'}\n")
-    result = {"device": scale.name, "torch": torch.__version__, "few_steps": few, "rows": rows, "caps": capped}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"vram-{options.device}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            rows = rows_of(preset, store, scale, known)
+            results.put("rows", rows, "preset", "stage")
+            _print(rows, head=preset is presets[0])
+        for cap in options.caps:
+            for preset in presets:
+                row = finishes(quick(preset), store, scale, cap)
+                results.put("caps", [row], "preset", "cap_gib")
+                sys.stdout.write(f"{cap} GiB  {preset.name:<14}{'finishes' if row['finishes'] else 'refused'}\n")
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[Row], *, head: bool) -> None:
+    if head:
+        names = [key.replace("upstream", "theirs").replace("seconds", "s") for key in rows[0]]
+        sys.stdout.write(f"{names[0]:<14}{names[1]:<11}{''.join(f'{name:>21}' for name in names[2:])}\n")
     for row in rows:
-        other = f"{row['upstream_mib']:>10,.0f}" if row["upstream_mib"] is not None else f"{'-':>10}"
-        sys.stdout.write(f"{row['preset']:<14}{row['stage']:<11}{row['ours_mib']:>10,.0f}{other}\n")
+        numbers = (value for key, value in row.items() if key not in ("preset", "stage"))
+        cells = (f"{'-':>21}" if value is None else f"{value:>21,.1f}" for value in numbers)
+        sys.stdout.write(f"{row['preset']:<14}{row['stage']:<11}{''.join(cells)}\n")
     sys.stdout.flush()
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -176,6 +175,8 @@ class _Pinned:
     """Room in RAM that a GPU reads by itself, taken in few large pieces."""
 
     def __init__(self) -> None:
+        import psutil  # here, so that a missing package costs the run and not the import of the pack
+
         self.wanted = 0
         """Bytes of all loads that may come."""
         self._left = int(psutil.virtual_memory().available * PINNED_SHARE)

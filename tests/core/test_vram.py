@@ -23,12 +23,6 @@ from lowvram_core.stages import delight, multiview, shape  # noqa: E402
 MIB = 2**20
 
 
-def few(preset: Preset) -> Preset:
-    """One pass of each network; two where weights stream, as the first only shows which comes after which."""
-    passes = 2 if preset.residency == "stream" else 1
-    return vram.quick(preset).with_(shape_steps=1 + passes, delight_steps=passes, multiview_steps=passes)
-
-
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     """Checkpoints of the published sizes, which take no room on the disk."""
@@ -58,7 +52,7 @@ def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> t
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never more, and within 3 MiB; the budget agrees with every component, or leaves room where weights stream."""
-    host, needs = run(few(PRESETS[name]), store, monkeypatch)
+    host, needs = run(vram.few(PRESETS[name]), store, monkeypatch)
     peak = max(record.peak_bytes or 0 for record in host.records) / MIB
     assert -3 <= peak - PEAKS_MIB[name] <= 0, f"{name}: {peak:.1f} MiB"
     assert host.notes == [] and len(host.peaks) == 9
@@ -72,7 +66,7 @@ def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest
 
 
 def test_more_passes_change_no_peak(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = few(PRESETS["8 GB Fast"])
+    preset = vram.few(PRESETS["8 GB Fast"])
     one, _ = run(preset, store, monkeypatch)
     more, _ = run(preset.with_(shape_steps=4, octree=40, delight_steps=2, multiview_steps=3), store, monkeypatch)
     for key, peak in one.peaks.items():

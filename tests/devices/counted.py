@@ -29,6 +29,8 @@ class Ledger:
     peak: int = 0
     cap: int | None = None
     """Past it an allocation fails."""
+    share: float = 1.0
+    """Of the cap, which is all that the device has, so much is this process's."""
     limit: int | None = None
     """Elements past which a tensor has no values; None: all have."""
     allocations: int = 0
@@ -48,7 +50,7 @@ class Ledger:
             return
         size = storage.nbytes()
         self.allocations += 1
-        if (self.cap is not None and self.current + size > self.cap) or self.allocations == self.fail_at:
+        if (self.cap is not None and self.current + size > self.share * self.cap) or self.allocations == self.fail_at:
             raise torch.OutOfMemoryError(
                 f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
             )
@@ -234,6 +236,18 @@ class _Backend(ModuleType):
 
     def max_memory_allocated(self, device: Any = None) -> int:
         return ledger.peak
+
+    def max_memory_reserved(self, device: Any = None) -> int:
+        return ledger.peak
+
+    def get_device_name(self, device: Any = None) -> str:
+        return NAME
+
+    def set_per_process_memory_fraction(self, fraction: float, device: Any = None) -> None:
+        ledger.share = fraction
+
+    def get_per_process_memory_fraction(self, device: Any = None) -> float:
+        return ledger.share
 
     def reset_peak_memory_stats(self, device: Any = None) -> None:
         ledger.peak = ledger.current

@@ -1,0 +1,92 @@
+"""What `make bench-vram DEVICE=cuda` does on a GPU, on the device that counts bytes and with tiny models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from counted import counted, ledger
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+if str(BENCHMARKS) not in sys.path:
+    sys.path.append(str(BENCHMARKS))
+
+import scales  # noqa: E402  (needs the path above)
+import vram  # noqa: E402
+from scales import GpuHost, GpuScale, SizingHost  # noqa: E402
+
+from lowvram_core.memory import budget  # noqa: E402
+from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.presets import PRESETS  # noqa: E402
+
+MIB = 2**20
+PRESET = PRESETS["8 GB Full"].with_(
+    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64,
+    views="minimal",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore([tiny.make_all(tmp_path_factory.mktemp("models"))], offline=True)
+
+
+@dataclass
+class Host(GpuHost, SizingHost):
+    """As on a GPU; tensors of networks have no values, since the CPU's half precision is slow."""
+
+
+class Scale(GpuScale):
+    """Makes such hosts."""
+
+    def host(self, **settings: object) -> Host:
+        return Host(self.device, torch.float16, scale=self, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[GpuScale]:
+    monkeypatch.setattr(scales, "WITHOUT_VALUES", 8)
+    with counted() as device, ledger.set(cap=2**40, limit=8):
+        yield Scale(device)
+    assert ledger.share == 1.0
+
+
+def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: ModelStore) -> None:
+    known: dict[tuple[object, ...], dict[str, vram.Row]] = {}
+    rows = {row["stage"]: row for row in vram.rows_of(PRESET, store, scale, known)}
+    assert list(rows) == [*vram.STAGES, "load"]
+    for stage in ("shape", "delight", "multiview"):
+        row = rows[stage]
+        assert 0 < row["ours_mib"] < row["upstream_mib"], row
+        assert row["ours_reserved_mib"] >= row["ours_mib"] and row["ours_device_mib"] >= row["ours_mib"]
+        assert row["upstream_device_mib"] >= row["upstream_mib"] and row["seconds"] > 0 < row["upstream_seconds"]
+    assert rows["bake"]["upstream_mib"] is None and rows["load"]["upstream_seconds"] > 0
+
+
+def test_under_a_cap_it_finishes_or_is_refused(
+    scale: GpuScale, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy = vram.finishes(PRESET, store, scale, 4)
+    assert roomy["finishes"] and roomy["notes"] == [] and roomy["mib"] > 0
+    monkeypatch.setattr(budget, "MARGIN_BYTES", 8 * 1024 * MIB)
+    refused = vram.finishes(PRESET, store, scale, 4)
+    assert not refused["finishes"] and "4.00 GiB of the device are free" in refused["notes"][0]
+    assert ledger.current == 0
+
+
+def test_results_grow_and_are_replaced_on_the_same_device_alone(tmp_path: Path) -> None:
+    path, here = tmp_path / "results" / "vram.json", {"device": "a"}
+    first = vram.Results(path, here)
+    first.put("rows", [{"preset": "16 GB", "stage": "shape", "ours_mib": 1.0}], "preset", "stage")
+    first.put("rows", [{"preset": "2 GB", "stage": "shape", "ours_mib": 2.0}], "preset", "stage")
+    vram.Results(path, here).put("rows", [{"preset": "16 GB", "stage": "shape", "ours_mib": 3.0}], "preset", "stage")
+    found = json.loads(path.read_text())["rows"]
+    assert [(row["preset"], row["ours_mib"]) for row in found] == [("2 GB", 2.0), ("16 GB", 3.0)]
+    vram.Results(path, {"device": "b"}).put("caps", [{"preset": "2 GB", "cap_gib": 8}], "preset", "cap_gib")
+    assert json.loads(path.read_text())["rows"] == []
