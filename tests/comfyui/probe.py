@@ -44,6 +44,27 @@ class Ball(io.ComfyNode):
         return io.NodeOutput(Types.VOXEL((1.6 - (x**2 + y**2 + z**2).sqrt() * 2)[None]))
 
 
+class Foreground(io.ComfyNode):
+    """A model for the core's Remove Background, without weights: the left half, as soft as a network's answer."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        kind = io.Custom("BACKGROUND_REMOVAL")
+        return io.Schema("Hy3dTest_Foreground", inputs=[], outputs=[kind.Output("bg_model")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Itself."""
+        return io.NodeOutput(cls)
+
+    @staticmethod
+    def encode_image(image: torch.Tensor) -> torch.Tensor:
+        """[B,H,W], 1 = foreground."""
+        side = torch.where(torch.arange(image.shape[2]) < image.shape[2] // 2, 6.0, -6.0)
+        return side.sigmoid().expand(image.shape[:3])
+
+
 class MeshFields(io.ComfyNode):
     """What a MESH is made of."""
 
@@ -65,7 +86,7 @@ class Probe(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All."""
-        return [Loaded, Ball, MeshFields]
+        return [Loaded, Ball, Foreground, MeshFields]
 
 
 async def comfy_entrypoint() -> Probe:

@@ -162,6 +162,13 @@ def object_mask(server: Server, info: Info, picture: str) -> np.ndarray:
         "preset": tiny_preset(info),
         "image": node(info, "LoadImage", image=picture),
         "cut": ours(info, "RemoveBackground", image=["image", 0], mask=["image", 1], preset=["preset", 0]),
+    }
+    return mask_of(server, info, prompt)
+
+
+def mask_of(server: Server, info: Info, prompt: Prompt) -> np.ndarray:
+    """The object's mask out of the prompt's node `cut`, [H,W] in 0..1."""
+    prompt |= {
         "picture": node(info, "MaskToImage", mask=["cut", 1]),
         "save": node(info, "SaveImage", images=["picture", 0], filename_prefix="mask"),
     }
@@ -194,6 +201,25 @@ def test_masks_of_every_kind_of_file(server: Server, info: Info) -> None:
     assert overlap(object_mask(server, info, "palette.png"), alpha) > 0.95
     assert overlap(object_mask(server, info, "opaque.jpg"), alpha) > 0.9
     assert overlap(object_mask(server, info, "palette_opaque.png"), alpha) > 0.9
+
+
+def test_mask_of_the_cores_remove_background(server: Server, info: Info) -> None:
+    """1 = foreground: as it is into Generate Shape, and with invert_mask off into our Remove Background."""
+    prompt: Prompt = {
+        "preset": tiny_preset(info),
+        "image": node(info, "LoadImage", image="ring.jpg"),
+        "model": node(info, "Hy3dTest_Foreground"),
+        "core": node(info, "RemoveBackground", bg_removal_model=["model", 0], image=["image", 0]),
+    }
+    cut = {"image": ["image", 0], "mask": ["core", 0], "preset": ["preset", 0]}
+    prompt["cut"] = ours(info, "RemoveBackground", **cut, invert_mask=False)
+    found = mask_of(server, info, dict(prompt))
+    half = found.shape[1] // 2
+    assert found[:, : half - 8].min() > 0.9 and found[:, half + 8 :].max() < 0.1
+    prompt["cut"] = ours(info, "GenerateShape", **cut)
+    prompt["save"] = node(info, "SaveGLB", mesh=["cut", 0], filename_prefix="3d/core_mask")
+    (path,) = saved(server.output, server.run(prompt).ui("save"))
+    assert len(trimesh.load(path, force="mesh").faces) > 100
 
 
 def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
