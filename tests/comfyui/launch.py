@@ -30,20 +30,28 @@ def stub_torchaudio() -> None:
             setattr(sys.modules[parent], part, module)
 
 
+def declare_missing() -> None:
+    """Makes the imports of torchvision and torchaudio work."""
+    sys.path.insert(0, str(TESTS))
+    import cpu_torchvision
+
+    sys.path.remove(str(TESTS))  # ComfyUI has a tests package of its own
+    cpu_torchvision.declare()
+    stub_torchaudio()
+
+
 def main() -> None:
     """Declares what is missing, then becomes ComfyUI's main.py."""
     comfyui = Path(sys.argv[1]).resolve()
-    sys.path.insert(0, str(TESTS))
-    import cpu_torchvision
     import torch
 
-    cpu_torchvision.declare()
-    stub_torchaudio()
+    declare_missing()
     torch.set_num_threads(int(os.environ.get("HY3D_TEST_THREADS", "1")))
-    sys.path[:2] = [str(comfyui)]  # tests/ and this folder go: ComfyUI has a tests package of its own
+    sys.path[0] = str(comfyui)
     sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]
     os.chdir(comfyui)
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-main()
+if __name__ == "__main__":
+    main()
