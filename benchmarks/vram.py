@@ -236,9 +236,9 @@ def main() -> None:
     if not on_gpu:
         torch.set_num_threads(2)
     scale: Scale = GpuScale(torch.device("cuda", 0)) if on_gpu else CountingScale()
-    few = not on_gpu and not options.every_step
-    presets = [quick(PRESETS[name]) if few else PRESETS[name] for name in options.presets]
-    about = {"device": scale.name, "torch": torch.__version__, "few_steps": few}
+    shortened = not on_gpu and not options.every_step
+    presets = [quick(PRESETS[name]) if shortened else PRESETS[name] for name in options.presets]
+    about = {"device": scale.name, "torch": torch.__version__, "few_steps": shortened}
     results = Results(RESULTS / f"vram-{options.device}.json", about)
     with TemporaryDirectory() as folder:
         write_models(Path(folder), presets, sparse=not on_gpu)

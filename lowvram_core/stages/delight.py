@@ -17,7 +17,7 @@ from ..finite import check_finite
 from ..host import Component, Host
 from ..memory.budget import Need, need
 from ..memory.ladder import fitted
-from ..models.attention import choose_attention, set_attention
+from ..models.attention import choose_attention, set_attention, sliced_mib
 from ..models.delight import DelightModel, open_delight
 from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, next_latents, set_slicing
 from ..models.store import ModelStore
@@ -79,7 +79,7 @@ def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
     return [
         need(model.text_encoder, host, TEXT_MIB),
         need(model.vae, host, DECODE_MIB),
-        need(model.unet, host, UNET_MIB),
+        need(model.unet, host, UNET_MIB + sliced_mib(preset.attention, host.device, host.dtype)),
     ]
 
 

@@ -19,7 +19,7 @@ from ..memory.budget import Need, need, plain_need
 from ..memory.halves import guided
 from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
-from ..models.attention import choose_attention, set_attention
+from ..models.attention import choose_attention, set_attention, sliced_mib
 from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, next_latents, set_slicing
 from ..models.paint import PaintModel, References, open_paint, without_reference
 from ..models.store import ModelStore
@@ -89,11 +89,13 @@ def paint_views(
 
 def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
+    halves = 2 if preset.cfg_together else 1
+    sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
     return [
         plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
         need(model.vae, host, DECODE_MIB * (1 if preset.vae_slicing else len(preset.cameras))),
-        need(model.dual, host, DUAL_MIB * (2 if preset.cfg_together else 1)),
-        need(model.main, host, PAINT_MIB + VIEW_MIB * views * (2 if preset.cfg_together else 1)),
+        need(model.dual, host, DUAL_MIB * halves + sliced()),
+        need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)),
     ]
 
 

@@ -65,6 +65,15 @@ def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest
             assert abs(planned - measured) <= 0.01 * measured, f"{need.label}: {planned / MIB:.0f} {measured / MIB:.0f}"
 
 
+def test_the_budget_knows_what_sliced_attention_takes(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never less than it is, and at most 3 % more."""
+    host, needs = run(vram.few(PRESETS["4 GB"]).with_(attention="sliced"), store, monkeypatch)
+    assert host.notes == [] and max(host.peaks.values()) > 6 * 1024 * MIB
+    for key, measured in host.peaks.items():
+        planned = needs[key].resident_bytes - MARGIN_BYTES
+        assert 0.99 * measured <= planned <= 1.03 * measured, f"{needs[key].label}: {planned / MIB:.0f}"
+
+
 def test_more_passes_change_no_peak(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = vram.few(PRESETS["8 GB Fast"])
     one, _ = run(preset, store, monkeypatch)
