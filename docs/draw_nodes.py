@@ -42,6 +42,7 @@ from lowvram_core.stages.clean import clean  # noqa: E402
 from lowvram_core.stages.delight import delight  # noqa: E402
 from lowvram_core.stages.inpaint import inpaint  # noqa: E402
 from lowvram_core.stages.multiview import paint_views  # noqa: E402
+from lowvram_core.stages.save import from_trimesh, to_trimesh  # noqa: E402
 from lowvram_core.stages.shape import VIEW_NAMES, generate_shape  # noqa: E402
 from lowvram_core.stages.unwrap import unwrap  # noqa: E402
 from lowvram_core.torch_host import TorchHost  # noqa: E402
@@ -286,6 +287,7 @@ def draw_all(made: Made) -> dict[str, Image.Image]:
     sides = [("IMAGE", name, view) for name, view in made.side_views.items()]
     views = four([pil_from_image(image) for image in made.views.images])
     textured: Tile = ("MESH", "with texture", look(made.textured))
+    there = from_trimesh(to_trimesh(made.textured))
     return {
         "load_pictures": folder_strip(),
         "remove_background": strip([("IMAGE", "", made.picture)], cut),
@@ -309,6 +311,8 @@ def draw_all(made: Made) -> dict[str, Image.Image]:
             [("MESH", "with texture", look(made.textured, Camera(35, 45))), ("texture", "", after)],
         ),
         "load_mesh": strip([("file", "GLB, OBJ, PLY, STL", card("ring.glb"))], [textured]),
+        "mesh_to_trimesh": strip([textured], [("TRIMESH", "trimesh.Trimesh", look(there))]),
+        "trimesh_to_mesh": strip([("TRIMESH", "trimesh.Trimesh", look(there))], [textured]),
         "save_mesh": strip([textured], [("file", "GLB, OBJ, PLY, STL", card("ring.glb"))]),
     }
 

@@ -6,6 +6,8 @@ const TEXT_WIDGET = "lowvram_text";
 const COST_WIDGET = "lowvram_cost";
 const SHOWS_TEXT = ["MemoryReport", "PresetAuto"];
 const LINE_PX = 15;
+const COLUMN_PX = 7.3;
+const MOST_COLUMNS = 80; // the report's table is narrower; its notes wrap
 const GIB = 2 ** 30;
 
 /** Seconds and peak memory in the row of badges over the title; the classic canvas draws it. */
@@ -84,13 +86,12 @@ function textWidget(node) {
 }
 
 function showText(node, text) {
-  const widget = textWidget(node);
-  widget.value = text;
-  if (widget.element) widget.element.style.whiteSpace = "pre";
-  const lines = text.split("\n");
-  const width = Math.max(...lines.map((line) => line.length)) * 7.3 + 50;
-  const height = lines.length * LINE_PX + 70;
-  node.setSize([Math.max(node.size[0], Math.min(width, 820)), Math.max(node.size[1], Math.min(height, 640))]);
+  textWidget(node).value = text;
+  const lengths = text.split("\n").map((line) => line.length);
+  const columns = Math.min(Math.max(...lengths), MOST_COLUMNS);
+  const rows = lengths.reduce((sum, length) => sum + Math.max(1, Math.ceil(length / columns)), 0);
+  const [width, height] = [columns * COLUMN_PX + 50, Math.min(rows * LINE_PX + 70, 640)];
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   node.setDirtyCanvas(true, true);
 }
 

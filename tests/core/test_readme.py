@@ -125,6 +125,17 @@ def test_what_is_linked_is_there() -> None:
             assert (ROOT / target).exists(), f"{name} points to {target}"
 
 
+def test_every_node_has_a_picture() -> None:
+    """In its section, under the node's menu name."""
+    for name in REGIONS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        nodes = text.partition("## Nodes\n" if name == "README.md" else "## 노드\n")[2].partition("\n## ")[0]
+        sections = nodes.split("\n### ")[1:]
+        assert len(sections) == 18
+        for section in sections:
+            assert "](docs/pictures/nodes/" in section, f"{name}: {section.splitlines()[0]}"
+
+
 def left_out() -> list[str]:
     """The files and folders that the published pack lacks."""
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
