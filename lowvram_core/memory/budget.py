@@ -1,7 +1,7 @@
 """What a stage will need and what to change when that does not fit: arithmetic, no torch.
 
 Nothing here is tried out. The sizes of activations are those of the published networks, measured by
-benchmarks/vram.py on a device without values; tests/core/test_budget.py holds them to it.
+benchmarks/vram.py on a device without values; tests/core/test_vram.py holds them to it.
 """
 
 from __future__ import annotations

@@ -218,8 +218,9 @@ def pinned(nbytes: int) -> Tensor:
 
 def empty_host_cache() -> None:
     """Gives what is not pinned any more back to the system; torch would keep it for who pins as much again."""
-    if hasattr(torch.accelerator, "empty_host_cache"):  # older ones keep it
-        torch.accelerator.empty_host_cache()
+    empty = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)
+    if empty is not None:  # older ones keep it
+        empty()
 
 
 def fetcher(device: torch.device) -> Fetcher:
