@@ -105,6 +105,7 @@ class Prefetcher(Fetcher):
         self._has_room = True
 
     def take(self, load: Load) -> list[Tensors]:
+        """The load's tensors on the device; room is taken for what followed it the last time."""
         tables = self._arrived(load)
         if tables is None:
             tables = super().take(load)
@@ -120,10 +121,12 @@ class Prefetcher(Fetcher):
         return tables
 
     def done(self) -> None:
+        """What was taken last has been put to use: what follows it is sent."""
         if self._coming is not None and self._coming.arrived is None:
             self._send(self._coming)
 
     def close(self) -> None:
+        """Nothing more is asked for: what is on its way is waited for, and RAM is unpinned."""
         self._drop()
         for load in self._seen:
             load.pinned = None
