@@ -53,6 +53,28 @@ BUILD = """
 }
 """
 
+OVERLAPS = """
+() => {
+  const boxes = app.graph.nodes.map((node) => {
+    const {x, y, width, height} = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
+    return {name: node.title, left: x, top: y, right: x + width, bottom: y + height};
+  });
+  const {scale, offset} = app.canvas.ds;
+  const corner = app.canvas.canvas.getBoundingClientRect();
+  const groups = app.graph.groups.map(({title, pos, size}) => {
+    const [left, top] = [0, 1].map((axis) => (pos[axis] + offset[axis]) * scale + [corner.x, corner.y][axis]);
+    return {name: title, left, top, right: left + size[0] * scale, bottom: top + size[1] * scale};
+  });
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const within = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom;
+  const pairs = boxes.flatMap((one, index) => boxes.slice(index + 1).filter((other) => meet(one, other))
+    .map((other) => `${one.name} on ${other.name}`));
+  const edges = boxes.flatMap((box) => groups.filter((group) => meet(box, group) && !within(box, group))
+    .map((group) => `${box.name} over the edge of ${group.name}`));
+  return [...pairs, ...edges];
+}
+"""
+
 RUN = """
 () => new Promise((resolve) => {
   const kinds = ["execution_success", "execution_error", "execution_interrupted"];
@@ -156,6 +178,16 @@ class Editor:
             ".filter(Boolean).join('\\n')]))"
         )
         return shown
+
+    def overlaps(self) -> list[str]:
+        """Nodes that lie on others or over a group's edge, as Nodes 2.0 draws them."""
+        found: list[str] = self.js(OVERLAPS)
+        for _ in range(10):  # until they have their sizes
+            if not found:
+                break
+            self.page.wait_for_timeout(1000)
+            found = self.js(OVERLAPS)
+        return found
 
     def show_all(self) -> None:
         """Zooms so that the whole graph is seen."""

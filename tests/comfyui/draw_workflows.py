@@ -97,19 +97,19 @@ Balanced; try the picture there first.
 def picture(graph: Graph, background: bool = True) -> None:
     """Load Image and Remove Background, left."""
     graph.node("image", "LoadImage", (500, 0), (320, 340), "Your picture", image="example.png")
-    graph.node("cut", "RemoveBackground", (500, 430), (320, 130))
+    graph.node("cut", "RemoveBackground", (500, 450), (320, 130))
     graph.link("image.IMAGE > cut.image", "image.MASK > cut.mask")
-    graph.group("1 Picture", PICTURE, (480, -95, 360, 695))
+    graph.group("1 Picture", PICTURE, (480, -95, 360, 815))
 
 
 def texture(graph: Graph, mesh: str, x: float) -> None:
     """From Delight to the saved file."""
     graph.node("delight", "Delight", (x, 0), (320, 150), seed=42, control_after_generate="fixed")
-    graph.node("paint", "PaintViews", (x, 210), (320, 210), seed=0, control_after_generate="fixed")
+    graph.node("paint", "PaintViews", (x, 240), (320, 210), seed=0, control_after_generate="fixed")
     graph.node("bake", "BakeTexture", (x + 360, 0), (300, 110))
-    graph.node("inpaint", "InpaintTexture", (x + 360, 210), (300, 80))
-    graph.node("report", "MemoryReport", (x, 550), (660, 350))
-    graph.node("save", "SaveGLB", (x + 740, 0), (560, 900), filename_prefix=SAVE)
+    graph.node("inpaint", "InpaintTexture", (x + 360, 240), (300, 80))
+    graph.node("report", "MemoryReport", (x, 640), (660, 330))
+    graph.node("save", "SaveGLB", (x + 740, 0), (560, 970), filename_prefix=SAVE)
     graph.link(
         "cut.image > delight.image", "cut.object mask > delight.mask", f"{mesh} > paint.mesh",
         "delight.image > paint.image", "paint.mesh > bake.mesh", "paint.images > bake.images",
@@ -117,17 +117,17 @@ def texture(graph: Graph, mesh: str, x: float) -> None:
         "inpaint.mesh > report.mesh", "report.mesh > save.mesh",
     )  # fmt: skip
     graph.preset_to("cut", "delight", "paint", "bake")
-    graph.group("3 Texture", TEXTURE, (x - 20, -95, 700, 535))
-    graph.group("4 What it cost", RESULT, (x - 20, 455, 700, 465))
-    graph.group("5 Result", RESULT, (x + 720, -95, 600, 1015))
+    graph.group("3 Texture", TEXTURE, (x - 20, -95, 700, 615))
+    graph.group("4 What it cost", RESULT, (x - 20, 545, 700, 495))
+    graph.group("5 Result", RESULT, (x + 720, -95, 600, 1135))
 
 
 def start(note: str, preset: str) -> Graph:
     """The note and the preset."""
     graph = Graph(note)
     graph.node("note", NOTE, (0, -40), (420, 430), "Read me first", value=note)
-    graph.node("preset", preset, (0, 520), (300, 380))
-    graph.group("Settings: swap this node", "#2f6f4f", (-20, 425, 460, 495))
+    graph.node("preset", preset, (0, 520), (300, 450))
+    graph.group("Settings: swap this node", "#2f6f4f", (-20, 425, 460, 615))
     return graph
 
 
@@ -136,13 +136,13 @@ def picture_to_mesh(note: str, preset: str) -> Graph:
     graph = start(note, preset)
     picture(graph)
     graph.node("shape", "GenerateShape", (900, 0), (320, 180), seed=0, control_after_generate="fixed")
-    graph.node("clean", "CleanMesh", (900, 250), (320, 110))
-    graph.node("unwrap", "UnwrapUVs", (900, 440), (320, 110))
+    graph.node("clean", "CleanMesh", (900, 290), (320, 110))
+    graph.node("unwrap", "UnwrapUVs", (900, 510), (320, 110))
     graph.link(
         "cut.image > shape.image", "cut.object mask > shape.mask", "shape.mesh > clean.mesh", "clean.mesh > unwrap.mesh"
     )
     graph.preset_to("shape", "clean", "unwrap")
-    graph.group("2 Shape", SHAPE, (880, -95, 360, 695))
+    graph.group("2 Shape", SHAPE, (880, -95, 360, 815))
     texture(graph, "unwrap.mesh", 1300)
     return graph
 
@@ -152,10 +152,10 @@ def texture_own_mesh() -> Graph:
     graph = start(OWN_MESH, "Preset8GBBalanced")
     picture(graph)
     graph.node("mesh", "LoadMesh", (900, 0), (320, 60), "Your mesh", file="mesh.glb")
-    graph.node("unwrap", "UnwrapUVs", (900, 140), (320, 110), keep_uvs=True)
+    graph.node("unwrap", "UnwrapUVs", (900, 200), (320, 110), keep_uvs=True)
     graph.link("mesh.mesh > unwrap.mesh")
     graph.preset_to("unwrap")
-    graph.group("2 Mesh", SHAPE, (880, -95, 360, 385))
+    graph.group("2 Mesh", SHAPE, (880, -95, 360, 505))
     texture(graph, "unwrap.mesh", 1300)
     return graph
 
@@ -164,24 +164,24 @@ def four_views() -> Graph:
     """Four pictures, one shape."""
     graph = start(FOUR_VIEWS, "Preset8GBBalanced")
     for index, view in enumerate(("front", "left", "back", "right")):
-        x, y = 500 + 360 * (index % 2), 510 * (index // 2)
+        x, y = 500 + 360 * (index % 2), 630 * (index // 2)
         graph.node(view, "LoadImage", (x, y), (320, 290), view.capitalize(), image="example.png")
-        graph.node(f"cut_{view}", "RemoveBackground", (x, y + 355), (320, 90))
+        graph.node(f"cut_{view}", "RemoveBackground", (x, y + 370), (320, 90))
         graph.link(f"{view}.IMAGE > cut_{view}.image", f"{view}.MASK > cut_{view}.mask")
         graph.link(f"cut_{view}.image > shape.{view}", f"cut_{view}.object mask > shape.{view}_mask")
         graph.preset_to(f"cut_{view}")
     graph.node(
         "shape", "GenerateShapeMultiView", (1260, 0), (340, 300), seed=0, control_after_generate="fixed",
     )  # fmt: skip
-    graph.node("clean", "CleanMesh", (1260, 370), (340, 110))
-    graph.node("report", "MemoryReport", (1260, 610), (660, 385))
-    graph.node("save", "SaveGLB", (1980, 0), (560, 995), filename_prefix=SAVE)
+    graph.node("clean", "CleanMesh", (1260, 460), (340, 110))
+    graph.node("report", "MemoryReport", (1260, 770), (660, 385))
+    graph.node("save", "SaveGLB", (1980, 0), (560, 1155), filename_prefix=SAVE)
     graph.link("shape.mesh > clean.mesh", "clean.mesh > report.mesh", "report.mesh > save.mesh")
     graph.preset_to("shape", "clean")
-    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1110))
-    graph.group("2 Shape", SHAPE, (1240, -95, 700, 595))
-    graph.group("3 What it cost", RESULT, (1240, 515, 700, 500))
-    graph.group("4 Result", RESULT, (1960, -95, 600, 1110))
+    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1320))
+    graph.group("2 Shape", SHAPE, (1240, -95, 700, 755))
+    graph.group("3 What it cost", RESULT, (1240, 675, 700, 550))
+    graph.group("4 Result", RESULT, (1960, -95, 600, 1320))
     return graph
 
 

@@ -307,6 +307,13 @@ def test_four_views_workflow(server: Server, info: Info) -> None:
     assert len(trimesh.load(path, force="mesh").faces) > 100
 
 
+def test_full_quality_workflow(server: Server, info: Info) -> None:
+    """Every node of it, at small values."""
+    prompt = shrunk(to_prompt(workflow("full_quality"), info), info)
+    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
+    textured(*saved(server.output, server.run(prompt).ui(save)))
+
+
 def test_a_fault_names_its_cure(server: Server, info: Info) -> None:
     """A file that is not there ends the run with a message that names it; the server goes on."""
     prompt: Prompt = {

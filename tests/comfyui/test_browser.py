@@ -24,6 +24,7 @@ pytestmark = [
 ]
 SHOTS = ROOT / "output" / "screenshots"
 PREFIX = "Hy3dLowVram_"
+WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,15 @@ def test_bundled_workflow_opens_and_runs(tab: Editor, server: Server, info: dict
     assert tab.errors == []
 
 
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_nothing_is_missing(tab: Editor, name: str) -> None:
+    """Every bundled workflow opens with ComfyUI's own nodes and ours."""
+    tab.load(workflow(name))
+    assert tab.missing() == [] and tab.errors == []
+
+
 def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
-    """Preset Custom instead of 8 GB Balanced; then Preset Auto shows what it chose."""
+    """Preset Custom instead of 8 GB Balanced."""
     tab.load(workflow("hunyuan3d_8gb"))
     make_tiny(tab)
     ran = tab.run()["executed"]
@@ -129,17 +137,56 @@ def test_graph_built_node_by_node(tab: Editor) -> None:
     assert viewer_colours(tab, SHOTS / "built.png") > 500
 
 
-def test_nodes_are_found_in_the_search(tab: Editor) -> None:
-    """A double click on the canvas, a word, Enter: the node is there."""
-    tab.js("() => app.graph.clear()")
-    tab.page.mouse.dblclick(900, 700)
+def add_from_search(tab: Editor, words: str, at: tuple[int, int]) -> None:
+    """A double click on the canvas, the node's name, Enter, and a click that leaves the node there."""
+    tab.page.mouse.dblclick(*at)
     tab.page.wait_for_timeout(1500)
-    tab.page.keyboard.type("bake texture", delay=30)
+    tab.page.keyboard.type(words, delay=30)
     tab.page.wait_for_timeout(2000)
     tab.shot(SHOTS / "search.png")
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_timeout(1000)
-    assert PREFIX + "BakeTexture" in tab.js("() => app.graph.nodes.map((node) => node.type)")
+    tab.page.mouse.click(*at)
+    tab.page.wait_for_timeout(500)
+
+
+def drag_link(tab: Editor, source: str, target: str, name: str) -> None:
+    """The mouse draws a link from a node's first output to another node's input."""
+    start, end = tab.js(
+        """([source, target, name]) => {
+          const find = (kind) => app.graph.nodes.find((node) => node.type === "Hy3dLowVram_" + kind);
+          const {scale, offset} = app.canvas.ds;
+          const corner = app.canvas.canvas.getBoundingClientRect();
+          const seen = ([x, y]) => [(x + offset[0]) * scale + corner.x, (y + offset[1]) * scale + corner.y];
+          const slot = find(target).inputs.findIndex((input) => input.name === name);
+          return [seen(find(source).getOutputPos(0)), seen(find(target).getInputPos(slot))];
+        }""",
+        [source, target, name],
+    )
+    tab.page.mouse.move(*start)
+    tab.page.mouse.down()
+    tab.page.mouse.move(*end, steps=12)
+    tab.page.mouse.up()
+    tab.page.wait_for_timeout(300)
+
+
+def test_graph_from_the_search_linked_by_the_mouse(tab: Editor) -> None:
+    """Nodes by their names, links by hand; after the run Preset Auto shows the card and what it chose."""
+    tab.js("() => { app.graph.clear(); app.canvas.ds.reset(); }")
+    places = {"PresetAuto": (250, 600), "LoadMesh": (250, 250), "CleanMesh": (800, 250), "SaveMesh": (1300, 250)}
+    for kind, at in places.items():
+        add_from_search(tab, re.sub("(?<=[a-z])(?=[A-Z])", " ", kind), at)
+    assert tab.js("() => app.graph.nodes.map((node) => node.type)") == [PREFIX + kind for kind in places]
+    for source, target, name in (
+        ("PresetAuto", "CleanMesh", "preset"), ("LoadMesh", "CleanMesh", "mesh"), ("CleanMesh", "SaveMesh", "mesh"),
+    ):  # fmt: skip
+        drag_link(tab, source, target, name)
+    tab.shot(SHOTS / "search.png")
+    assert node_id(tab, PREFIX + "SaveMesh") in tab.run()["executed"]
+    tab.page.wait_for_timeout(1000)
+    tab.shot(SHOTS / "search.png")
+    chosen = tab.texts()[PREFIX + "PresetAuto"]
+    assert re.search(r"CPU: [\d.]+ GiB, [\d.]+ GiB free\n(2|4|8|12|16) GB", chosen) and "octree: " in chosen, chosen
 
 
 def test_korean(tab: Editor, server: Server) -> None:
@@ -160,6 +207,25 @@ def test_korean(tab: Editor, server: Server) -> None:
     finally:
         korean.page.close()
         server.post("/settings/Comfy.Locale", "en")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_vue_nodes_have_room(tab: Editor, name: str) -> None:
+    """With Nodes 2.0, and on each of our nodes the line that tells its cost."""
+    tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        tab.page.wait_for_timeout(2000)
+        tab.load(workflow(name))
+        tab.js(
+            "(prefix) => app.graph.nodes.filter(({type}) => type.startsWith(prefix) && !type.includes('Preset'))"
+            ".forEach((node) => node.onExecuted({hy3d_seconds: [1], hy3d_peak_bytes: []}))",
+            PREFIX,
+        )
+        tab.show_all()
+        tab.shot(SHOTS / f"vue_{name}.png")
+        assert tab.overlaps() == []
+    finally:
+        tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
 
 def test_vue_nodes(tab: Editor) -> None:
