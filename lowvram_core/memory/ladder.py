@@ -38,10 +38,14 @@ def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[
         outcome = _tried(attempt, host, run)
         if not isinstance(outcome, str):
             return outcome[0]
-        host.make_room(0)
+        host.make_room(_wanted_bytes(waiting[0], needs) if waiting else 0)
         if not waiting:
             raise OutOfMemory(f"{outcome} {next_steps(stage, attempt.preset)}")
         log.warning("%s", outcome)
+
+
+def _wanted_bytes(attempt: Attempt, needs: Needs) -> int:
+    return largest_bytes(needs(attempt.preset), streamed=bool(attempt.streamed))
 
 
 def _tried(attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
@@ -56,7 +60,7 @@ def _tried(attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tup
 def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attempt]:
     """The attempts that the budget does not rule out; all of them where the device does not tell what is free."""
     known = list(attempts(stage, preset, needs))
-    free = host.make_room(largest_bytes(needs(preset), streamed=preset.residency == "stream"))
+    free = host.make_room(_wanted_bytes(known[0], needs))
     if free is None:
         return known
     fitting = [(index, planned) for index, one in enumerate(known) if (planned := fit(one, needs, free)) is not None]
