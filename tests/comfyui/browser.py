@@ -121,8 +121,12 @@ class Editor:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, url: str) -> None:
-        """The front end, until its nodes are there."""
+        """Goes to the front end."""
         self.page.goto(url)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until the front end's nodes are there."""
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_timeout(3000)
 

@@ -23,6 +23,8 @@ NOTE = "PrimitiveStringMultiline"
 """A core node whose text is read: notes of the front end are no nodes to comfy-test."""
 PICTURE, SHAPE, TEXTURE, RESULT = "#3f5159", "#3f789e", "#8a6d3b", "#446644"
 SAVE = "3d/hunyuan3d"
+BELOW_PREVIEWS = 690
+"""Delight and Paint Views keep their last preview, and are higher then."""
 
 
 @dataclass
@@ -105,11 +107,11 @@ def picture(graph: Graph, background: bool = True) -> None:
 def texture(graph: Graph, mesh: str, x: float) -> None:
     """From Delight to the saved file."""
     graph.node("delight", "Delight", (x, 0), (320, 150), seed=42, control_after_generate="fixed")
-    graph.node("paint", "PaintViews", (x, 240), (320, 210), seed=0, control_after_generate="fixed")
-    graph.node("bake", "BakeTexture", (x + 360, 0), (300, 110))
-    graph.node("inpaint", "InpaintTexture", (x + 360, 240), (300, 80))
-    graph.node("report", "MemoryReport", (x, 640), (660, 330))
-    graph.node("save", "SaveGLB", (x + 740, 0), (560, 970), filename_prefix=SAVE)
+    graph.node("paint", "PaintViews", (x + 360, 0), (320, 210), seed=0, control_after_generate="fixed")
+    graph.node("bake", "BakeTexture", (x, BELOW_PREVIEWS), (320, 110))
+    graph.node("inpaint", "InpaintTexture", (x + 360, BELOW_PREVIEWS), (320, 80))
+    graph.node("report", "MemoryReport", (500, 835), (720, 310))
+    graph.node("save", "SaveGLB", (x + 760, 0), (640, 1160), filename_prefix=SAVE)
     graph.link(
         "cut.image > delight.image", "cut.object mask > delight.mask", f"{mesh} > paint.mesh",
         "delight.image > paint.image", "paint.mesh > bake.mesh", "paint.images > bake.images",
@@ -117,9 +119,9 @@ def texture(graph: Graph, mesh: str, x: float) -> None:
         "inpaint.mesh > report.mesh", "report.mesh > save.mesh",
     )  # fmt: skip
     graph.preset_to("cut", "delight", "paint", "bake")
-    graph.group("3 Texture", TEXTURE, (x - 20, -95, 700, 615))
-    graph.group("4 What it cost", RESULT, (x - 20, 545, 700, 495))
-    graph.group("5 Result", RESULT, (x + 720, -95, 600, 1135))
+    graph.group("3 Texture", TEXTURE, (x - 20, -95, 720, 1275))
+    graph.group("4 What it cost", RESULT, (480, 740, 760, 440))
+    graph.group("5 Result", RESULT, (x + 740, -95, 680, 1275))
 
 
 def start(note: str, preset: str) -> Graph:
@@ -197,6 +199,8 @@ NOT_RUN = {"full_quality"}
 def draw(tab: Editor, name: str) -> None:
     """Writes one workflow and its picture."""
     graph = GRAPHS[name]()
+    tab.page.reload()  # the front end keeps previews by a node's id, for another graph's nodes, too
+    tab.wait()
     tab.build(graph.nodes, graph.links, graph.groups)
     data = tab.js("() => app.graph.serialize()")
     (WORKFLOWS / f"{name}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
