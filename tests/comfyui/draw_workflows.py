@@ -199,6 +199,7 @@ NOT_RUN = {"full_quality"}
 def draw(tab: Editor, name: str) -> None:
     """Writes one workflow and its picture."""
     graph = GRAPHS[name]()
+    tab.js("() => { localStorage.clear(); sessionStorage.clear(); }")
     tab.page.reload()  # the front end keeps previews by a node's id, for another graph's nodes, too
     tab.wait()
     tab.build(graph.nodes, graph.links, graph.groups)
