@@ -269,9 +269,8 @@ def folder_strip() -> Image.Image:
     cutouts = [cutout_from_rgba(load_picture(path).convert("RGBA")) for path in paths]
     outputs = [("IMAGE", path.stem, pil_from_image(cutout.image)) for path, cutout in zip(paths, cutouts, strict=True)]
     for path, cutout in zip(paths, cutouts, strict=True):
-        # As the node: all ones for a picture without transparency.
         whole = bool((cutout.mask == cutout.mask[0, 0]).all())
-        outputs.append(("MASK", f"{path.stem}, all 1" if whole else path.stem, mask(cutout.mask)))
+        outputs.append(("MASK", f"{path.stem}, all 0" if whole else path.stem, mask(1 - cutout.mask)))
     return strip([("folder", "pictures/", card(*(path.name for path in paths)))], outputs)
 
 

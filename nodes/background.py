@@ -6,7 +6,6 @@ import logging
 from functools import partial
 from pathlib import Path
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -39,7 +38,8 @@ class RemoveBackground(io.ComfyNode):
                 io.Mask.Input("mask", optional=True, tooltip="The object, if you have it. All zeros count as no mask."),
                 io.Boolean.Input(
                     "invert_mask", default=True,
-                    tooltip="On for the mask of Load Image, which is 1 where the picture is transparent.",
+                    tooltip="On for the mask of Load Image and Load Pictures, which is 1 where the picture is "
+                    "transparent. Off for the core's own Remove Background, whose mask is 1 = object.",
                 ),
                 io.Boolean.Input("keep_background", default=False, tooltip="The whole picture is the object."),
             ],
@@ -113,8 +113,8 @@ class LoadPictures(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", is_output_list=True),
-                io.Mask.Output("object_mask", display_name="object mask", is_output_list=True,
-                               tooltip="1 = object; all ones for a picture without transparency."),
+                io.Mask.Output("mask", display_name="mask", is_output_list=True,
+                               tooltip="As Load Image's: 1 where the picture is transparent; all zeros without that."),
                 io.String.Output("name", display_name="name", is_output_list=True),
             ],
         )  # fmt: skip
@@ -134,7 +134,7 @@ class LoadPictures(io.ComfyNode):
         found: list[Path] = pictures.find_pictures([_host.input_folder() / folder])
         found = found[:limit] if limit else found
         cutouts = [pictures.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
-        masks = [torch.ones_like(cutout.mask) if bool((cutout.mask == 0).all()) else cutout.mask for cutout in cutouts]
+        masks = [1 - cutout.mask for cutout in cutouts]
         return io.NodeOutput(
             [_convert.to_image(cutout.image) for cutout in cutouts],
             [_convert.to_mask(mask) for mask in masks],

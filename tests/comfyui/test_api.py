@@ -230,7 +230,7 @@ def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
         shutil.copy(server.input / name, folder)
     prompt = picture_to_mesh(info, "ring.jpg")
     prompt["image"] = ours(info, "LoadPictures", folder="two")
-    prompt["cut"]["inputs"] |= {"mask": ["image", 1], "invert_mask": False}
+    prompt["cut"]["inputs"]["mask"] = ["image", 1]
     before = set((server.output / "3d").glob("*.glb"))
     run = server.run(prompt)
     assert len(run.ui("shape")["hy3d_seconds"]) == 2 and len(run.ui("report")["text"]) == 1

@@ -174,7 +174,7 @@ def test_pictures_from_a_folder(pack: Pack, comfy: Path, picture: Tensor, disc: 
     save_picture(picture, folder / "a.png", disc)
     images, masks, names = pack.run("LoadPictures", folder="set")
     assert names == ["a", "b"] and [image.shape for image in images] == [(1, 96, 80, 3)] * 2
-    assert torch.equal(masks[0], disc) and bool((masks[1] == 1).all())
+    assert torch.equal(masks[0], 1 - disc) and not masks[1].any(), "as Load Image"
     assert pack.run("LoadPictures", folder="set", limit=1)[2] == ["a"]
     node = pack.by_id["LoadPictures"]
     before = node.fingerprint_inputs(folder="set", limit=0)
