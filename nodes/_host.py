@@ -154,7 +154,7 @@ class ComfyHost:
         if stray:
             raise OutOfMemory(
                 f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of them "
-                "there. Close other programs that use the card, or choose a smaller preset."
+                "there. Close other programs that use the card, or take Preset 2 GB, whose weights stream."
             )
 
     def make_room(self, wanted_bytes: int) -> int | None:

@@ -85,7 +85,7 @@ def _fetching_classes() -> dict[type[nn.Module], type[nn.Module]]:
     if not getattr(getattr(manual_cast, "Linear", None), "comfy_cast_weights", False):
         raise OutOfMemory(
             "memory: this ComfyUI's layers cannot fetch their weights one by one (comfy.ops.manual_cast); wanted that, "
-            "as the model does not fit on the card as a whole. Update ComfyUI, or choose a smaller preset."
+            "as the model does not fit on the card as a whole. Update ComfyUI."
         )
     found = {name: getattr(nn, name, None) for name in dir(manual_cast) if not name.startswith("_")}
     return {ours: getattr(manual_cast, name) for name, ours in found.items() if ours is not None}
