@@ -101,9 +101,7 @@ def test_streaming_is_refused_where_comfyuis_layers_cannot_fetch(pack: Pack, mon
     monkeypatch.setattr(mm, "get_torch_device", lambda: device("meta"))
     host, linear = module("nodes._host").ComfyHost(), nn.Linear(2, 2)
     component = module("lowvram_core.host").Component("linear", "linear", 24, lambda: linear)
-    wanted = (
-        r"memory: this ComfyUI's layers cannot fetch .*; wanted that.*\. Update ComfyUI"
-    )
+    wanted = r"memory: this ComfyUI's layers cannot fetch .*; wanted that.*\. Update ComfyUI"
     with (
         pytest.raises(module("lowvram_core.errors").OutOfMemory, match=wanted),
         host.streaming({"linear"}),
