@@ -109,7 +109,7 @@ class TorchHost:
             OutOfMemory: the device is full.
         """
         module = self._kept.pop(component.key, None) or component.load()
-        if self._kept:
+        if self._kept and memory_of(self.device) is not None:
             self.make_room(self._wanted_bytes)
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):

@@ -222,6 +222,12 @@ class _Backend(ModuleType):
     def manual_seed_all(self, seed: int) -> None:
         """Noise comes from the CPU."""
 
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        """As above."""
+
     def synchronize(self, device: Any = None) -> None:
         """Nothing runs aside."""
 
