@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from counted import counted, ledger
+from caching import CachingAllocator
+from counted import counted
+from ledger import ledger
 from torch import nn
 
 from lowvram_core.host import Component
@@ -23,34 +25,78 @@ GEOMETRY = ("normals", "positions", "resize", "bake", "inpaint")
 """Steps whose memory depends on values, and which are small enough to be computed."""
 
 
+class Scale(Protocol):
+    """What a benchmark asks of a device to weigh on."""
+
+    device: torch.device
+    name: str
+    """As the results say it."""
+
+    def weighing(self, cap_gib: float | None = None) -> AbstractContextManager[None]:
+        """The device as if it had so much memory in all."""
+        ...
+
+    def host(self, **settings: Any) -> WeighingHost:
+        """The stand-alone host on the device."""
+        ...
+
+    def reset(self, *, empty: bool = True) -> None:
+        """Forgets the peaks, and gives back what the allocator keeps for reuse unless told not to."""
+        ...
+
+    def peak_mib(self) -> dict[str, float]:
+        """The most since the reset, by kind: allocated, reserved and, where there is one, of the whole device."""
+        ...
+
+
+@dataclass
+class WeighingHost(TorchHost):
+    """The stand-alone host, with the peaks of each step that its records leave out."""
+
+    scale: Scale | None = None
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    """MiB by step and kind."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        assert self.scale is not None
+        self.scale.reset(empty=False)
+        with super().step(name):
+            yield
+        before, peaks = self.beside.get(name, {}), self.scale.peak_mib()
+        self.beside[name] = {kind: max(value, before.get(kind, 0.0)) for kind, value in peaks.items()}
+
+
 class CountingScale:
     """The published sizes on a device that counts bytes and computes geometry only: exact peaks of tensors."""
 
-    name = "computed: bytes of tensors, fused attention, no allocator and no workspaces"
+    name = "computed: bytes of tensors, fused attention; reserved as torch's allocator would; no context, no workspaces"
     device: torch.device
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
         """The device, with so much memory."""
         cap = None if cap_gib is None else int(cap_gib * GIB)
-        with counted() as self.device, ledger.set(cap=cap, limit=WITHOUT_VALUES):
+        with counted() as self.device, ledger.set(cap=cap, limit=WITHOUT_VALUES, cache=CachingAllocator()):
             yield
 
     def host(self, **settings: Any) -> SizingHost:
         """The stand-alone host on the device."""
-        return SizingHost(self.device, torch.float16, **settings)
+        return SizingHost(self.device, torch.float16, scale=self, **settings)
 
-    def reset(self) -> None:
-        """Forgets the peak."""
-        ledger.peak = ledger.current
+    def reset(self, *, empty: bool = True) -> None:
+        """See Scale."""
+        if empty:
+            torch.get_device_module(self.device).empty_cache()
+        ledger.reset_peak()
 
     def peak_mib(self) -> dict[str, float]:
-        """The most that was alive since the reset."""
-        return {"allocated": ledger.peak / 2**20}
+        """The most since the reset: alive, and reserved."""
+        return {"allocated": ledger.peak / 2**20, "reserved": ledger.reserved_peak / 2**20}
 
 
 @dataclass
-class SizingHost(TorchHost):
+class SizingHost(WeighingHost):
     """Geometry is computed, networks are followed; the peak while each component was lent is kept."""
 
     peaks: dict[str, int] = field(default_factory=dict)
@@ -114,14 +160,15 @@ class GpuScale:
         free, total = self._gpu.mem_get_info(self.device)
         self.used = max(self.used, total - free)
 
-    def host(self, **settings: Any) -> GpuHost:
+    def host(self, **settings: Any) -> WeighingHost:
         """The stand-alone host on the GPU."""
-        return GpuHost(self.device, torch.float16, scale=self, **settings)
+        return WeighingHost(self.device, torch.float16, scale=self, **settings)
 
-    def reset(self) -> None:
-        """Forgets the peaks."""
+    def reset(self, *, empty: bool = True) -> None:
+        """See Scale."""
         self._gpu.synchronize(self.device)
-        self._gpu.empty_cache()
+        if empty:
+            self._gpu.empty_cache()
         self._gpu.reset_peak_memory_stats(self.device)
         self.used = 0
 
@@ -133,24 +180,6 @@ class GpuScale:
         device = max(self.used, self._gone + reserved)  # a peak may pass between two looks
         peaks = self._gpu.max_memory_allocated(self.device), reserved, device
         return dict(zip(("allocated", "reserved", "device"), (peak / 2**20 for peak in peaks), strict=True))
-
-
-@dataclass
-class GpuHost(TorchHost):
-    """The stand-alone host, with the peaks of each step that its records leave out."""
-
-    scale: GpuScale | None = None
-    beside: dict[str, dict[str, float]] = field(default_factory=dict)
-    """MiB by step: allocated, reserved, and of the whole device."""
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        assert self.scale is not None
-        self.scale.used = 0
-        with super().step(name):
-            yield
-        before, peaks = self.beside.get(name, {}), self.scale.peak_mib()
-        self.beside[name] = {kind: max(value, before.get(kind, 0.0)) for kind, value in peaks.items()}
 
 
 def _warm_up(device: torch.device) -> None:

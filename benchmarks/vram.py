@@ -29,7 +29,7 @@ cpu_torchvision.declare()
 import full_size  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
-from scales import CountingScale, GpuHost, GpuScale  # noqa: E402
+from scales import CountingScale, GpuScale, Scale, WeighingHost  # noqa: E402
 from upstream_run import Upstream, a_picture  # noqa: E402
 
 from lowvram_core.errors import LowVramError, OutOfMemory  # noqa: E402
@@ -49,7 +49,6 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Our steps by stage."""
 CAPS_GIB = (8, 6, 4, 2)
-Scale = CountingScale | GpuScale
 Row = dict[str, Any]
 
 
@@ -104,14 +103,13 @@ def ours(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
     return found
 
 
-def _peaks(host: TorchHost, steps: Collection[str] | None = None) -> Row:
+def _peaks(host: WeighingHost, steps: Collection[str] | None = None) -> Row:
     """The most of these steps, or of all."""
     own = [record for record in host.records if steps is None or record.name in steps]
     row: Row = {"mib": max((record.peak_bytes or 0 for record in own), default=0) / 2**20}
-    if isinstance(host, GpuHost):
-        beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
-        for kind in ("reserved", "device"):
-            row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside), default=0.0)
+    beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
+    for kind in ("reserved", "device"):
+        row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside if kind in peaks), default=0.0)
     return row
 
 
@@ -176,7 +174,7 @@ def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[A
 
 def _row(preset: Preset, stage: str, own: Row, other: Row, *, on_gpu: bool) -> Row:
     row: Row = {"preset": preset.name, "stage": stage}
-    for kind in ("mib", "reserved_mib", "device_mib") if on_gpu else ("mib",):
+    for kind in ("mib", "reserved_mib", "device_mib") if on_gpu else ("mib", "reserved_mib"):
         row |= {f"ours_{kind}": _rounded(own.get(kind), 1), f"upstream_{kind}": _rounded(other.get(kind), 1)}
     seconds = own.get("seconds"), other.get("seconds")
     return row | {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ if str(BENCHMARKS) not in sys.path:
 
 import scales  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
-from scales import GpuHost, GpuScale, SizingHost  # noqa: E402
+from scales import GpuScale, SizingHost  # noqa: E402
 
 from lowvram_core.memory import budget  # noqa: E402
 from lowvram_core.models.store import ModelStore  # noqa: E402
@@ -37,16 +36,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     return ModelStore([tiny.make_all(tmp_path_factory.mktemp("models"))], offline=True)
 
 
-@dataclass
-class Host(GpuHost, SizingHost):
+class Scale(GpuScale):
     """As on a GPU; tensors of networks have no values, since the CPU's half precision is slow."""
 
-
-class Scale(GpuScale):
-    """Makes such hosts."""
-
-    def host(self, **settings: object) -> Host:
-        return Host(self.device, torch.float16, scale=self, **settings)  # type: ignore[arg-type]
+    def host(self, **settings: object) -> SizingHost:
+        return SizingHost(self.device, torch.float16, scale=self, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -3,85 +3,23 @@
 Its tensors live in RAM or nowhere. They refuse to meet tensors of the CPU, as a GPU's do, and an allocation past
 `ledger.cap` raises torch's own OutOfMemoryError. With `ledger.limit` set, tensors with more elements are not computed:
 their shapes and bytes are followed, so that networks of full size run in seconds, and what is read back is zeros.
+With `ledger.cache` set, what a GPU's allocator would reserve for them is followed too (caching.py).
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
+from ledger import ledger
 from torch import Tensor
 from torch.utils import _pytree as tree
 
 NAME = "counted"
-
-
-@dataclass
-class Ledger:
-    """What lives on the device, in bytes of storages."""
-
-    current: int = 0
-    peak: int = 0
-    cap: int | None = None
-    """Past it an allocation fails."""
-    share: float = 1.0
-    """Of the cap, which is all that the device has, so much is this process's."""
-    limit: int | None = None
-    """Elements past which a tensor has no values; None: all have."""
-    allocations: int = 0
-    fail_at: int | None = None
-    """The number of the allocation that fails, whatever is free."""
-    _sizes: dict[int, int] = field(default_factory=dict)
-    _born: dict[int, int] = field(default_factory=dict)
-
-    def enter(self, storage: torch.UntypedStorage) -> None:
-        """Counts a storage until it dies.
-
-        Raises:
-            torch.OutOfMemoryError: it does not fit.
-        """
-        key = storage._cdata
-        if key in self._sizes:
-            return
-        size = storage.nbytes()
-        self.allocations += 1
-        if (self.cap is not None and self.current + size > self.share * self.cap) or self.allocations == self.fail_at:
-            raise torch.OutOfMemoryError(
-                f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
-            )
-        self._sizes[key] = size
-        self._born[key] = self.allocations
-        self.current += size
-        self.peak = max(self.peak, self.current)
-        weakref.finalize(storage, self._leave, key)
-
-    def _leave(self, key: int) -> None:
-        self.current -= self._sizes.pop(key, 0)
-        self._born.pop(key, None)
-
-    def born(self, tensor: Tensor) -> int:
-        """The number of the allocation that a tensor of the device lies in."""
-        return self._born[tensor.untyped_storage()._cdata]
-
-    @contextmanager
-    def set(self, *, cap: int | None = None, limit: int | None = None, fail_after: int | None = None) -> Iterator[None]:
-        """Other settings within the block, and a fresh peak; `fail_after` counts allocations from here."""
-        before = self.cap, self.limit, self.fail_at
-        self.cap, self.limit = cap, limit
-        self.fail_at = None if fail_after is None else self.allocations + fail_after
-        self.peak = self.current
-        try:
-            yield
-        finally:
-            self.cap, self.limit, self.fail_at = before
-
-
-ledger = Ledger()
 
 
 class CountedTensor(Tensor):
@@ -232,19 +170,20 @@ class _Backend(ModuleType):
         """Nothing runs aside."""
 
     def empty_cache(self) -> None:
-        """Nothing is cached."""
+        if ledger.cache is not None:
+            ledger.cache.empty_cache()
 
     def memory_allocated(self, device: Any = None) -> int:
         return ledger.current
 
     def memory_reserved(self, device: Any = None) -> int:
-        return ledger.current
+        return ledger.reserved
 
     def max_memory_allocated(self, device: Any = None) -> int:
         return ledger.peak
 
     def max_memory_reserved(self, device: Any = None) -> int:
-        return ledger.peak
+        return ledger.reserved_peak
 
     def get_device_name(self, device: Any = None) -> str:
         return NAME
@@ -256,7 +195,7 @@ class _Backend(ModuleType):
         return ledger.share
 
     def reset_peak_memory_stats(self, device: Any = None) -> None:
-        ledger.peak = ledger.current
+        ledger.reset_peak()
 
     def current_stream(self, device: Any = None) -> _Main:
         return _main
@@ -275,7 +214,7 @@ class _Backend(ModuleType):
 
     def mem_get_info(self, device: Any = None) -> tuple[int, int]:
         total = ledger.cap if ledger.cap is not None else 2**50
-        return total - ledger.current, total
+        return total - ledger.reserved, total
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""What torch's allocator for GPUs reserves: it takes memory in segments, splits them into blocks and keeps them.
+
+Only sizes and addresses; nothing is allocated. Source: c10/cuda/CUDACachingAllocator.cpp of torch 2, at its default
+settings, for one stream.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+UNIT = 512
+"""Bytes; every block is a multiple of it."""
+SMALL = 2**20
+"""Blocks up to it come from segments of their own."""
+SMALL_SEGMENT = 2 * 2**20
+MIDDLE = 10 * 2**20
+"""Blocks under it share segments of MIDDLE_SEGMENT; larger ones get what they ask for."""
+MIDDLE_SEGMENT = 20 * 2**20
+LARGE_UNIT = 2 * 2**20
+
+
+@dataclass(eq=False)
+class Block:
+    """A stretch of a segment, with its neighbours in it."""
+
+    address: int
+    size: int
+    is_small: bool
+    is_free: bool = False
+    before: Block | None = None
+    after: Block | None = None
+
+
+class _Pool:
+    """Free blocks; the smallest that is large enough is found first, of equal ones that with the lowest address."""
+
+    def __init__(self) -> None:
+        self._order: list[tuple[int, int]] = []
+        self._blocks: dict[int, Block] = {}
+
+    def add(self, block: Block) -> None:
+        block.is_free = True
+        bisect.insort(self._order, (block.size, block.address))
+        self._blocks[block.address] = block
+
+    def remove(self, block: Block) -> None:
+        block.is_free = False
+        del self._order[bisect.bisect_left(self._order, (block.size, block.address))]
+        del self._blocks[block.address]
+
+    def best(self, size: int) -> Block | None:
+        place = bisect.bisect_left(self._order, (size, 0))
+        return None if place == len(self._order) else self._blocks[self._order[place][1]]
+
+    def whole_segments(self) -> list[Block]:
+        return [block for block in self._blocks.values() if block.before is None and block.after is None]
+
+
+@dataclass
+class CachingAllocator:
+    """Segments and blocks of one device."""
+
+    reserved: int = 0
+    """Bytes of all segments."""
+    peak: int = 0
+    """The most that was reserved; whoever reads it sets it back."""
+    _end: int = 0
+    _pools: dict[bool, _Pool] = field(default_factory=lambda: {True: _Pool(), False: _Pool()})
+
+    def take(self, size: int, limit: float = math.inf) -> Block:
+        """A block for so many bytes.
+
+        Raises:
+            torch.OutOfMemoryError: more than `limit` bytes would be reserved, whatever is given back before.
+        """
+        size = max(UNIT, -(-size // UNIT) * UNIT)
+        pool = self._pools[size <= SMALL]
+        block = pool.best(size)
+        if block is None:
+            block = self._segment(size, limit)
+        else:
+            pool.remove(block)
+        rest = block.size - size
+        if rest >= UNIT if block.is_small else rest > SMALL:
+            self._split(block, size)
+        return block
+
+    def give_back(self, block: Block) -> None:
+        """Joins the block with free neighbours; the segment stays."""
+        pool = self._pools[block.is_small]
+        for other in (block.before, block.after):
+            if other is not None and other.is_free:
+                pool.remove(other)
+                first, second = (other, block) if other is block.before else (block, other)
+                first.size += second.size
+                _link(first, second.after)
+                block = first
+        pool.add(block)
+
+    def empty_cache(self) -> None:
+        """Gives segments back in which nothing is used."""
+        for pool in self._pools.values():
+            for block in pool.whole_segments():
+                pool.remove(block)
+                self.reserved -= block.size
+
+    def _segment(self, size: int, limit: float) -> Block:
+        if size <= SMALL:
+            segment = SMALL_SEGMENT
+        elif size < MIDDLE:
+            segment = MIDDLE_SEGMENT
+        else:
+            segment = -(-size // LARGE_UNIT) * LARGE_UNIT
+        if self.reserved + segment > limit:
+            self.empty_cache()
+        if self.reserved + segment > limit:
+            raise torch.OutOfMemoryError(
+                f"Counted out of memory. Tried to allocate {size} bytes. {self.reserved} are reserved."
+            )
+        self.reserved += segment
+        self.peak = max(self.peak, self.reserved)
+        self._end += segment
+        return Block(self._end - segment, segment, size <= SMALL)
+
+    def _split(self, block: Block, size: int) -> None:
+        rest = Block(block.address + size, block.size - size, block.is_small)
+        block.size = size
+        _link(rest, block.after)
+        _link(block, rest)
+        self._pools[block.is_small].add(rest)
+
+
+def _link(first: Block, second: Block | None) -> None:
+    first.after = second
+    if second is not None:
+        second.before = first
