@@ -130,21 +130,24 @@ class ComfyHost:
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
                 if streams:
-                    _streaming.prepare(module, self.device, stays=component.stays)
-                _load(patcher, _streaming.NEXT_TO_NOTHING if streams else _EVERYTHING)
-                self._check_loaded(component, module)
-                yield module
+                    with _streaming.streamed(
+                        patcher, module, self.device, blocks=component.blocks, stays=component.stays
+                    ):
+                        yield self._loaded(patcher, component, _streaming.NEXT_TO_NOTHING)
+                else:
+                    yield self._loaded(patcher, component, _EVERYTHING)
         finally:
-            try:
-                if streams:
-                    _streaming.release(patcher)
-            finally:
-                _unload(patcher)
-                module.to("meta")
-                mm.soft_empty_cache()
+            _unload(patcher)
+            module.to("meta")
+            mm.soft_empty_cache()
 
-    def _check_loaded(self, component: Component, module: nn.Module) -> None:
-        """ComfyUI says nothing when it leaves part of a model on the CPU that does not fetch it from there."""
+    def _loaded(self, patcher: Any, component: Component, weight_bytes: float) -> nn.Module:
+        """The module once ComfyUI has loaded so much of it.
+
+        ComfyUI says nothing when it leaves part of a model on the CPU that does not fetch it from there.
+        """
+        _load(patcher, weight_bytes)
+        module: nn.Module = patcher.model.held
         stray = [
             tensor
             for part in module.modules()
@@ -156,6 +159,7 @@ class ComfyHost:
                 f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of them "
                 "there. Close other programs that use the card, or take Preset 2 GB, whose weights stream."
             )
+        return module
 
     def make_room(self, wanted_bytes: int) -> int | None:
         """Other packs' models are moved away, only as far as needed; see Host."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management as mm
@@ -23,14 +24,19 @@ _READ_FROM_OUTSIDE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Their children's weights are read without calling the children."""
 
 
-def prepare(module: nn.Module, device: torch.device, *, stays: str = "") -> None:
-    """Makes a module's weights pass through the device once ComfyUI's loader has left them where they rest.
+@contextmanager
+def streamed(
+    patcher: Any, module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = ""
+) -> Iterator[None]:
+    """Within it, a module's weights pass through the device once ComfyUI's loader has left them where they rest.
 
     With dynamic VRAM on it goes the same way, since the patcher is a plain ModelPatcher, which loads and unloads as
     without it; the layers have no pages in the virtual address space by which they would know of it. The allocator
     that dynamic VRAM puts under torch takes pages of other packs' models away where these tensors want the room.
 
     Args:
+        blocks: pattern of the names of submodules whose layers' weights come together and stay until it is through, so
+            that they come once where a block runs on one half of its batch and then on the other.
         stays: pattern of the names of submodules that are brought at once; for those that run very often.
 
     Raises:
@@ -41,6 +47,13 @@ def prepare(module: nn.Module, device: torch.device, *, stays: str = "") -> None
     for part in module.modules():
         if part._parameters or part._buffers:
             _bring_inputs(part, device)
+    visits = [_Visit(part, device) for name, part in module.named_modules() if blocks and re.fullmatch(blocks, name)]
+    try:
+        yield
+    finally:
+        for visit in visits:  # a KeyboardInterrupt calls no hooks
+            visit.end()
+        _release(patcher)
 
 
 def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
@@ -65,7 +78,42 @@ def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
     return left
 
 
-def release(patcher: Any) -> None:
+class _Visit:
+    """The weights of a block's layers, on the device while it runs.
+
+    They come on ComfyUI's streams for them, so that the next block's are on their way while this one computes.
+    """
+
+    def __init__(self, block: nn.Module, device: torch.device) -> None:
+        self.device = device
+        self._layers = [part for part in block.modules() if getattr(part, "comfy_cast_weights", False)]
+        self._resting: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._stream: Any = None
+        block.register_forward_pre_hook(lambda *_: self.begin())
+        block.register_forward_hook(lambda *_: self.end(), always_call=True)
+
+    def begin(self) -> None:
+        """Brings them; the layers find theirs on the device and fetch nothing."""
+        self._stream = mm.get_offload_stream(self.device)
+        in_the_background = mm.device_supports_non_blocking(self.device)
+        for layer in self._layers:
+            self._resting.append((layer, dict(layer._parameters)))
+            for name, weight in layer._parameters.items():
+                if weight is not None:
+                    there = mm.cast_to(weight, None, self.device, non_blocking=in_the_background, stream=self._stream)
+                    layer._parameters[name] = nn.Parameter(there, requires_grad=False)
+        mm.sync_stream(self.device, self._stream)
+
+    def end(self) -> None:
+        """Lets go of them; what comes to their place waits until the block is through."""
+        if self._resting and self._stream is not None:
+            self._stream.wait_stream(mm.current_stream(self.device))
+        while self._resting:
+            layer, resting = self._resting.pop()
+            layer._parameters.update(resting)
+
+
+def _release(patcher: Any) -> None:
     """Gives back the room on the device that is kept for the next weights, after all copies; then unpins the weights.
 
     The order counts: a copy may still read what is pinned.

@@ -40,7 +40,8 @@ import comfy.memory_management  # noqa: E402
 import comfy.model_management as mm  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import order_of_peaks  # noqa: E402
-from counted import counted, ledger  # noqa: E402
+from counted import Stream, counted  # noqa: E402
+from ledger import ledger  # noqa: E402
 
 
 def import_pack() -> None:
@@ -84,6 +85,33 @@ def compare(host: Any) -> dict[str, Any]:
     """Every stage resident and streamed."""
     stages = order_of_peaks.stages(core, MODELS)
     return {name: {**order_of_peaks.compare(name, run, host), "left": left()} for name, run in stages.items()}
+
+
+def late(host: Any) -> dict[str, Any]:
+    """The same with ComfyUI's streams for weights, whose copies run when they are waited for and not before."""
+    mm.NUM_STREAMS, mm.STREAMS[host.device] = 2, [Stream(), Stream()]
+    mm.current_stream = torch.get_device_module(host.device).current_stream
+    seen, done = compare(host), sum(stream.copies for stream in mm.STREAMS[host.device])
+    return {"seen": seen, "copies": done, "on_the_way": Stream.on_the_way}
+
+
+def traffic(host: Any) -> dict[str, Any]:
+    """Bytes of weights that came to the card, with both halves of guidance at once and with one after the other."""
+    original, brought = mm.cast_to, list[int]()
+
+    def cast_to(weight: torch.Tensor, dtype: Any = None, device: Any = None, **options: Any) -> torch.Tensor:
+        if weight.device != device:
+            brought.append(weight.nbytes)
+        return original(weight, dtype, device, **options)
+
+    mm.cast_to = cast_to
+    seen: dict[str, Any] = {}
+    for together in (True, False):
+        for name, run in order_of_peaks.stages(core, MODELS, cfg_together=together).items():
+            brought.clear()
+            run(host, "stream")
+            seen.setdefault(name, []).append(sum(brought))
+    return seen
 
 
 def stop(host: Any) -> dict[str, Any]:
@@ -210,7 +238,7 @@ def main() -> None:
     """Plays one scene."""
     logging.basicConfig(level=logging.WARNING)
     import_pack()
-    scenes = {"compare": compare, "stop": stop, "threshold": threshold, "odd": odd}
+    scenes = {"compare": compare, "late": late, "traffic": traffic, "stop": stop, "threshold": threshold, "odd": odd}
     with card() as host:
         seen = scenes[SCENE](host)
     sys.stdout.write("\n" + json.dumps(seen) + "\n")

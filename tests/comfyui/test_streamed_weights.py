@@ -50,6 +50,18 @@ def test_streamed_equals_resident_and_takes_less(models: Path, flags: tuple[str,
         assert found["worst"] == 0, f"{stage}: the same kernels ran, so every bit is the same"
 
 
+def test_weights_on_their_way_are_waited_for(models: Path) -> None:
+    found = play(models, "late")
+    assert found["copies"] > 1000 and found["on_the_way"] == 0
+    for stage, seen in found["seen"].items():
+        assert (seen["worst"], seen["left"]) == (0, [0, 0]), stage
+
+
+def test_weights_come_once_for_both_halves_of_guidance(models: Path) -> None:
+    for stage, (together, in_halves) in play(models, "traffic").items():
+        assert in_halves == together > 0, stage
+
+
 @DYNAMIC
 def test_nothing_stays_after_an_error_an_interrupt_and_a_full_card(models: Path, flags: tuple[str, ...]) -> None:
     errors = {"error": "ZeroDivisionError", "interrupt": "InterruptProcessingException", "full card": "OutOfMemory"}

@@ -8,6 +8,7 @@ With `ledger.cache` set, what a GPU's allocator would reserve for them is follow
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class CountedTensor(Tensor):
     @staticmethod
     def __new__(cls, raw: Tensor) -> CountedTensor:
         ledger.enter(raw.untyped_storage())
+        if _active is not None:
+            _active.own(raw.untyped_storage())
         wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
             device=f"{NAME}:0", requires_grad=False,
@@ -70,6 +73,11 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if _active is not None and name == "copy_":
         _active.queue(*args[:2])
         return args[0]
+    if _active is None and _owners and not op.is_view:
+        for raw in raws:
+            key = raw.untyped_storage()._cdata
+            if key in _owners:
+                _owners[key].use(key)
     if name == "_local_scalar_dense" and raws[0].is_meta:
         return True if raws[0].dtype == torch.bool else 1
     if not to_here:
@@ -235,12 +243,16 @@ class _Main:
         if event.stream is not None:
             event.stream.run(event.moment)
 
+    def wait_stream(self, side: Stream) -> None:
+        side.synchronize()
+
 
 class Stream:
     """A stream for copies that is as late as it may be: they run when they are waited for, and not before.
 
     Until then there is rubbish in the tensors that they go to. A copy to memory of which the stream does not know that
-    it is free fails: on a GPU it might be written to while others still read it.
+    it is free fails: on a GPU it might be written to while others still read it. What is allocated on the stream takes
+    the place of what was, so the stream has to know that the main one is through with that.
     """
 
     on_the_way = 0
@@ -250,6 +262,27 @@ class Stream:
         self._queue: list[Callable[[], Any]] = []
         self._done = 0
         self._knows = 0
+        self._used: dict[int, int] = {}
+        """When its own tensors, which were allocated while it was the current one, were last used on the main one."""
+        self._left = 0
+        """The same of those that are gone."""
+        self.copies = 0
+        """How many were queued on it."""
+
+    def own(self, storage: torch.UntypedStorage) -> None:
+        """Allocated while this stream is the current one."""
+        key = storage._cdata
+        if key not in self._used:
+            self._used[key], _owners[key] = 0, self
+            weakref.finalize(storage, self._leave, key)
+
+    def use(self, key: int) -> None:
+        """The main stream reads or writes it."""
+        self._used[key] = ledger.allocations
+
+    def _leave(self, key: int) -> None:
+        del _owners[key]
+        self._left = max(self._left, self._used.pop(key))
 
     def record_event(self) -> Event:
         return Event(self, self._done + len(self._queue))
@@ -257,6 +290,15 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         assert event.stream is None, "streams that wait for each other are not made"
         self._knows = max(self._knows, event.moment)
+
+    def wait_stream(self, main: _Main) -> None:
+        self.wait_event(main.record_event())
+
+    @contextmanager
+    def as_context(self, _: Stream) -> Iterator[None]:
+        """What ComfyUI calls to make a stream the current one."""
+        with torch.get_device_module(NAME).stream(self):
+            yield
 
     def synchronize(self) -> None:
         self.run(self._done + len(self._queue))
@@ -270,15 +312,19 @@ class Stream:
 
     def queue(self, there: CountedTensor, here: Tensor) -> None:
         """A copy, for later."""
-        if ledger.born(there.raw) > self._knows:
+        used = self._used.get(there.raw.untyped_storage()._cdata)
+        if (ledger.born(there.raw) if used is None else max(used, self._left)) > self._knows:
             raise RuntimeError("a copy on another stream to memory that may still be in use: wait for its event")
         if not there.raw.is_meta:
             there.raw.view(torch.uint8).fill_(255)
         self._queue.append(lambda: there.raw.copy_(here))
+        self.copies += 1
         Stream.on_the_way += 1
 
 
 _main = _Main()
+_owners: dict[int, Stream] = {}
+"""Streams by the storages that were allocated on them."""
 _active: Stream | None = None
 """The stream that copies are queued on; None: the main one."""
 
