@@ -33,8 +33,8 @@ class CountedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, raw: Tensor) -> CountedTensor:
-        ledger.enter(raw.untyped_storage())
-        if _active is not None:
+        is_new = ledger.enter(raw.untyped_storage())
+        if is_new and _active is not None:
             _active.own(raw.untyped_storage())
         wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
@@ -272,9 +272,8 @@ class Stream:
     def own(self, storage: torch.UntypedStorage) -> None:
         """Allocated while this stream is the current one."""
         key = storage._cdata
-        if key not in self._used:
-            self._used[key], _owners[key] = 0, self
-            weakref.finalize(storage, self._leave, key)
+        self._used[key], _owners[key] = 0, self
+        weakref.finalize(storage, self._leave, key)
 
     def use(self, key: int) -> None:
         """The main stream reads or writes it."""

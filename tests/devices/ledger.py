@@ -33,15 +33,15 @@ class Ledger:
     _sizes: dict[int, int] = field(default_factory=dict)
     _born: dict[int, int] = field(default_factory=dict)
 
-    def enter(self, storage: torch.UntypedStorage) -> None:
-        """Counts a storage until it dies.
+    def enter(self, storage: torch.UntypedStorage) -> bool:
+        """Counts a storage until it dies; whether it was not counted yet.
 
         Raises:
             torch.OutOfMemoryError: it does not fit.
         """
         key = storage._cdata
         if key in self._sizes:
-            return
+            return False
         size = storage.nbytes()
         self.allocations += 1
         limit = math.inf if self.cap is None else self.share * self.cap
@@ -56,6 +56,7 @@ class Ledger:
         self.current += size
         self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self._leave, key)
+        return True
 
     def _leave(self, key: int) -> None:
         self.current -= self._sizes.pop(key, 0)
