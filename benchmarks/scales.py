@@ -101,14 +101,18 @@ class SizingHost(WeighingHost):
 
     peaks: dict[str, int] = field(default_factory=dict)
     """Bytes by the component's key, its weights included."""
+    reserved_peaks: dict[str, int] = field(default_factory=dict)
+    """The same of what is reserved."""
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
-        outer, ledger.peak = ledger.peak, ledger.current
+        outer = ledger.peak, ledger.reserved_peak
+        ledger.reset_peak()
         with super().borrow(component) as module:
             yield module
         self.peaks[component.key] = max(ledger.peak, self.peaks.get(component.key, 0))
-        ledger.peak = max(ledger.peak, outer)
+        self.reserved_peaks[component.key] = max(ledger.reserved_peak, self.reserved_peaks.get(component.key, 0))
+        ledger.raise_peak(*outer)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -81,6 +81,12 @@ class Ledger:
         if self.cache is not None:
             self.cache.peak = self.cache.reserved
 
+    def raise_peak(self, peak: int, reserved_peak: int) -> None:
+        """No less than it was before a look at a part."""
+        self.peak = max(self.peak, peak)
+        if self.cache is not None:
+            self.cache.peak = max(self.cache.peak, reserved_peak)
+
     def born(self, tensor: torch.Tensor) -> int:
         """The number of the allocation that a tensor of the device lies in."""
         return self._born[tensor.untyped_storage()._cdata]
