@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.model_management as mm
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import OutOfMemory
+from ..lowvram_core.memory.prefetch import fetcher
+from ..lowvram_core.memory.streaming import visiting
 
 NEXT_TO_NOTHING = 0.1
 """Bytes of weights that ComfyUI's loader may leave on the device; 0 would mean all of them."""
@@ -35,8 +37,9 @@ def streamed(
     that dynamic VRAM puts under torch takes pages of other packs' models away where these tensors want the room.
 
     Args:
-        blocks: pattern of the names of submodules whose layers' weights come together and stay until it is through, so
-            that they come once where a block runs on one half of its batch and then on the other.
+        blocks: pattern of the names of submodules whose layers' weights come together, by the core's own fetcher, and
+            stay until it is through: so they come once where a block runs on one half of its batch and then on the
+            other, and lie where they find room of their size, not in one pool of the allocator for each stream.
         stays: pattern of the names of submodules that are brought at once; for those that run very often.
 
     Raises:
@@ -47,13 +50,22 @@ def streamed(
     for part in module.modules():
         if part._parameters or part._buffers:
             _bring_inputs(part, device)
-    visits = [_Visit(part, device) for name, part in module.named_modules() if blocks and re.fullmatch(blocks, name)]
-    try:
+    patcher.pin_weight_to_device = _pin_nothing
+    with ExitStack() as visits:
+        if hasattr(mm, "reset_cast_buffers"):  # ComfyUI 0.8 keeps none; newer ones do this after each node themselves
+            visits.callback(mm.reset_cast_buffers)
+        bringer = fetcher(device)
+        visits.callback(bringer.close)
+        for name, part in module.named_modules():
+            if blocks and re.fullmatch(blocks, name):
+                tables = [layer._parameters for layer in part.modules() if getattr(layer, "comfy_cast_weights", False)]
+                visits.enter_context(visiting(part, tables, bringer))
         yield
-    finally:
-        for visit in visits:  # a KeyboardInterrupt calls no hooks
-            visit.end()
-        _release(patcher)
+
+
+def _pin_nothing(key: str) -> None:
+    """ComfyUI would pin all that rests in RAM where it lies; these pages belong to a mapped file, which the driver
+    refuses, and the core pins copies within its own limit."""
 
 
 def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
@@ -76,52 +88,6 @@ def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:
         elif part._parameters or part._buffers:
             left.append(part)
     return left
-
-
-class _Visit:
-    """The weights of a block's layers, on the device while it runs.
-
-    They come on ComfyUI's streams for them, so that the next block's are on their way while this one computes.
-    """
-
-    def __init__(self, block: nn.Module, device: torch.device) -> None:
-        self.device = device
-        self._layers = [part for part in block.modules() if getattr(part, "comfy_cast_weights", False)]
-        self._resting: list[tuple[nn.Module, dict[str, Any]]] = []
-        self._stream: Any = None
-        block.register_forward_pre_hook(lambda *_: self.begin())
-        block.register_forward_hook(lambda *_: self.end(), always_call=True)
-
-    def begin(self) -> None:
-        """Brings them; the layers find theirs on the device and fetch nothing."""
-        self._stream = mm.get_offload_stream(self.device)
-        in_the_background = mm.device_supports_non_blocking(self.device)
-        for layer in self._layers:
-            self._resting.append((layer, dict(layer._parameters)))
-            for name, weight in layer._parameters.items():
-                if weight is not None:
-                    there = mm.cast_to(weight, None, self.device, non_blocking=in_the_background, stream=self._stream)
-                    layer._parameters[name] = nn.Parameter(there, requires_grad=False)
-        mm.sync_stream(self.device, self._stream)
-
-    def end(self) -> None:
-        """Lets go of them; what comes to their place waits until the block is through."""
-        if self._resting and self._stream is not None:
-            self._stream.wait_stream(mm.current_stream(self.device))
-        while self._resting:
-            layer, resting = self._resting.pop()
-            layer._parameters.update(resting)
-
-
-def _release(patcher: Any) -> None:
-    """Gives back the room on the device that is kept for the next weights, after all copies; then unpins the weights.
-
-    The order counts: a copy may still read what is pinned.
-    """
-    if hasattr(mm, "reset_cast_buffers"):  # ComfyUI 0.8 keeps none; newer ones do this after each node themselves
-        mm.reset_cast_buffers()
-    if hasattr(patcher, "unpin_all_weights"):
-        patcher.unpin_all_weights()
 
 
 def _fetching_classes() -> dict[type[nn.Module], type[nn.Module]]:

@@ -228,9 +228,13 @@ def empty_host_cache() -> None:
 
 def fetcher(device: torch.device) -> Fetcher:
     """A Prefetcher where the device can copy while it computes, else a Fetcher."""
-    if device.type in ("cpu", "meta") or not hasattr(torch.get_device_module(device), "current_stream"):
+    if device.type in ("cpu", "meta"):
         return Fetcher(device)
-    return Prefetcher(device)
+    try:
+        module = torch.get_device_module(device)
+    except RuntimeError:  # torch knows none, as for DirectML
+        return Fetcher(device)
+    return Prefetcher(device) if hasattr(module, "current_stream") else Fetcher(device)
 
 
 def _copy(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -50,7 +50,7 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
                 covered.append(f"{name}." if name else "")
             tables = _tables(part, whole=whole)
             if tables:
-                hooks.enter_context((_brought_for_long if waits else _visiting)(part, tables, bringer))
+                hooks.enter_context((_brought_for_long if waits else visiting)(part, tables, bringer))
         yield module
 
 
@@ -75,7 +75,13 @@ def _brought_for_long(part: nn.Module, tables: list[Tensors], bringer: Fetcher) 
 
 
 @contextmanager
-def _visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
+def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
+    """Within it, a layer's weights come to the device before it runs, and that copy is dropped after.
+
+    Args:
+        tables: of the modules whose weights they are, such as `_parameters`; what rests is put back into them.
+        bringer: shared by the layers of a network, so that one can be on its way while another runs.
+    """
     load = Load([dict(table) for table in tables])
     visits: list[list[Tensors]] = []  # a stack: a layer may be called within itself
 

@@ -40,6 +40,7 @@ import comfy.memory_management  # noqa: E402
 import comfy.model_management as mm  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import order_of_peaks  # noqa: E402
+from caching import CachingAllocator  # noqa: E402
 from counted import Stream, counted  # noqa: E402
 from ledger import ledger  # noqa: E402
 
@@ -64,11 +65,22 @@ def card() -> Iterator[Any]:
         mm.get_torch_device = lambda: device
         mm.get_total_memory = lambda *_, **__: 2**40
         have(2**40)
+        mm.pin_memory = refuse_to_pin
+        mm.soft_empty_cache = lambda force=False: torch.get_device_module(device).empty_cache()
         mm.should_use_fp16 = lambda *_, **__: False
         if "dynamic" in FLAGS:
             comfy.memory_management.aimdo_enabled = True
             comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+        if "streams" in FLAGS:  # whose copies run when they are waited for and not before
+            mm.NUM_STREAMS, mm.STREAMS[device] = 2, [Stream(), Stream()]
+            mm.current_stream = torch.get_device_module(device).current_stream
         yield importlib.import_module(f"{PACK}.nodes._host").ComfyHost()
+        assert Stream.on_the_way == 0
+
+
+def refuse_to_pin(tensor: torch.Tensor) -> bool:
+    """The pages of a mapped file are not ComfyUI's to pin."""
+    raise AssertionError(f"{tensor.nbytes} bytes were to be pinned")
 
 
 def have(free_bytes: int) -> None:
@@ -88,11 +100,8 @@ def compare(host: Any) -> dict[str, Any]:
 
 
 def late(host: Any) -> dict[str, Any]:
-    """The same with ComfyUI's streams for weights, whose copies run when they are waited for and not before."""
-    mm.NUM_STREAMS, mm.STREAMS[host.device] = 2, [Stream(), Stream()]
-    mm.current_stream = torch.get_device_module(host.device).current_stream
-    seen, done = compare(host), sum(stream.copies for stream in mm.STREAMS[host.device])
-    return {"seen": seen, "copies": done, "on_the_way": Stream.on_the_way}
+    """The same, and how many copies went by ComfyUI's own streams."""
+    return {"seen": compare(host), "copies": sum(stream.copies for stream in mm.STREAMS[host.device])}
 
 
 def traffic(host: Any) -> dict[str, Any]:
@@ -112,6 +121,40 @@ def traffic(host: Any) -> dict[str, Any]:
             run(host, "stream")
             seen.setdefault(name, []).append(sum(brought))
     return seen
+
+
+def published(host: Any) -> dict[str, Any]:
+    """MiB on the card at the published sizes and full quality, whole and streamed: alive, and reserved."""
+    host._fp16, own_step = True, host.step
+    core("stages.shape")._extract_surface = lambda logits, octree: ball()  # weights without meaning give none
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        ledger.limit = None if name in ("normals", "positions") else 1 << 14
+        with own_step(name):
+            yield
+
+    host.step = step
+    settings = {"octree": 31, "points_per_chunk": 8000, "views": "standard", "render_px": 2048, "cfg_together": False,
+                "shape_steps": 3, "delight_steps": 2, "multiview_steps": 2}  # fmt: skip
+    seen: dict[str, Any] = {}
+    for residency in ("free", "stream"):
+        peaks = []
+        for run in order_of_peaks.stages(core, MODELS, **settings).values():
+            with ledger.set(cache=CachingAllocator()):
+                run(host, residency)
+                peaks.append([ledger.peak / 2**20, ledger.reserved_peak / 2**20])
+            assert left() == [0, 0]
+        seen[residency] = [max(kind) for kind in zip(*peaks, strict=True)]
+    return seen
+
+
+def ball() -> Any:
+    """A mesh of 1,280 faces."""
+    import trimesh
+
+    solid = trimesh.creation.icosphere(subdivisions=3)
+    return core("types").Mesh(torch.from_numpy(solid.vertices.copy()).float(), torch.from_numpy(solid.faces.copy()))
 
 
 def stop(host: Any) -> dict[str, Any]:
@@ -238,7 +281,10 @@ def main() -> None:
     """Plays one scene."""
     logging.basicConfig(level=logging.WARNING)
     import_pack()
-    scenes = {"compare": compare, "late": late, "traffic": traffic, "stop": stop, "threshold": threshold, "odd": odd}
+    scenes = {
+        "compare": compare, "late": late, "traffic": traffic, "published": published, "stop": stop,
+        "threshold": threshold, "odd": odd,
+    }  # fmt: skip
     with card() as host:
         seen = scenes[SCENE](host)
     sys.stdout.write("\n" + json.dumps(seen) + "\n")

@@ -33,7 +33,7 @@ Stage = Callable[[Any, str], Tensor]
 def stages(core: Core, models: Path, **settings: Any) -> dict[str, Stage]:
     """The stages that have networks, on tiny checkpoints, at other settings than ours where given."""
     store = core("models.store").ModelStore([models], offline=True)
-    preset = core("presets").PRESETS["8 GB Full"].with_(**SETTINGS, **settings)
+    preset = core("presets").PRESETS["8 GB Full"].with_(**{**SETTINGS, **settings})
     cutout = core("pictures").cutout_from_rgba(_picture())
 
     def shape(host: Any, residency: str) -> Tensor:

@@ -57,6 +57,12 @@ def test_free_neighbours_join_and_whole_segments_can_be_given_back() -> None:
     assert cache.take(60 * MIB).address == parts[0].address and cache.peak == 60 * MIB
 
 
+def test_streams_share_nothing() -> None:
+    cache = CachingAllocator()
+    cache.give_back(cache.take(60 * MIB))
+    assert cache.take(60 * MIB, stream="side").address == 60 * MIB and cache.reserved == 120 * MIB
+
+
 def test_before_it_fails_it_gives_back_what_it_keeps() -> None:
     cache = CachingAllocator()
     cache.give_back(cache.take(60 * MIB))

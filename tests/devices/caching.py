@@ -1,7 +1,7 @@
 """What torch's allocator for GPUs reserves: it takes memory in segments, splits them into blocks and keeps them.
 
-Only sizes and addresses; nothing is allocated. Source: c10/cuda/CUDACachingAllocator.cpp of torch 2, at its default
-settings, for one stream.
+Only sizes and addresses; nothing is allocated. Each stream has its own segments. Source:
+c10/cuda/CUDACachingAllocator.cpp of torch 2, at its default settings.
 """
 
 from __future__ import annotations
@@ -23,22 +23,11 @@ MIDDLE_SEGMENT = 20 * 2**20
 LARGE_UNIT = 2 * 2**20
 
 
-@dataclass(eq=False)
-class Block:
-    """A stretch of a segment, with its neighbours in it."""
-
-    address: int
-    size: int
-    is_small: bool
-    is_free: bool = False
-    before: Block | None = None
-    after: Block | None = None
-
-
 class _Pool:
     """Free blocks; the smallest that is large enough is found first, of equal ones that with the lowest address."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_small: bool) -> None:
+        self.is_small = is_small
         self._order: list[tuple[int, int]] = []
         self._blocks: dict[int, Block] = {}
 
@@ -60,6 +49,18 @@ class _Pool:
         return [block for block in self._blocks.values() if block.before is None and block.after is None]
 
 
+@dataclass(eq=False)
+class Block:
+    """A stretch of a segment, with its neighbours in it."""
+
+    address: int
+    size: int
+    pool: _Pool
+    is_free: bool = False
+    before: Block | None = None
+    after: Block | None = None
+
+
 @dataclass
 class CachingAllocator:
     """Segments and blocks of one device."""
@@ -69,29 +70,31 @@ class CachingAllocator:
     peak: int = 0
     """The most that was reserved; whoever reads it sets it back."""
     _end: int = 0
-    _pools: dict[bool, _Pool] = field(default_factory=lambda: {True: _Pool(), False: _Pool()})
+    _pools: dict[tuple[object, bool], _Pool] = field(default_factory=dict)
+    """By stream, and whether its blocks are small."""
 
-    def take(self, size: int, limit: float = math.inf) -> Block:
-        """A block for so many bytes.
+    def take(self, size: int, limit: float = math.inf, stream: object = None) -> Block:
+        """A block for so many bytes of a stream's.
 
         Raises:
             torch.OutOfMemoryError: more than `limit` bytes would be reserved, whatever is given back before.
         """
         size = max(UNIT, -(-size // UNIT) * UNIT)
-        pool = self._pools[size <= SMALL]
+        is_small = size <= SMALL
+        pool = self._pools.setdefault((stream, is_small), _Pool(is_small=is_small))
         block = pool.best(size)
         if block is None:
-            block = self._segment(size, limit)
+            block = Block(*self._segment(size, limit), pool)
         else:
             pool.remove(block)
         rest = block.size - size
-        if rest >= UNIT if block.is_small else rest > SMALL:
+        if rest >= UNIT if is_small else rest > SMALL:
             self._split(block, size)
         return block
 
     def give_back(self, block: Block) -> None:
         """Joins the block with free neighbours; the segment stays."""
-        pool = self._pools[block.is_small]
+        pool = block.pool
         for other in (block.before, block.after):
             if other is not None and other.is_free:
                 pool.remove(other)
@@ -108,7 +111,8 @@ class CachingAllocator:
                 pool.remove(block)
                 self.reserved -= block.size
 
-    def _segment(self, size: int, limit: float) -> Block:
+    def _segment(self, size: int, limit: float) -> tuple[int, int]:
+        """Address and size."""
         if size <= SMALL:
             segment = SMALL_SEGMENT
         elif size < MIDDLE:
@@ -124,14 +128,14 @@ class CachingAllocator:
         self.reserved += segment
         self.peak = max(self.peak, self.reserved)
         self._end += segment
-        return Block(self._end - segment, segment, size <= SMALL)
+        return self._end - segment, segment
 
     def _split(self, block: Block, size: int) -> None:
-        rest = Block(block.address + size, block.size - size, block.is_small)
+        rest = Block(block.address + size, block.size - size, block.pool)
         block.size = size
         _link(rest, block.after)
         _link(block, rest)
-        self._pools[block.is_small].add(rest)
+        block.pool.add(rest)
 
 
 def _link(first: Block, second: Block | None) -> None:

@@ -33,7 +33,7 @@ class CountedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, raw: Tensor) -> CountedTensor:
-        is_new = ledger.enter(raw.untyped_storage())
+        is_new = ledger.enter(raw.untyped_storage(), _active)
         if is_new and _active is not None:
             _active.own(raw.untyped_storage())
         wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]

@@ -33,7 +33,7 @@ class Ledger:
     _sizes: dict[int, int] = field(default_factory=dict)
     _born: dict[int, int] = field(default_factory=dict)
 
-    def enter(self, storage: torch.UntypedStorage) -> bool:
+    def enter(self, storage: torch.UntypedStorage, stream: object = None) -> bool:
         """Counts a storage until it dies; whether it was not counted yet.
 
         Raises:
@@ -50,7 +50,7 @@ class Ledger:
                 f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
             )
         if self.cache is not None:
-            self._blocks[key] = self.cache, self.cache.take(size, limit)
+            self._blocks[key] = self.cache, self.cache.take(size, limit, stream)
         self._sizes[key] = size
         self._born[key] = self.allocations
         self.current += size
