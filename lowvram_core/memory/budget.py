@@ -19,6 +19,9 @@ MARGIN_BYTES = 160 * MIB
 """Left free beside what is computed: the allocator's rounding, the workspaces of convolutions."""
 STREAMED_AT_ONCE = 2
 """Layers that are on the device at the same time while weights stream."""
+WHOLE_PX = 512
+PARTS_MIB = 10.0
+"""The tile that leaves the pictures whole; beside smaller ones, up to six views in parts."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ def plain_need(label: str, used_bytes: int) -> Need:
     return Need("", label, 0, 0, used_bytes)
 
 
+def tiled_mib(whole_mib: float, preset: Preset) -> float:
+    """Activations of a VAE, from what they are for pictures left whole: a tile's, and the pictures in parts."""
+    share = preset.vae_tile_px / WHOLE_PX
+    return whole_mib * share**2 + PARTS_MIB if preset.vae_tiling and share < 1 else whole_mib
+
+
 Needs = Callable[[Preset], Sequence[Need]]
 """What a stage's components need, one at a time, at the settings of a preset."""
 
@@ -95,7 +104,7 @@ _LADDER = (
           lambda preset: preset.cfg_together),
     _Rung(("shape",), "2,000 points per chunk", {"points_per_chunk": 2000},
           lambda preset: preset.points_per_chunk > 2000),
-    _Rung(("delight", "multiview"), "VAE picture by picture", {"vae_slicing": True},
+    _Rung(("multiview",), "VAE picture by picture", {"vae_slicing": True},
           lambda preset: not preset.vae_slicing),
     _STREAM,
     _Rung(("shape",), "octree 128", {"octree": 128}, lambda preset: preset.octree > 128, lossy=True),
@@ -108,15 +117,19 @@ _LADDER = (
 
 
 def attempts(stage: str, preset: Preset, needs: Needs) -> Iterator[Attempt]:
-    """The preset as it is, then each step down, all that came before kept."""
-    rungs: tuple[_Rung, ...] = ()
-    attempt = _after(preset, rungs, needs)
+    """The preset as it is, then each step down, all that came before kept; no exact one that saves nothing."""
+    attempt = _after(preset, (), needs)
     yield attempt
     for rung in _LADDER:
         if stage in rung.stages and rung.applies(attempt.preset) and (preset.allow_lossy or not rung.lossy):
-            rungs += (rung,)
-            attempt = _after(preset, rungs, needs)
-            yield attempt
+            lower = _after(preset, (*attempt.rungs, rung), needs)
+            if rung.lossy or _takes(lower, needs) != _takes(attempt, needs):
+                attempt = lower
+                yield attempt
+
+
+def _takes(attempt: Attempt, needs: Needs) -> tuple[list[Need], frozenset[str]]:
+    return list(needs(attempt.preset)), attempt.streamed
 
 
 def _after(preset: Preset, rungs: tuple[_Rung, ...], needs: Needs) -> Attempt:
@@ -151,6 +164,17 @@ def largest_bytes(needs: Sequence[Need], *, streamed: bool = False) -> int:
     return max((need.streamed_bytes if streamed else need.resident_bytes for need in needs), default=0)
 
 
+def plan_line(stage: str, attempt: Attempt, needs: Sequence[Need], free_bytes: int | None) -> str:
+    """For the log: what the hungriest component takes, what is free, what streams or is done otherwise than asked."""
+    free = "the device does not tell what is free" if free_bytes is None else f"{free_bytes / GIB:.2f} GiB free"
+    taken = [(need.streamed_bytes if need.key in attempt.streamed else need.resident_bytes, need) for need in needs]
+    used, hungriest = max(taken, key=lambda pair: pair[0], default=(0, None))
+    wanted = "nothing" if hungriest is None else f"{used / GIB:.2f} GiB for the {hungriest.label}"
+    done = [f"{need.label} streamed" for need in needs if need.key in attempt.streamed and need.weight_bytes]
+    done += [rung.change for rung in attempt.rungs if rung is not _STREAM]
+    return f"{stage}: {wanted}, {free}" + (f"; {', '.join(done)}" if done else "")
+
+
 def refusal(stage: str, preset: Preset, needs: Sequence[Need], free_bytes: int) -> OutOfMemory:
     """The error for a device on which the stage fits in no way that the preset allows."""
     hungriest = max(needs, key=lambda need: need.streamed_bytes)
@@ -164,7 +188,11 @@ _LOSSY_ADVICE = (
     ("shape multiview bake", "let the preset step down (allow lossy, in Preset Custom)",
      lambda preset: not preset.allow_lossy),
     ("multiview", "paint fewer views (fast, minimal)", lambda preset: len(preset.cameras) > 3),
+    ("delight multiview", "smaller tiles in the VAE (vae_tile_px 256, in Preset Custom)",
+     lambda preset: preset.vae_tile_px > 256),
+    ("multiview", "paint each view by itself (view_by_view, in Preset Custom)", lambda preset: not preset.view_by_view),
     ("multiview bake", "render and texture at 1024 px", lambda preset: max(preset.render_px, preset.texture_px) > 1024),
+    ("inpaint", "bake the texture at 1024 px", lambda preset: preset.texture_px > 1024),
     ("shape", "a mini variant of the shape model", lambda preset: not preset.variant.startswith("mini")),
 )  # fmt: skip
 """Stages that read it, what to change, and whether there is anything to change."""

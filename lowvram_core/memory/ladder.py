@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from ..errors import OutOfMemory
 from ..host import Host
+from ..measure import full_device_is_named
 from ..presets import Preset
-from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, refusal, spared
+from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, plan_line, refusal, spared
 
 Result = TypeVar("Result")
 
@@ -35,7 +36,7 @@ def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[
         attempt = waiting.pop(0)
         if attempt.changes:
             host.note(f"{stage}: little memory: {', '.join(attempt.changes)}")
-        outcome = _tried(attempt, host, run)
+        outcome = _tried(stage, attempt, host, run)
         if not isinstance(outcome, str):
             return outcome[0]
         host.make_room(_wanted_bytes(waiting[0], needs) if waiting else 0)
@@ -48,10 +49,10 @@ def _wanted_bytes(attempt: Attempt, needs: Needs) -> int:
     return largest_bytes(needs(attempt.preset), streamed=bool(attempt.streamed))
 
 
-def _tried(attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
+def _tried(stage: str, attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
     """What came out, or what the full device said; the error itself holds tensors, and dies here."""
     try:
-        with host.streaming(attempt.streamed):
+        with host.streaming(attempt.streamed), full_device_is_named(host.device, stage):
             return (run(attempt.preset),)
     except OutOfMemory as error:
         return str(error)
@@ -62,13 +63,13 @@ def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attem
     known = list(attempts(stage, preset, needs))
     free = host.make_room(_wanted_bytes(known[0], needs))
     if free is None:
+        log.info("%s", plan_line(stage, known[0], needs(known[0].preset), free))
         return known
     fitting = [(index, planned) for index, one in enumerate(known) if (planned := fit(one, needs, free)) is not None]
     if not fitting:
         raise refusal(stage, known[-1].preset, needs(known[-1].preset), free)
     first, planned = fitting[0]
     planned = spared(preset, planned, needs, free)
-    names = [need.label for need in needs(planned.preset) if need.key in planned.streamed]
-    log.debug("%s: %d MiB free; streamed: %s", stage, free >> 20, ", ".join(names) or "nothing")
+    log.info("%s", plan_line(stage, planned, needs(planned.preset), free))
     # What the budget let pass and the device did not is streamed whole on the next attempt.
     return [planned, *known[first if planned != known[first] else first + 1 :]]

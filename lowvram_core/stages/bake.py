@@ -68,11 +68,11 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
         total /= trust.clamp(min=MIN_TRUST).unsqueeze(-1)
         seen = trust > MIN_TRUST
         total[~seen] = 0
+        atlas = Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
         host.progress(len(pictures), len(pictures))
-    log.info(
-        "bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * float(seen.float().mean())
-    )
-    return Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
+    share = float(atlas.seen.float().mean())
+    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * share)
+    return atlas
 
 
 def check_views(views: Views) -> None:

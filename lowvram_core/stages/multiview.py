@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..finite import check_finite
 from ..host import Host
-from ..memory.budget import Need, need, plain_need
+from ..memory.budget import Need, need, plain_need, tiled_mib
 from ..memory.halves import guided
 from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
@@ -90,10 +90,11 @@ def paint_views(
 def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
     halves = 2 if preset.cfg_together else 1
+    pictures = 1 if preset.vae_slicing else len(preset.cameras)
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
     return [
         plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
-        need(model.vae, host, DECODE_MIB * (1 if preset.vae_slicing else len(preset.cameras))),
+        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset)),
         need(model.dual, host, DUAL_MIB * halves + sliced()),
         need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)),
     ]
@@ -117,10 +118,11 @@ def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
 
 def _geometry(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int, host: Host) -> tuple[Tensor, Tensor]:
     """Normal and position maps, each [N,3,512,512] float32 0..1; one raster serves both maps of a view."""
-    scene = Scene(mesh, size_px, host.device)
+    scene: Scene | None = None
     normals, positions = [], []
     for index, camera in enumerate(cameras):
         with host.step("normals"):
+            scene = scene or Scene(mesh, size_px, host.device)
             normals.append(_to_view_size(scene.normal_map(camera)))
             host.progress(index + 1, len(cameras))
         with host.step("positions"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +13,31 @@ import torch
 from hosts import RecordingHost
 
 from lowvram_core.errors import OutOfMemory
-from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, attempts, fit, next_steps, plain_need
+from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, Needs, attempts, fit, next_steps, plain_need, tiled_mib
 from lowvram_core.memory.ladder import fitted
 from lowvram_core.presets import PRESETS, Preset
 
 FULL = PRESETS["8 GB Full"]
 LOSSY = FULL.with_(allow_lossy=True)
 SMALL = Need("small", "small network", 100 * MIB, 5 * MIB, 20 * MIB)
+GUIDED, LARGE = "guidance halves one after the other", "large network streamed"
 
 
 def needs(preset: Preset) -> list[Need]:
     """A small network, and a large one whose activations halve without CFG together."""
     activations = 400 * MIB if preset.cfg_together else 200 * MIB
     return [SMALL, Need("large", "large network", 2000 * MIB, 50 * MIB, activations)]
+
+
+def decoded(preset: Preset) -> list[Need]:
+    """Those, and a decoder whose activations are those of a chunk of points, or of all pictures at once."""
+    activations = preset.points_per_chunk // 100 * MIB + (0 if preset.vae_slicing else 100 * MIB)
+    return [*needs(preset), Need("decoder", "decoder", 50 * MIB, 5 * MIB, activations)]
+
+
+def unguided(preset: Preset) -> list[Need]:
+    """Of a network that has guidance learned: there are no halves."""
+    return decoded(preset.with_(cfg_together=False))
 
 
 @dataclass
@@ -56,6 +69,14 @@ def test_a_need_is_its_weights_its_activations_and_a_margin() -> None:
     assert SMALL.resident_bytes == 120 * MIB + MARGIN_BYTES
     assert SMALL.streamed_bytes == 30 * MIB + MARGIN_BYTES
     assert plain_need("bake", 7).streamed_bytes == plain_need("bake", 7).resident_bytes == 7 + MARGIN_BYTES
+
+
+@pytest.mark.parametrize(("tile_px", "mib"), [(512, 487.9), (448, 375.4), (384, 277.9), (256, 129.2), (128, 40.2)])
+def test_smaller_tiles_are_planned_with_less(tile_px: int, mib: float) -> None:
+    """What six views take beside the weights, computed for the published sizes; else it were no use to advise it."""
+    preset = FULL.with_(vae_tile_px=tile_px)
+    assert abs(tiled_mib(486.0, preset) - mib) <= 7
+    assert tiled_mib(486.0, preset.with_(vae_tiling=False)) == 486.0
 
 
 @pytest.mark.parametrize(
@@ -94,9 +115,10 @@ def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> No
     ("stage", "lossless", "lossy"),
     [
         ("shape", True, ["allow lossy", "mini variant"]),
-        ("delight", True, []),
-        ("multiview", True, ["allow lossy", "fewer views", "1024 px"]),
+        ("delight", True, ["vae_tile_px"]),
+        ("multiview", True, ["allow lossy", "fewer views", "vae_tile_px", "view_by_view", "1024 px"]),
         ("bake", False, ["allow lossy", "1024 px"]),
+        ("inpaint", False, ["1024 px"]),
     ],
 )
 def test_advice_is_about_the_stage_and_what_costs_no_quality_comes_first(
@@ -107,7 +129,7 @@ def test_advice_is_about_the_stage_and_what_costs_no_quality_comes_first(
     assert first.startswith("close other programs") and len(rest) == len(lossy)
     assert all(words in step for words, step in zip(lossy, rest, strict=True)), rest
     assert ("streamed already, as Preset 2 GB does" in next_steps(stage, FULL)) == lossless
-    assert "2." not in next_steps(stage, PRESETS["8 GB Fast"])
+    assert "2." not in next_steps(stage, PRESETS["8 GB Fast"].with_(vae_tile_px=256, view_by_view=True))
 
 
 def test_a_streaming_preset_streams_everything() -> None:
@@ -116,7 +138,13 @@ def test_a_streaming_preset_streams_everything() -> None:
     assert host.asked == [460 * MIB], "no more of other models is moved away than streaming takes"
 
 
-def rungs(stage: str, preset: Preset) -> list[str]:
+@pytest.mark.parametrize(("stage", "words"), [("delight", "tiles"), ("multiview", "tiles"), ("multiview", "itself")])
+def test_what_is_done_already_is_not_advised(stage: str, words: str) -> None:
+    assert words in next_steps(stage, FULL) and words in next_steps(stage, FULL.with_(vae_tile_px=320))
+    assert words not in next_steps(stage, FULL.with_(vae_tile_px=256, view_by_view=True))
+
+
+def rungs(stage: str, preset: Preset, needs: Needs = decoded) -> list[str]:
     return [attempt.changes[-1] for attempt in attempts(stage, preset, needs) if attempt.changes]
 
 
@@ -128,6 +156,14 @@ def test_the_order_in_which_things_are_given_up() -> None:
         "views fast", "views minimal",
     ]  # fmt: skip
     assert rungs("delight", LOSSY) == ["weights streamed"] and rungs("bake", LOSSY) == ["1024 px renders"]
+
+
+def test_an_exact_step_that_saves_nothing_is_left_out() -> None:
+    """Guidance that is learned has no halves, one picture no fewer at a time; the lossy steps stay."""
+    assert rungs("shape", LOSSY, unguided) == ["2,000 points per chunk", "weights streamed", "octree 128"]
+    assert rungs("multiview", LOSSY.with_(vae_slicing=False), unguided)[0] == "VAE picture by picture"
+    assert rungs("multiview", FULL, lambda preset: [SMALL]) == ["weights streamed"]
+    assert rungs("delight", LOSSY.with_(vae_slicing=False)) == ["weights streamed"]
 
 
 def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
@@ -188,6 +224,68 @@ def test_a_device_that_does_not_tell_what_is_free_is_tried() -> None:
     stage, host = Fails(1), RecordingHost(device=torch.device("cpu"))
     assert fitted("multiview", FULL, host, needs, stage) == "done"
     assert [preset.cfg_together for preset in stage.ran] == [True, False]
+
+
+def test_a_device_that_is_full_outside_of_a_step_costs_one_too() -> None:
+    """What torch says there is no error of ours yet."""
+    ran: list[Preset] = []
+
+    def stage(preset: Preset) -> str:
+        ran.append(preset)
+        if preset.cfg_together:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has a total capacity of")
+        return "done"
+
+    host = Device(free=9000 * MIB)
+    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert [preset.cfg_together for preset in ran] == [True, False]
+    assert host.notes == [f"multiview: little memory: {GUIDED}"]
+    with pytest.raises(OutOfMemory) as caught:
+        fitted("bake", FULL, host, needs, stage)
+    assert str(caught.value).startswith("bake: cpu is full (CUDA out of memory); wanted room for this step. In this")
+
+
+def test_identical_settings_are_not_run_again() -> None:
+    host, stage = Device(free=9000 * MIB), Fails(99)
+    with pytest.raises(OutOfMemory):
+        fitted("shape", PRESETS["16 GB"], host, unguided, stage)
+    settings = [(preset.points_per_chunk, preset.octree) for preset in stage.ran]
+    ran = list(zip(settings, host.streamed, strict=True))
+    assert len(ran) == len(set(ran)) == 4 and not any("guidance" in note for note in host.notes)
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "line"),
+    [
+        (8192, "multiview: 2.50 GiB for the large network, 8.00 GiB free"),
+        (2400, f"multiview: 2.30 GiB for the large network, 2.34 GiB free; {GUIDED}"),
+        (1024, f"multiview: 0.64 GiB for the large network, 1.00 GiB free; {LARGE}"),
+        (512, f"multiview: 0.45 GiB for the large network, 0.50 GiB free; {LARGE}, {GUIDED}"),
+    ],
+)
+def test_the_plan_is_one_line_of_the_log(free_mib: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="lowvram_core"):
+        planned(free_mib)
+    assert caplog.messages == [line]
+
+
+def test_the_plan_says_what_streams_by_choice(caplog: pytest.LogCaptureFixture) -> None:
+    """Not the renderer of the maps, which has no weights."""
+    with caplog.at_level(logging.INFO, logger="lowvram_core"):
+        host = Device(free=4096 * MIB)
+        fitted("multiview", PRESETS["2 GB"], host, lambda preset: [plain_need("renderer", MIB), *needs(preset)], repr)
+    streamed = "small network streamed, large network streamed"
+    assert caplog.messages == [f"multiview: 0.45 GiB for the large network, 4.00 GiB free; {streamed}"]
+
+
+def test_the_plan_says_where_a_device_does_not_tell_what_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="lowvram_core"):
+        fitted("multiview", FULL, RecordingHost(), needs, repr)
+        fitted("inpaint", FULL, RecordingHost(), lambda preset: [], repr)
+    assert caplog.messages == [
+        "multiview: 2.50 GiB for the large network, the device does not tell what is free",
+        "inpaint: nothing, the device does not tell what is free",
+    ]
 
 
 def test_fit_streams_what_must_and_leaves_the_rest() -> None:
