@@ -4,12 +4,14 @@
 
 Full-size random weights: each component is loaded as for a GPU, and every byte of it read, as the copy to a GPU does.
 Geometry is real, at octree 384 and 2048 px, on the CPU: what a GPU would hold of it is counted here, too. Activations
-of the networks are the device's and not part of this. Writes benchmarks/results/ram.json; takes 12 GB of disk.
+of the networks are the device's and not part of this. Then each component at float32 out of the same files, as for a
+card without float16 or for the CPU, in a fresh process each. Writes benchmarks/results/ram.json; takes 12 GB of disk.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -61,13 +63,20 @@ def read_every_byte(component: Component) -> None:
                 part.float().sum()
 
 
-def components(store: ModelStore) -> list[Component]:
+def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
     """In the order of a run."""
-    first = open_shape(store.folder("shape/v2-0"), HALF)
-    second = open_delight(store.folder("delight"), HALF)
-    third = open_paint(store.folder("paint"), HALF)
+    first = open_shape(store.folder("shape/v2-0"), dtype)
+    second = open_delight(store.folder("delight"), dtype)
+    third = open_paint(store.folder("paint"), dtype)
     return [first.conditioner, first.dit, first.vae, second.text_encoder, second.vae, second.unet, third.vae,
             third.dual, third.main]  # fmt: skip
+
+
+def at_float32(folder: str, index: int) -> tuple[str, dict[str, float]]:
+    """The label of a run's component, and what it costs at float32; for a process of its own."""
+    component = components(ModelStore([folder], offline=True), torch.float32)[index]
+    row = weigh(lambda: read_every_byte(component))
+    return component.label, {"weights_mib": round(component.weight_bytes / 2**20, 1), **row}
 
 
 def bumpy_field() -> torch.Tensor:
@@ -95,16 +104,25 @@ def geometry(rows: dict[str, dict[str, float]]) -> None:
     keep("inpaint", lambda: inpaint.inpaint(kept["unwrap"], kept["bake"], host))
 
 
+def most(rows: dict[str, dict[str, float]]) -> float:
+    """The highest peak."""
+    return max(row["peak_rss_mib"] for row in rows.values())
+
+
 def main() -> None:
     """Prints the figures and writes them."""
     rows: dict[str, dict[str, float]] = {}
-    with TemporaryDirectory() as folder:
-        vram.write_models(Path(folder), [PRESET], sparse=False)
-        store = ModelStore([folder], offline=True)
-        for component in components(store):
+    with TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+        # in another process: what writing leaves in the heap is not a run's
+        fresh.apply(vram.write_models, (Path(folder), [PRESET]), {"sparse": False})
+        for component in components(ModelStore([folder], offline=True), HALF):
             rows[component.label] = weigh(lambda component=component: read_every_byte(component))  # type: ignore[misc]
+        full = dict(fresh.starmap(at_float32, [(folder, index) for index in range(len(rows))], chunksize=1))
     geometry(rows)
-    found = {"peak_rss_mib": max(row["peak_rss_mib"] for row in rows.values()), "steps": rows}
+    found = {
+        "peak_rss_mib": most(rows), "steps": rows,
+        "float32_peak_rss_mib": most(full), "float32": full,
+    }  # fmt: skip
     text = json.dumps(found, indent=1)
     sys.stdout.write(text + "\n")
     (HERE / "results" / "ram.json").write_text(text + "\n", encoding="utf-8")

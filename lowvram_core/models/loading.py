@@ -5,7 +5,9 @@ No code from a checkpoint's folder is run, and pickles are read as weights only.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -94,14 +96,52 @@ def read_pickle(path: Path) -> StateDict:
 def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) -> nn.Module:
     """Gives an empty module its weights, in evaluation mode and at `dtype`.
 
-    Weights already at `dtype` stay memory-mapped: no copy is made.
+    Memory: weights already at `dtype` stay memory-mapped, no copy is made; others are copied tensor by tensor, and on
+    Linux the pages read for it leave RAM at once. Elsewhere they stay until the system wants them.
 
     Raises:
         BadCheckpoint: names or shapes are not the module's.
     """
     check_layout(module, {name: Entry(tuple(value.shape), value.nbytes) for name, value in state.items()}, source)
-    module.load_state_dict(state, assign=True)
+    module.load_state_dict(_at(dtype, state, source), assign=True)
     return module.requires_grad_(False).eval().to(dtype)
+
+
+def _at(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
+    others = {name for name, value in state.items() if value.is_floating_point() and value.dtype != dtype}
+    spans = _spans_of(source) if others else []
+    converted: StateDict = {}
+    for name, value in state.items():
+        converted[name] = value.to(dtype) if name in others else value
+        if name in others:
+            _give_back(value, spans)
+    return converted
+
+
+def _spans_of(file: Path) -> list[range]:
+    """The addresses that a file is mapped to; none where the system does not list them, as Windows."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    spans = []
+    for line in maps.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == str(file.resolve()):
+            first, _, end = fields[0].partition("-")
+            spans.append(range(int(first, 16), int(end, 16)))
+    return spans
+
+
+def _give_back(tensor: Tensor, spans: list[range]) -> None:
+    """Takes a tensor's pages out of RAM; they come from the file again when asked for.
+
+    Of memory that is no file's this would lose what is there, so the tensor must lie in one of the file's spans.
+    """
+    first, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    if tensor.nbytes and any(first in span and end - 1 in span for span in spans):
+        first -= first % mmap.PAGESIZE
+        libc = ctypes.CDLL(None)
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
 
 
 def check_layout(module: nn.Module, entries: Mapping[str, Entry], source: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 import tiny
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lowvram_core.errors import BadCheckpoint
 from lowvram_core.models import diffusion, dinov2
 from lowvram_core.models.delight import open_delight
-from lowvram_core.models.loading import read_header, read_pickle, read_safetensors
+from lowvram_core.models.loading import StateDict, build_empty, fill, read_header, read_pickle, read_safetensors
 from lowvram_core.models.paint import open_paint
 from lowvram_core.models.shape import open_shape
 
@@ -64,6 +64,68 @@ def test_float32_runs_from_the_same_files(tmp_path: Path) -> None:
     module = component.load()
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert component.weight_bytes == sum(p.numel() * 4 for p in module.parameters())
+
+
+MIB = 2**20
+
+
+def layers() -> torch.nn.Module:
+    """32 MiB at float16, and an integer."""
+    network = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(16)))
+    network.register_buffer("count", torch.zeros(3, dtype=torch.int64))
+    return network
+
+
+def written(path: Path) -> tuple[StateDict, StateDict]:
+    """What `layers` take, drawn and written at float16; and the same as the file's reader gives it."""
+    torch.manual_seed(0)
+    drawn = {name: value.half() if value.is_floating_point() else value + 7
+             for name, value in layers().state_dict().items()}  # fmt: skip
+    if path.suffix == ".bin":
+        torch.save(drawn, path)
+        return drawn, read_pickle(path)
+    save_file(drawn, path)
+    return drawn, read_safetensors(path)
+
+
+def status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_what_is_read_for_another_precision_leaves_ram(tmp_path: Path, suffix: str) -> None:
+    """The peak is the copies', not theirs and the file's; before, half as much again."""
+    path = tmp_path / f"모델 1{suffix}"
+    drawn, state = written(path)
+    del drawn
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status_mib("VmRSS")
+    mapped = status_mib("RssFile")
+    module = fill(build_empty(layers), state, torch.float32, path)
+    assert sum(value.nbytes for value in module.parameters()) > 64 * MIB
+    assert status_mib("RssFile") - mapped < 4, "while the state is still there"
+    assert status_mib("VmHWM") - before < 76
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("system", ["this one", "one that lists no mappings"])
+def test_another_precision_has_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, system: str
+) -> None:
+    """And the file is read again where its pages have left; what is no file's memory is not touched."""
+    if system != "this one":
+        monkeypatch.setattr("lowvram_core.models.loading._spans_of", lambda file: [])
+    path = tmp_path / f"weights{suffix}"
+    drawn, state = written(path)
+    state["0.weight"] = state["0.weight"].clone()
+    own = state["0.weight"]
+    filled = fill(build_empty(layers), state, torch.float32, path).state_dict()
+    for name, value in drawn.items():
+        assert torch.equal(filled[name], value.float() if value.is_floating_point() else value)
+        assert torch.equal(state[name], value)
+    assert filled["count"].dtype == torch.int64 and torch.equal(own, drawn["0.weight"])
 
 
 def test_korean_names_and_spaces(tmp_path: Path) -> None:
