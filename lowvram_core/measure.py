@@ -21,6 +21,8 @@ def measured(name: str, device: torch.device, records: list[StepRecord]) -> Iter
 
     scales = memory_of(device)
     if scales is not None:
+        if hasattr(scales, "init"):
+            scales.init()  # torch resets no peak on a device that nothing has used yet
         scales.reset_peak_memory_stats(device)
     start = time.perf_counter()
     yield

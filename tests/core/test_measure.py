@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 from order_of_peaks import ledger
 
 from lowvram_core.errors import OutOfMemory
 from lowvram_core.host import Component
-from lowvram_core.measure import free_bytes, full_device_is_named, is_full, memory_of
+from lowvram_core.measure import free_bytes, full_device_is_named, is_full, measured, memory_of
+from lowvram_core.report import StepRecord
 from lowvram_core.torch_host import TorchHost
 
 GIB = 2**30
+MIB = 2**20
 
 
 @pytest.fixture
@@ -82,3 +86,25 @@ def test_what_is_kept_makes_room_for_what_comes() -> None:
                 assert set(host._kept) == left
             host.release()
         assert ledger.current == 0
+
+
+@pytest.mark.parametrize("name", ["cuda:0", "mps"])
+def test_a_step_can_be_the_first_to_touch_a_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """torch.cuda counts nothing before torch.cuda.init(); a module without `init` needs none."""
+    said: list[str] = []
+
+    def reset(device: torch.device) -> None:
+        if name == "cuda:0" and "init" not in said:
+            raise RuntimeError("Invalid device argument 0: did you call init?")
+        said.append("reset")
+
+    counts = dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated"), lambda device: MIB)
+    module = types.SimpleNamespace(reset_peak_memory_stats=reset, synchronize=lambda device: None, **counts)
+    if name == "cuda:0":
+        module.init = lambda: said.append("init")
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    records: list[StepRecord] = []
+    with measured("background", torch.device(name), records):
+        said.append("body")
+    assert said == [*(["init"] if name == "cuda:0" else []), "reset", "body"]
+    assert [(record.name, record.peak_bytes) for record in records] == [("background", MIB)]
