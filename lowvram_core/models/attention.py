@@ -1,4 +1,8 @@
-"""Which kernels the attention of diffusers' networks runs on."""
+"""Which kernels the attention of diffusers' networks runs on.
+
+`auto` never comes to xFormers: torch's fused attention takes as little memory, needs no package besides torch, and
+whether xFormers is faster has not been measured here. Who has found it so on their card chooses it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import importlib.util
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import BadInput, MissingDependency
 
@@ -25,7 +29,8 @@ def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> s
 
     Args:
         choice: `fused`, torch's scaled_dot_product_attention; `xformers`; `sliced`, some heads at a time, which saves
-            memory only where no fused kernel serves and costs six times as much elsewhere; or `auto`.
+            memory only where no fused kernel serves and costs six times as much elsewhere; or `auto`, which is fused
+            where there is a kernel for it and else sliced, never xformers.
         device: where networks run.
         dtype: at which precision.
 
@@ -67,6 +72,16 @@ def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda":
         return True
     probe = torch.zeros(1, 1, 8, 64, device=device, dtype=dtype)
-    params = torch.backends.cuda.SDPAParams(probe, probe, probe, None, 0.0, False, False)
+    params = _sdpa_params(probe)
     flash = torch.backends.cuda.can_use_flash_attention(params)
     return bool(flash or torch.backends.cuda.can_use_efficient_attention(params))
+
+
+def _sdpa_params(probe: Tensor) -> Any:
+    """What torch's checks want to know of an attention, without a mask; since torch 2.5 whether heads are grouped."""
+    make: Any = torch.backends.cuda.SDPAParams
+    known = (probe, probe, probe, None, 0.0, False)
+    try:
+        return make(*known, False)
+    except TypeError:
+        return make(*known)

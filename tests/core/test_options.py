@@ -54,6 +54,27 @@ def test_auto_is_fused_where_there_is_a_fused_kernel(monkeypatch: pytest.MonkeyP
     assert choose_attention("fused", CPU, torch.float32) == "fused", "a choice is a choice"
 
 
+@pytest.mark.parametrize("count", [6, 7])
+def test_the_kernels_are_asked_for_on_every_torch(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """SDPAParams takes one argument more since torch 2.5."""
+
+    def make(*given: Any) -> tuple[Any, ...]:
+        if len(given) != count:
+            raise TypeError("incompatible constructor arguments")
+        return given
+
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device, dtype: zeros(*shape, dtype=dtype))
+    monkeypatch.setattr(torch.backends.cuda, "SDPAParams", make)
+    for kernels in ("flash", "efficient", "neither"):
+        monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", lambda params, k=kernels: k == "flash")
+        monkeypatch.setattr(
+            torch.backends.cuda, "can_use_efficient_attention", lambda params, k=kernels: k == "efficient"
+        )
+        wanted = "sliced" if kernels == "neither" else "fused"
+        assert choose_attention("auto", torch.device("cuda"), torch.float16) == wanted
+
+
 def test_xformers_is_refused_before_anything_is_lent(mesh: Mesh, store: ModelStore) -> None:
     host, chosen = RecordingHost(), SMALL.with_(attention="xformers")
     for call in (
