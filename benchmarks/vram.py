@@ -39,7 +39,7 @@ from lowvram_core.pictures import cutout_from_rgba  # noqa: E402
 from lowvram_core.presets import PRESETS, Preset  # noqa: E402
 from lowvram_core.render.cameras import camera_class  # noqa: E402
 from lowvram_core.stages import bake, delight, inpaint, multiview, shape  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.torch_host import _RESERVED_MIB, TorchHost  # noqa: E402
 from lowvram_core.types import Mesh  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -49,6 +49,15 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Our steps by stage."""
 CAPS_GIB = (8, 6, 4, 2)
+_UPSTREAM = (
+    "Upstream is null for maps, bake and inpaint: it does them with its rasteriser, a compiled extension that the "
+    "machine of this benchmark lacks."
+)
+_RESERVE = f"the {_RESERVED_MIB[False]} MiB (on Windows {_RESERVED_MIB[True]}) that a run on CUDA leaves free"
+_CAPS = {
+    "meta": f"A cap counts tensors alone: neither the driver's context nor {_RESERVE}. Bake and inpaint are left out.",
+    "cuda": f"A cap counts tensors, the driver's context, other programs, and {_RESERVE}.",
+}
 Row = dict[str, Any]
 
 
@@ -96,21 +105,23 @@ def ours(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
     """Peaks in MiB and seconds, loading included, by stage."""
     host = scale.host(residency=preset.residency)
     run_ours(preset, store, host)
-    found: dict[str, Row] = {}
-    for stage, steps in STAGES.items():
-        own = [record for record in host.records if record.name in steps]
-        found[stage] = _peaks(host, steps) | {"seconds": sum(record.seconds for record in own)}
-    return found
+    return by_stage(host)
 
 
-def _peaks(host: WeighingHost, steps: Collection[str] | None = None) -> Row:
-    """The most of these steps, or of all."""
+def by_stage(host: WeighingHost) -> dict[str, Row]:
+    """Peaks in MiB and seconds of each stage that ran to its end."""
+    ended = {record.name for record in host.records}
+    return {stage: _costs(host, steps) for stage, steps in STAGES.items() if ended.issuperset(steps)}
+
+
+def _costs(host: WeighingHost, steps: Collection[str] | None = None) -> Row:
+    """The most of these steps, or of all, and their seconds together."""
     own = [record for record in host.records if steps is None or record.name in steps]
     row: Row = {"mib": max((record.peak_bytes or 0 for record in own), default=0) / 2**20}
     beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
     for kind in ("reserved", "device"):
-        row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside if kind in peaks), default=0.0)
-    return row
+        row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside if kind in peaks), default=None)
+    return row | {"seconds": sum(record.seconds for record in own)}
 
 
 def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
@@ -188,27 +199,45 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def finishes(preset: Preset, store: ModelStore, scale: Scale, cap_gib: float) -> Row:
-    """Whether a preset runs to its end on a device of that size, and what it had to change for it."""
+    """Whether a preset runs to its end on a device of that size, what it had to change for it, and what it cost.
+
+    Under `stages` are those that ran to their end; seconds are of a GPU alone.
+    """
+    on_gpu = isinstance(scale, GpuScale)
     with scale.weighing(cap_gib):
         scale.reset()
         host = scale.host(residency=preset.residency)
         try:
-            run_ours(preset, store, host, geometry=isinstance(scale, GpuScale))
+            run_ours(preset, store, host, geometry=on_gpu)
             outcome, said = True, host.notes
         except (OutOfMemory, torch.OutOfMemoryError) as error:
             outcome, said = False, [str(error)]
-    peaks = {key: round(value, 1) for key, value in _peaks(host).items()}
-    return {"preset": preset.name, "cap_gib": cap_gib, "finishes": outcome, **peaks, "notes": said}
+    stages = {stage: _rounded_costs(costs, on_gpu=on_gpu) for stage, costs in by_stage(host).items()}
+    return {
+        "preset": preset.name, "cap_gib": cap_gib, "finishes": outcome,
+        **_rounded_costs(_costs(host), on_gpu=on_gpu), "stages": stages, "notes": said,
+    }  # fmt: skip
+
+
+def _rounded_costs(costs: Row, *, on_gpu: bool) -> Row:
+    seconds = _rounded(costs["seconds"], 2) if on_gpu else None
+    return {key: _rounded(value, 1) for key, value in costs.items()} | {"seconds": seconds}
 
 
 class Results:
-    """A file that grows with each result: what a run before found on the same device stays unless it is redone."""
+    """A file that grows with each result: what a run before found on the same device stays unless it is redone.
 
-    def __init__(self, path: Path, about: Row) -> None:
+    Args:
+        about: what results must have in common to stand in one file.
+        notes: what a reader should know of them.
+    """
+
+    def __init__(self, path: Path, about: Row, notes: Row | None = None) -> None:
         self.path = path
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         same = all(before.get(key) == value for key, value in about.items())
-        self.all: Row = before if same and before else {**about, "rows": [], "caps": []}
+        kept = {table: before[table] if same and before else [] for table in ("rows", "caps")}
+        self.all: Row = {**about, **(notes or {}), **kept}
 
     def put(self, table: str, rows: list[Row], *key: str) -> None:
         """Replaces what has the same values under these keys."""
@@ -237,7 +266,9 @@ def main() -> None:
     shortened = not on_gpu and not options.every_step
     presets = [quick(PRESETS[name]) if shortened else PRESETS[name] for name in options.presets]
     about = {"device": scale.name, "torch": torch.__version__, "few_steps": shortened}
-    results = Results(RESULTS / f"vram-{options.device}.json", about)
+    notes = {"upstream": _UPSTREAM, "cap": _CAPS[options.device]}
+    results = Results(RESULTS / f"vram-{options.device}.json", about, notes)
+    sys.stdout.write("\n".join([scale.name, *notes.values(), ""]))
     with TemporaryDirectory() as folder:
         write_models(Path(folder), presets, sparse=not on_gpu)
         store = ModelStore([folder], offline=True)

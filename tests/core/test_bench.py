@@ -20,6 +20,7 @@ import scales  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
 from scales import GpuScale, SizingHost  # noqa: E402
 
+from lowvram_core import torch_host  # noqa: E402
 from lowvram_core.memory import budget  # noqa: E402
 from lowvram_core.models.store import ModelStore  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402
@@ -68,10 +69,25 @@ def test_under_a_cap_it_finishes_or_is_refused(
 ) -> None:
     roomy = vram.finishes(PRESET, store, scale, 4)
     assert roomy["finishes"] and roomy["notes"] == [] and roomy["mib"] > 0
+    stages = roomy["stages"]
+    assert list(stages) == list(vram.STAGES)
+    for key in ("mib", "reserved_mib", "device_mib"):
+        assert roomy[key] == max(costs[key] for costs in stages.values()) > 0
+    assert all(costs["seconds"] > 0 for costs in stages.values())
+    assert roomy["seconds"] == pytest.approx(sum(costs["seconds"] for costs in stages.values()), abs=0.05)
     monkeypatch.setattr(budget, "MARGIN_BYTES", 8 * 1024 * MIB)
     refused = vram.finishes(PRESET, store, scale, 4)
     assert not refused["finishes"] and "4.00 GiB of the device are free" in refused["notes"][0]
+    assert refused["stages"] == {} and refused["seconds"] == 0.0
     assert ledger.current == 0
+
+
+def test_what_is_computed_has_no_seconds_and_no_device_peak(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scales, "WITHOUT_VALUES", 8)
+    row = vram.finishes(PRESET, store, scales.CountingScale(), 4)
+    assert row["finishes"] and list(row["stages"]) == ["shape", "delight", "maps", "multiview"]
+    for costs in (row, *row["stages"].values()):
+        assert costs["seconds"] is None and costs["device_mib"] is None and 0 < costs["mib"] <= costs["reserved_mib"]
 
 
 def test_results_grow_and_are_replaced_on_the_same_device_alone(tmp_path: Path) -> None:
@@ -82,5 +98,15 @@ def test_results_grow_and_are_replaced_on_the_same_device_alone(tmp_path: Path) 
     vram.Results(path, here).put("rows", [{"preset": "16 GB", "stage": "shape", "ours_mib": 3.0}], "preset", "stage")
     found = json.loads(path.read_text())["rows"]
     assert [(row["preset"], row["ours_mib"]) for row in found] == [("2 GB", 2.0), ("16 GB", 3.0)]
+    noted = vram.Results(path, here, {"cap": "counts all"}).all
+    assert noted["cap"] == "counts all" and noted["rows"] == found, "a note takes nothing away"
     vram.Results(path, {"device": "b"}).put("caps", [{"preset": "2 GB", "cap_gib": 8}], "preset", "cap_gib")
     assert json.loads(path.read_text())["rows"] == []
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_the_notes_say_what_is_missing(device: str) -> None:
+    assert "rasteriser" in vram._UPSTREAM and "maps, bake and inpaint" in vram._UPSTREAM
+    for word in ("context", *map(str, torch_host._RESERVED_MIB.values())):
+        assert word in vram._CAPS[device]
+    assert ("neither" in vram._CAPS[device]) == (device == "meta")
