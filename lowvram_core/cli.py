@@ -11,7 +11,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,9 +27,9 @@ from .stages.save import save
 from .stages.shape import check_view_names
 from .torch_host import TorchHost, pick_device
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str}
 _HELP: Mapping[str, str] = {
+    "precision": "auto: float16 on a GPU that is good at it, float32 on the CPU",
     "guidance": "how closely the shape follows the picture; at 0 the plain variants do not look at it at all",
 }
 LARGEST_SEED = 2**63 - 1
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(manifest.describe(preset))
             return 0
         jobs = _jobs(options, preset)
-        host = TorchHost.for_preset(preset, pick_device(options.device), DTYPES.get(options.dtype))
+        host = TorchHost.for_preset(preset, pick_device(options.device))
     except LowVramError as error:
         _complain(str(error))
         return 2
@@ -68,7 +67,6 @@ def build_parser() -> argparse.ArgumentParser:
                         help="a models folder, searched first; may be given several times")  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="never download a model")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default the GPU if there is one")
-    parser.add_argument("--dtype", choices=list(DTYPES), help="by default float16 on a GPU, float32 on the CPU")
     parser.add_argument("--seed", type=_seed, default=0, help="of the shape's noise")
     parser.add_argument("--delight-seed", type=_seed, default=Seeds.delight, help="default: upstream's")
     parser.add_argument("--paint-seed", type=_seed, default=Seeds.paint, help="default: upstream's")

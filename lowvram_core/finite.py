@@ -18,6 +18,6 @@ def check_finite(stage: str, step: str, dtype: torch.dtype, *tensors: Tensor) ->
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise NumericalFailure(
             f"{stage}: the {step} step gave NaN or infinity in {dtype}; wanted finite numbers. "
-            "Run in float32 (--dtype float32): some cards, such as the GTX 16 series, cannot do float16. "
-            "If it was float32, the model's files are damaged: download them again."
+            "Run in float32 (precision, in Preset Custom or on the command line): some cards, such as the GTX 16 "
+            "series, cannot do float16. If it was float32, the model's files are damaged: download them again."
         )

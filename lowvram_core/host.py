@@ -59,8 +59,12 @@ class Host(Protocol):
         """Moves other models off the device until so much is free; what is free then, None if the device cannot say."""
         ...
 
-    def streaming(self, keys: Collection[str]) -> AbstractContextManager[None]:
-        """Within it, the weights of the components with these keys pass through the device instead of lying there."""
+    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> AbstractContextManager[None]:
+        """Within it, the weights of the components with these keys pass through the device instead of lying there.
+
+        Args:
+            ahead: those of the next layer are on their way while one computes, so that two are there at once.
+        """
         ...
 
     def streams(self, component: Component) -> bool:

@@ -42,6 +42,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "residency": get_args(Residency),
         "unwrapper": ("xatlas", "uvunwrap"),
         "attention": ("auto", "fused", "xformers", "sliced"),
+        "precision": ("auto", "float16", "bfloat16", "float32"),
         "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
     }
 )
@@ -87,6 +88,20 @@ class Preset:
     """Each view is painted by itself: least memory, and the views no longer agree with each other."""
     compile_shape: bool = False
     """torch.compile for the shape transformer."""
+    precision: str = "auto"
+    """Of the networks; auto: float16 where the device is good at it, else float32."""
+    prefetch: bool = True
+    """While a layer computes, the weights of the next that streams are on their way."""
+    skip_last_step: bool = True
+    """Upstream's last step of the shape, which has no length, is left out."""
+    keys_once: bool = True
+    """The geometry decoder's keys and values are computed once per decode, not once per chunk."""
+    logits_on_host: bool = True
+    """What the decode finds is gathered in RAM, not on the device."""
+    reference_once: bool = True
+    """The reference picture is read once per run, not at every step with both UNets on the device."""
+    skip_unguided_reference: bool = True
+    """The half of guidance that the reference does not count for computes no attention to it."""
     allow_lossy: bool = True
     """Where the device is too small, quality may go down a step, after all that costs none was tried."""
 

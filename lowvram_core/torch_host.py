@@ -87,14 +87,17 @@ class TorchHost:
     _wanted_bytes: int = 0
     """What the stage's hungriest component takes."""
     _streamed: frozenset[str] = frozenset()
+    _ahead: bool = True
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
     @classmethod
     def for_preset(
         cls, preset: Preset, device: torch.device | None = None, precision: torch.dtype | None = None
     ) -> TorchHost:
-        """A host that keeps weights where the preset says; on `pick_device`'s device if none is given."""
-        return cls(device or pick_device(), precision, preset.residency)
+        """A host that keeps weights where the preset says, and computes at its precision if none is given; on
+        `pick_device`'s device if none is given."""
+        chosen = None if preset.precision == "auto" else getattr(torch, preset.precision)
+        return cls(device or pick_device(), precision or chosen, preset.residency)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -114,7 +117,9 @@ class TorchHost:
         try:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
                 if self.streams(component):
-                    with streamed(module, self.device, blocks=component.blocks, stays=component.stays):
+                    with streamed(
+                        module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
+                    ):
                         yield module
                 else:
                     yield module.to(self.device)
@@ -149,13 +154,14 @@ class TorchHost:
         return free
 
     @contextmanager
-    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
         """See Host."""
-        before, self._streamed = self._streamed, frozenset(keys)
+        before = self._streamed, self._ahead
+        self._streamed, self._ahead = frozenset(keys), ahead
         try:
             yield
         finally:
-            self._streamed = before
+            self._streamed, self._ahead = before
 
     def streams(self, component: Component) -> bool:
         """See Host."""

@@ -103,18 +103,22 @@ def to_intermediate(tensor: Tensor) -> Tensor:
 class ComfyHost:
     """Runs one node's stages under ComfyUI's model management."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "auto") -> None:
         self.device: torch.device = mm.get_torch_device()
-        self._fp16 = self.device.type != "cpu" and bool(mm.should_use_fp16(self.device, prioritize_performance=False))
+        if precision == "auto":
+            trusted = self.device.type != "cpu" and mm.should_use_fp16(self.device, prioritize_performance=False)
+            precision = "float16" if trusted else "float32"
+        self._dtype: torch.dtype = getattr(torch, precision)
         self._records = _records.begin(_running_prompt())
         self._start = time.perf_counter()
         self._step = ""
         self._streamed: frozenset[str] = frozenset()
+        self._ahead = True
 
     @property
     def dtype(self) -> torch.dtype:
-        """float16 where ComfyUI trusts the card with it, else float32."""
-        return torch.float16 if self._fp16 else torch.float32
+        """As chosen; else float16 where ComfyUI trusts the card with it, float32 elsewhere."""
+        return self._dtype
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
@@ -131,7 +135,7 @@ class ComfyHost:
             with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
                 if streams:
                     with _streaming.streamed(
-                        patcher, module, self.device, blocks=component.blocks, stays=component.stays
+                        patcher, module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
                     ):
                         yield self._loaded(patcher, component, _streaming.NEXT_TO_NOTHING)
                 else:
@@ -171,13 +175,14 @@ class ComfyHost:
         return max(0, int(mm.get_free_memory(self.device)) - reserved)
 
     @contextmanager
-    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
         """See Host."""
-        before, self._streamed = self._streamed, frozenset(keys)
+        before = self._streamed, self._ahead
+        self._streamed, self._ahead = frozenset(keys), ahead
         try:
             yield
         finally:
-            self._streamed = before
+            self._streamed, self._ahead = before
 
     def streams(self, component: Component) -> bool:
         """See Host; on the CPU weights rest where they are used."""

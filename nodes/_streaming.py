@@ -28,7 +28,7 @@ _READ_FROM_OUTSIDE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 @contextmanager
 def streamed(
-    patcher: Any, module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = ""
+    patcher: Any, module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "", ahead: bool = True
 ) -> Iterator[None]:
     """Within it, a module's weights pass through the device once ComfyUI's loader has left them where they rest.
 
@@ -41,6 +41,7 @@ def streamed(
             stay until it is through: so they come once where a block runs on one half of its batch and then on the
             other, and lie where they find room of their size, not in one pool of the allocator for each stream.
         stays: pattern of the names of submodules that are brought at once; for those that run very often.
+        ahead: the next block's weights are on their way while one computes.
 
     Raises:
         OutOfMemory: this ComfyUI's layers do not fetch weights.
@@ -54,7 +55,7 @@ def streamed(
     with ExitStack() as visits:
         if hasattr(mm, "reset_cast_buffers"):  # ComfyUI 0.8 keeps none; newer ones do this after each node themselves
             visits.callback(mm.reset_cast_buffers)
-        bringer = fetcher(device)
+        bringer = fetcher(device, ahead=ahead)
         visits.callback(bringer.close)
         for name, part in module.named_modules():
             if blocks and re.fullmatch(blocks, name):

@@ -34,7 +34,7 @@ class Delight(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, preset: Preset, seed: int, steps: int, mask: Tensor | None = None) -> io.NodeOutput:
         """[1,512,512,3]."""
-        host = _host.ComfyHost()
+        host = _host.ComfyHost(preset.precision)
         delit = stage("delight").delight(
             _convert.cutout(image, mask, "delight"), overridden(preset, delight_steps=steps), host,
             _host.model_store(host), seed=_convert.fold_seed(seed),

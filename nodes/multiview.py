@@ -43,7 +43,7 @@ class PaintViews(io.ComfyNode):
         cls, mesh: object, image: Tensor, preset: Preset, seed: int, steps: int, views: str, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """[N,512,512,3], their cameras, and the mesh."""
-        host = _host.ComfyHost()
+        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, multiview_steps=steps, views=views)
         picture = _convert.single_picture(image, "multiview")
         whole = _convert.usable_mask(mask) is None and picture.shape[-1] == 3

@@ -41,7 +41,7 @@ class GenerateShape(io.ComfyNode):
         cls, image: Tensor, preset: Preset, seed: int, variant: str, steps: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """The surface as marching cubes leaves it."""
-        host = _host.ComfyHost()
+        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
             _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
@@ -85,7 +85,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         }
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
-        host = _host.ComfyHost()
+        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
             cutouts, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)

@@ -41,10 +41,13 @@ class Need:
 
     @property
     def streamed_bytes(self) -> int:
+        """With its weights passing through, those of the next layer on their way."""
+        return self.streamed(ahead=True)
+
+    def streamed(self, *, ahead: bool) -> int:
         """With its weights passing through."""
-        return (
-            min(self.weight_bytes, STREAMED_AT_ONCE * self.largest_layer_bytes) + self.activation_bytes + MARGIN_BYTES
-        )
+        layers = (STREAMED_AT_ONCE if ahead else 1) * self.largest_layer_bytes
+        return min(self.weight_bytes, layers) + self.activation_bytes + MARGIN_BYTES
 
 
 def need(component: Component, host: Host, activation_mib: float) -> Need:
@@ -60,6 +63,15 @@ def need(component: Component, host: Host, activation_mib: float) -> Need:
 def plain_need(label: str, used_bytes: int) -> Need:
     """What arithmetic without a network takes."""
     return Need("", label, 0, 0, used_bytes)
+
+
+def together(need: Need, other: Need) -> Need:
+    """What a component takes while another is on the device beside it."""
+    return replace(
+        need, weight_bytes=need.weight_bytes + other.weight_bytes,
+        largest_layer_bytes=need.largest_layer_bytes + other.largest_layer_bytes,
+        activation_bytes=max(need.activation_bytes, other.activation_bytes),
+    )  # fmt: skip
 
 
 def tiled_mib(whole_mib: float, preset: Preset) -> float:
@@ -107,6 +119,8 @@ _LADDER = (
     _Rung(("multiview",), "VAE picture by picture", {"vae_slicing": True},
           lambda preset: not preset.vae_slicing),
     _STREAM,
+    _Rung(("shape", "delight", "multiview"), "one layer's weights at a time", {"prefetch": False},
+          lambda preset: preset.prefetch),
     _Rung(("shape",), "octree 128", {"octree": 128}, lambda preset: preset.octree > 128, lossy=True),
     _Rung(("multiview", "bake"), "1024 px renders", {"render_px": 1024}, lambda preset: preset.render_px > 1024,
           lossy=True),
@@ -128,8 +142,8 @@ def attempts(stage: str, preset: Preset, needs: Needs) -> Iterator[Attempt]:
                 yield attempt
 
 
-def _takes(attempt: Attempt, needs: Needs) -> tuple[list[Need], frozenset[str]]:
-    return list(needs(attempt.preset)), attempt.streamed
+def _takes(attempt: Attempt, needs: Needs) -> tuple[list[Need], frozenset[str], bool]:
+    return list(needs(attempt.preset)), attempt.streamed, attempt.preset.prefetch
 
 
 def _after(preset: Preset, rungs: tuple[_Rung, ...], needs: Needs) -> Attempt:
@@ -145,7 +159,7 @@ def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
     for need in needs(attempt.preset):
         if need.resident_bytes <= free_bytes and attempt.preset.residency != "stream":
             continue
-        if need.key not in attempt.streamed or need.streamed_bytes > free_bytes:
+        if need.key not in attempt.streamed or need.streamed(ahead=attempt.preset.prefetch) > free_bytes:
             return None
         streamed.add(need.key)
     return replace(attempt, streamed=frozenset(streamed))
@@ -167,7 +181,10 @@ def largest_bytes(needs: Sequence[Need], *, streamed: bool = False) -> int:
 def plan_line(stage: str, attempt: Attempt, needs: Sequence[Need], free_bytes: int | None) -> str:
     """For the log: what the hungriest component takes, what is free, what streams or is done otherwise than asked."""
     free = "the device does not tell what is free" if free_bytes is None else f"{free_bytes / GIB:.2f} GiB free"
-    taken = [(need.streamed_bytes if need.key in attempt.streamed else need.resident_bytes, need) for need in needs]
+    ahead = attempt.preset.prefetch
+    taken = [
+        (need.streamed(ahead=ahead) if need.key in attempt.streamed else need.resident_bytes, need) for need in needs
+    ]
     used, hungriest = max(taken, key=lambda pair: pair[0], default=(0, None))
     wanted = "nothing" if hungriest is None else f"{used / GIB:.2f} GiB for the {hungriest.label}"
     done = [f"{need.label} streamed" for need in needs if need.key in attempt.streamed and need.weight_bytes]
@@ -177,10 +194,10 @@ def plan_line(stage: str, attempt: Attempt, needs: Sequence[Need], free_bytes: i
 
 def refusal(stage: str, preset: Preset, needs: Sequence[Need], free_bytes: int) -> OutOfMemory:
     """The error for a device on which the stage fits in no way that the preset allows."""
-    hungriest = max(needs, key=lambda need: need.streamed_bytes)
+    hungriest = max(needs, key=lambda need: need.streamed(ahead=False))
     return OutOfMemory(
         f"{stage}: {free_bytes / GIB:.2f} GiB of the device are free, and the {hungriest.label} takes at least "
-        f"{hungriest.streamed_bytes / GIB:.2f} GiB; wanted room for it. {next_steps(stage, preset)}"
+        f"{hungriest.streamed(ahead=False) / GIB:.2f} GiB; wanted room for it. {next_steps(stage, preset)}"
     )
 
 

@@ -52,7 +52,7 @@ def _wanted_bytes(attempt: Attempt, needs: Needs) -> int:
 def _tried(stage: str, attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
     """What came out, or what the full device said; the error itself holds tensors, and dies here."""
     try:
-        with host.streaming(attempt.streamed), full_device_is_named(host.device, stage):
+        with host.streaming(attempt.streamed, ahead=attempt.preset.prefetch), full_device_is_named(host.device, stage):
             return (run(attempt.preset),)
     except OutOfMemory as error:
         return str(error)

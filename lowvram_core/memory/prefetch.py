@@ -226,9 +226,9 @@ def empty_host_cache() -> None:
         empty()
 
 
-def fetcher(device: torch.device) -> Fetcher:
-    """A Prefetcher where the device can copy while it computes, else a Fetcher."""
-    if device.type in ("cpu", "meta"):
+def fetcher(device: torch.device, *, ahead: bool = True) -> Fetcher:
+    """A Prefetcher where it is wanted and the device can copy while it computes, else a Fetcher."""
+    if not ahead or device.type in ("cpu", "meta"):
         return Fetcher(device)
     try:
         module = torch.get_device_module(device)

@@ -17,7 +17,9 @@ _WHOLE = (nn.MultiheadAttention,)
 
 
 @contextmanager
-def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "") -> Iterator[nn.Module]:
+def streamed(
+    module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "", ahead: bool = True
+) -> Iterator[nn.Module]:
     """Within it, each layer brings its weights to the device before it runs, and drops that copy after.
 
     What rests stays what it was: the very tensors, memory-mapped or shared, are back in place after each layer and
@@ -28,6 +30,7 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
         device: where layers compute; inputs of layers that have weights are brought there.
         blocks: pattern of the names of submodules whose layers travel together.
         stays: pattern of the names of submodules that are brought at once and stay; for those that run very often.
+        ahead: the next layer's weights are on their way while one computes, where the device can.
 
     Memory:
         On the device the weights of a layer or block, and where the device can copy while it computes those of the
@@ -39,7 +42,7 @@ def streamed(module: nn.Module, device: torch.device, *, blocks: str = "", stays
     """
     with ExitStack() as hooks:
         covered: list[str] = []
-        bringer = fetcher(device)
+        bringer = fetcher(device, ahead=ahead)
         hooks.callback(bringer.close)
         for name, part in module.named_modules():
             if any(name.startswith(prefix) for prefix in covered):

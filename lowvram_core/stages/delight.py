@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..finite import check_finite
 from ..host import Component, Host
-from ..memory.budget import Need, need
+from ..memory.budget import Need, need, tiled_mib
 from ..memory.ladder import fitted
 from ..models.attention import choose_attention, set_attention, sliced_mib
 from ..models.delight import DelightModel, open_delight
@@ -78,7 +78,7 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
 def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
     return [
         need(model.text_encoder, host, TEXT_MIB),
-        need(model.vae, host, DECODE_MIB),
+        need(model.vae, host, tiled_mib(DECODE_MIB, preset)),
         need(model.unet, host, UNET_MIB + sliced_mib(preset.attention, host.device, host.dtype)),
     ]
 

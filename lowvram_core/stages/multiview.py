@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..finite import check_finite
 from ..host import Host
-from ..memory.budget import Need, need, plain_need, tiled_mib
+from ..memory.budget import Need, need, plain_need, tiled_mib, together
 from ..memory.halves import guided
 from ..memory.ladder import fitted
 from ..mesh_check import check_mesh
@@ -54,7 +56,7 @@ def paint_views(
         mesh: unwrapped; vertices split at the seams, as the model was trained on.
         reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
         preset: reads views, render_px, multiview_steps, cfg_together, view_by_view, vae_slicing,
-            vae_tiling, vae_tile_px, attention.
+            vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
         seed: of all noise, drawn on the CPU.
 
     Raises:
@@ -91,13 +93,23 @@ def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
     halves = 2 if preset.cfg_together else 1
     pictures = 1 if preset.vae_slicing else len(preset.cameras)
+    readings = 1 if _reads_only_guided(preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
+    dual = need(model.dual, host, DUAL_MIB * readings + sliced())
+    main = need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views))
+    if not preset.reference_once:
+        dual, main = together(dual, main), together(main, dual)
     return [
         plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
         need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset)),
-        need(model.dual, host, DUAL_MIB * halves + sliced()),
-        need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)),
+        dual,
+        main,
     ]
+
+
+def _reads_only_guided(preset: Preset) -> bool:
+    """Separate halves need no unconditional reference: what comes of it is multiplied by 0."""
+    return preset.skip_unguided_reference and not preset.cfg_together
 
 
 def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
@@ -151,22 +163,31 @@ def _paint(
             _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
         )
     check_finite("multiview", "encode", host.dtype, reference, normal, position)
-    with host.borrow(model.dual) as dual:
-        set_attention(dual, choose_attention(preset.attention, host.device, host.dtype))
-        # Separate halves need no unconditional reference: what comes of it is multiplied by 0.
-        batch = [torch.zeros_like(reference), reference] if preset.cfg_together else [reference]
-        references: References = dual(torch.cat(batch))
-    check_finite("multiview", "reference", host.dtype, *references.values())
-    host.progress(0, preset.multiview_steps)
     conditions = torch.cat([normal, position], dim=1)
-    latents = _denoise(conditions, references, classes, model, preset, host, seed)
+    latents = _painted(reference, conditions, classes, model, preset, host, seed)
     check_finite("multiview", "denoise", host.dtype, latents)
-    del references, conditions, reference, normal, position  # the decode is the peak
+    del conditions, reference, normal, position  # the decode is the peak
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
         images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
     check_finite("multiview", "decode", host.dtype, images)
     return (images.numpy() * 255).round().astype(np.uint8)
+
+
+def _painted(
+    reference: Tensor, conditions: Tensor, classes: list[int], model: PaintModel, preset: Preset, host: Host, seed: int
+) -> Tensor:
+    """Scaled latents [N,4,64,64] of views that look like the reference [1,4,64,64]."""
+    batch = reference if _reads_only_guided(preset) else torch.cat([torch.zeros_like(reference), reference])
+    with ExitStack() as reading:
+        dual = reading.enter_context(host.borrow(model.dual))
+        set_attention(dual, choose_attention(preset.attention, host.device, host.dtype))
+        references: References = dual(batch)
+        check_finite("multiview", "reference", host.dtype, *references.values())
+        host.progress(0, preset.multiview_steps)
+        if not preset.reference_once:
+            return _denoise(conditions, partial(dual, batch), classes, model, preset, host, seed)
+    return _denoise(conditions, lambda: references, classes, model, preset, host, seed)
 
 
 def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> Tensor:
@@ -177,10 +198,10 @@ def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> T
 
 
 def _denoise(
-    conditions: Tensor, references: References, classes: list[int], model: PaintModel, preset: Preset, host: Host,
-    seed: int,
+    conditions: Tensor, read: Callable[[], References], classes: list[int], model: PaintModel, preset: Preset,
+    host: Host, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Scaled latents [N,4,64,64]."""
+    """Scaled latents [N,4,64,64]; `read` is asked for the reference at every step."""
     scheduler = model.make_scheduler()
     scheduler.set_timesteps(preset.multiview_steps, device=host.device)
     generator = torch.Generator().manual_seed(seed)
@@ -189,16 +210,17 @@ def _denoise(
     latents = latents * scheduler.init_noise_sigma
     with (
         host.borrow(model.main) as unet,
-        guided(unet, model.main, host, together=preset.cfg_together) as together,
+        guided(unet, model.main, host, together=preset.cfg_together) as at_once,
     ):
         set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
         text = unet.unet.learned_text_clip_gen.to(host.device)
-        halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]), references,
-                         torch.tensor([classes], device=host.device))  # fmt: skip
+        halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]),
+                         torch.tensor([classes], device=host.device), preset.skip_unguided_reference)  # fmt: skip
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
             groups = [slice(view, view + 1) for view in range(count)] if preset.view_by_view else [slice(0, count)]
-            parts = [halves.run(scaled, timestep, group, together=together) for group in groups]
+            halves.references = read()
+            parts = [halves.run(scaled, timestep, group, together=at_once) for group in groups]
             unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
             noise = unconditional + GUIDANCE * (conditional - unconditional)
             latents, sketch = next_latents(scheduler, noise, timestep, latents, generator)
@@ -209,19 +231,22 @@ def _denoise(
 class _Halves:
     """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional."""
 
-    def __init__(self, unet: Any, conditions: Tensor, text: Tensor, references: References, classes: Tensor) -> None:
+    references: References
+    """What the dual UNet read, for one half or for both."""
+
+    def __init__(self, unet: Any, conditions: Tensor, text: Tensor, classes: Tensor, skips_unguided: bool) -> None:
         self._unet = unet
         self._conditions = conditions
         self._text = text
-        self._references = references
         self._classes = classes
+        self._skips_unguided = skips_unguided
 
     def run(self, latents: Tensor, timestep: Tensor, views: slice, *, together: bool) -> tuple[Tensor, Tensor]:
         """The noise [N,4,h,w] that each half predicts for these of the views."""
         if together:
             unconditional, conditional = self._pass(latents, timestep, views, slice(0, 2)).chunk(2)
             return unconditional, conditional
-        with without_reference(self._unet):
+        with without_reference(self._unet) if self._skips_unguided else nullcontext():
             unconditional = self._pass(latents, timestep, views, slice(0, 1))
         return unconditional, self._pass(latents, timestep, views, slice(1, 2))
 
@@ -236,7 +261,7 @@ class _Halves:
             normal_imgs=conditions[:, :, :4],
             position_imgs=conditions[:, :, 4:],
             camera_info_gen=torch.cat([self._classes[:, views]] * batch),
-            condition_embed_dict={layer: _of_half(tokens, half) for layer, tokens in self._references.items()},
+            condition_embed_dict={layer: _of_half(tokens, half) for layer, tokens in self.references.items()},
             ref_scale=scale,
         )[0]
         return noise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +39,8 @@ LATENTS_KIB = 6.8
 POINT_KIB = 22.4
 """Activations in float16: of the conditioner; of the DiT per latent and image token; of the VAE per latent token
 and per point."""
+LOGIT_BYTES = 4
+"""Of a point of the grid."""
 
 log = logging.getLogger(__name__)
 Condition = dict[str, Tensor]
@@ -50,8 +54,8 @@ def generate_shape(
 
     Args:
         pictures: one cutout, or for the mv variants any of front, left, back, right.
-        preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk,
-            compile_shape.
+        preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk, skip_last_step,
+            keys_once, logits_on_host, compile_shape.
         seed: of the initial noise, drawn on the CPU.
 
     Returns:
@@ -76,10 +80,12 @@ def generate_shape(
 def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
     halves = 2 if _uses_cfg(model, preset) and preset.cfg_together else 1
     tokens = model.latent_shape[0]
+    decoded = need(model.vae, host, (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024)
+    logits = 0 if preset.logits_on_host else LOGIT_BYTES * (preset.octree + 1) ** 3
     return [
         need(model.conditioner, host, CONDITION_MIB),
         need(model.dit, host, halves * (tokens + IMAGE_TOKENS) * SAMPLE_KIB / 1024),
-        need(model.vae, host, (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024),
+        replace(decoded, activation_bytes=decoded.activation_bytes + logits),
     ]
 
 
@@ -154,10 +160,11 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
     guidance = None
     if model.guidance_embed:
         guidance = torch.tensor([preset.guidance], device=host.device, dtype=host.dtype)
-    timesteps = scheduler.timesteps[: -1 if _ends_in_a_step_of_no_length(scheduler) else None]
+    idle = preset.skip_last_step and _ends_in_a_step_of_no_length(scheduler)
+    timesteps = scheduler.timesteps[: -1 if idle else None]
     one_pass = preset.cfg_together or not _uses_cfg(model, preset)
     with host.borrow(model.dit) as dit, guided(dit, model.dit, host, together=one_pass) as together:
-        network = _compiled(dit, host) if preset.compile_shape and not host.streams(model.dit) else dit
+        network = _compiled(dit, host, streams=host.streams(model.dit)) if preset.compile_shape else dit
         for index, timestep in enumerate(timesteps):
             time = timestep.expand(1).to(latents.dtype) / scheduler.config.num_train_timesteps
             if model.guidance_embed:
@@ -170,8 +177,11 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
     return latents
 
 
-def _compiled(dit: nn.Module, host: Host) -> Network:
-    """The network through torch.compile; as it is, with a note, where the computer has no compiler for it."""
+def _compiled(dit: nn.Module, host: Host, *, streams: bool) -> Network:
+    """The network through torch.compile; as it is, with a note, where that cannot be."""
+    if streams:
+        host.note("shape: not compiled (its weights stream)")
+        return dit
     fast = torch.compile(dit)
     usable = True
 
@@ -212,15 +222,18 @@ def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> T
     """Logits [R,R,R] float32 on the CPU, R = octree + 1; positive inside."""
     resolution = preset.octree + 1
     axis = torch.from_numpy(np.linspace(-BOX, BOX, resolution, dtype=np.float32))
-    logits = torch.empty(resolution**3, dtype=torch.float32)
+    resting = torch.device("cpu") if preset.logits_on_host else host.device
+    logits = torch.empty(resolution**3, dtype=torch.float32, device=resting)
     with host.borrow(model.vae) as vae:
         tokens = vae(1.0 / model.scale_factor * latents)
-        with _keys_and_values_once(vae):
+        with _keys_and_values_once(vae) if preset.keys_once else nullcontext():
             for start in range(0, len(logits), preset.points_per_chunk):
                 stop = min(start + preset.points_per_chunk, len(logits))
                 points = _grid_points(axis, start, stop).to(host.device, host.dtype)
-                logits[start:stop] = vae.geo_decoder(queries=points[None], latents=tokens)[0, :, 0].float().cpu()
+                found = vae.geo_decoder(queries=points[None], latents=tokens)[0, :, 0]
+                logits[start:stop] = found.float().to(resting)
                 host.progress(stop, len(logits))
+    logits = logits.cpu()
     check_finite("shape", "decode", host.dtype, logits)
     return logits.view(resolution, resolution, resolution)
 

@@ -125,7 +125,7 @@ def traffic(host: Any) -> dict[str, Any]:
 
 def published(host: Any) -> dict[str, Any]:
     """MiB on the card at the published sizes and full quality, whole and streamed: alive, and reserved."""
-    host._fp16, own_step = True, host.step
+    host._dtype, own_step = torch.float16, host.step
     core("stages.shape")._extract_surface = lambda logits, octree: ball()  # weights without meaning give none
 
     @contextmanager

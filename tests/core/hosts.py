@@ -52,7 +52,7 @@ class RecordingHost:
         return None
 
     @contextmanager
-    def streaming(self, keys: Collection[str]) -> Iterator[None]:
+    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
         """Nothing streams here."""
         yield
 

@@ -53,7 +53,7 @@ class Device(RecordingHost):
         return self.free
 
     @contextmanager
-    def streaming(self, keys: object) -> Iterator[None]:
+    def streaming(self, keys: object, *, ahead: bool = True) -> Iterator[None]:
         self.streamed.append(frozenset(keys))  # type: ignore[call-overload]
         yield
 
@@ -107,7 +107,7 @@ def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> No
     with pytest.raises(OutOfMemory) as caught:
         fitted("multiview", preset, host, needs, lambda preset: pytest.fail("nothing may be loaded"))
     text = str(caught.value)
-    assert text.startswith("multiview: 0.39 GiB of the device are free, and the large network takes at least 0.45 GiB;")
+    assert text.startswith("multiview: 0.39 GiB of the device are free, and the large network takes at least 0.40 GiB;")
     assert "In this order: 1. close other programs" in text and ("allow lossy" in text) == (not preset.allow_lossy)
 
 
@@ -144,32 +144,42 @@ def test_what_is_done_already_is_not_advised(stage: str, words: str) -> None:
     assert words not in next_steps(stage, FULL.with_(vae_tile_px=256, view_by_view=True))
 
 
+STREAMED = ["weights streamed", "one layer's weights at a time"]
+
+
 def rungs(stage: str, preset: Preset, needs: Needs = decoded) -> list[str]:
     return [attempt.changes[-1] for attempt in attempts(stage, preset, needs) if attempt.changes]
 
 
 def test_the_order_in_which_things_are_given_up() -> None:
-    assert rungs("shape", LOSSY) == ["guidance halves one after the other", "2,000 points per chunk",
-                                     "weights streamed", "octree 128"]  # fmt: skip
+    assert rungs("shape", LOSSY) == ["guidance halves one after the other", "2,000 points per chunk", *STREAMED,
+                                     "octree 128"]  # fmt: skip
     assert rungs("multiview", LOSSY.with_(vae_slicing=False)) == [
-        "guidance halves one after the other", "VAE picture by picture", "weights streamed", "1024 px renders",
+        "guidance halves one after the other", "VAE picture by picture", *STREAMED, "1024 px renders",
         "views fast", "views minimal",
     ]  # fmt: skip
-    assert rungs("delight", LOSSY) == ["weights streamed"] and rungs("bake", LOSSY) == ["1024 px renders"]
+    assert rungs("delight", LOSSY) == STREAMED and rungs("bake", LOSSY) == ["1024 px renders"]
 
 
 def test_an_exact_step_that_saves_nothing_is_left_out() -> None:
     """Guidance that is learned has no halves, one picture no fewer at a time; the lossy steps stay."""
-    assert rungs("shape", LOSSY, unguided) == ["2,000 points per chunk", "weights streamed", "octree 128"]
+    assert rungs("shape", LOSSY, unguided) == ["2,000 points per chunk", *STREAMED, "octree 128"]
     assert rungs("multiview", LOSSY.with_(vae_slicing=False), unguided)[0] == "VAE picture by picture"
-    assert rungs("multiview", FULL, lambda preset: [SMALL]) == ["weights streamed"]
-    assert rungs("delight", LOSSY.with_(vae_slicing=False)) == ["weights streamed"]
+    assert rungs("multiview", FULL, lambda preset: [SMALL]) == STREAMED
+    assert rungs("delight", LOSSY.with_(vae_slicing=False)) == STREAMED
+    assert rungs("delight", PRESETS["2 GB"]) == STREAMED[1:]
 
 
 def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
     assert rungs("bake", FULL) == [] and "octree 128" not in rungs("shape", FULL)
     fewer = [attempt for attempt in attempts("multiview", LOSSY, needs)][-1].preset
     assert (fewer.views, fewer.render_px, fewer.cfg_together) == ("minimal", 1024, False)
+
+
+def test_two_layers_at_once_are_given_up_before_any_quality() -> None:
+    host, ran = planned(430, LOSSY)
+    assert not ran.prefetch and ran.views == LOSSY.views and set(host.streamed[0]) == {"large"}
+    assert host.notes == [f"multiview: little memory: {GUIDED}, {', '.join(STREAMED)}"]
 
 
 def test_a_step_that_only_helps_another_component_is_taken_back() -> None:
@@ -215,7 +225,7 @@ def test_what_streamed_in_part_streams_as_a_whole_next() -> None:
 
 def test_at_the_end_of_the_ladder_the_user_hears_what_to_do() -> None:
     host, stage = Device(free=9000 * MIB), Fails(99)
-    with pytest.raises(OutOfMemory, match=r"multiview: full, attempt 3\. In this order: 1\. close") as caught:
+    with pytest.raises(OutOfMemory, match=r"multiview: full, attempt 4\. In this order: 1\. close") as caught:
         fitted("multiview", FULL, host, needs, stage)
     assert caught.value.__context__ is None and caught.value.__cause__ is None, "no error that holds tensors"
 
@@ -249,9 +259,9 @@ def test_identical_settings_are_not_run_again() -> None:
     host, stage = Device(free=9000 * MIB), Fails(99)
     with pytest.raises(OutOfMemory):
         fitted("shape", PRESETS["16 GB"], host, unguided, stage)
-    settings = [(preset.points_per_chunk, preset.octree) for preset in stage.ran]
+    settings = [(preset.points_per_chunk, preset.octree, preset.prefetch) for preset in stage.ran]
     ran = list(zip(settings, host.streamed, strict=True))
-    assert len(ran) == len(set(ran)) == 4 and not any("guidance" in note for note in host.notes)
+    assert len(ran) == len(set(ran)) == 5 and not any("guidance" in note for note in host.notes)
 
 
 @pytest.mark.parametrize(

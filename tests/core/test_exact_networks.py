@@ -216,9 +216,9 @@ def test_paint_guidance_in_halves(models: Path) -> None:
     with torch.inference_mode():
         references = model.dual.load()(torch.randn(2, 4, 64, 64))
         halves = multiview._Halves(
-            model.main.load(), torch.randn(3, 8, 64, 64), torch.randn(2, 77, 1024), references,
-            torch.tensor([[12, 15, 18]]),
-        )  # fmt: skip
+            model.main.load(), torch.randn(3, 8, 64, 64), torch.randn(2, 77, 1024), torch.tensor([[12, 15, 18]]), True
+        )
+        halves.references = references
         latents = torch.randn(3, 4, 64, 64)
         every = slice(0, 3)
         for one, other in zip(halves.run(latents, torch.tensor(500), every, together=True),

@@ -210,7 +210,7 @@ def test_nan_in_delight_and_paint_is_named(
     opened = getattr(module, opener)
     monkeypatch.setattr(module, opener, lambda folder, dtype: poisoned(opened(folder, dtype), part))
     host = RecordingHost()
-    with pytest.raises(NumericalFailure, match=f"^{stage}: the {step} step gave NaN.*float32.*--dtype float32"):
+    with pytest.raises(NumericalFailure, match=f"^{stage}: the {step} step gave NaN.*float32.*precision"):
         STAGES[stage](host, store)
     assert host.out == []
 

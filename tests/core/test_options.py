@@ -75,6 +75,34 @@ def test_the_kernels_are_asked_for_on_every_torch(monkeypatch: pytest.MonkeyPatc
         assert choose_attention("auto", torch.device("cuda"), torch.float16) == wanted
 
 
+@pytest.mark.parametrize("shortcut", ["skip_last_step", "keys_once", "logits_on_host"])
+def test_the_shape_is_the_same_without_a_shortcut(store: ModelStore, shortcut: str) -> None:
+    cutout, chosen = cutout_from_rgba(picture()), SMALL.with_(octree=24, points_per_chunk=2000)
+    host, other = RecordingHost(), RecordingHost()
+    short = shape.generate_shape(cutout, chosen, host, store)
+    long = shape.generate_shape(cutout, chosen.with_(**{shortcut: False}), other, store)
+    more = other.reports.count(("sample", 4, 4)) - host.reports.count(("sample", 4, 4))
+    assert more == (shortcut == "skip_last_step"), "passes of the network"
+    assert torch.equal(short.vertices, long.vertices) and torch.equal(short.faces, long.faces)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_views_are_the_same_when_the_reference_is_read_at_every_step(
+    mesh: Mesh, store: ModelStore, together: bool
+) -> None:
+    chosen, host = SMALL.with_(cfg_together=together), RecordingHost()
+    anew = chosen.with_(reference_once=False)
+    images = multiview.paint_views(mesh, image_from_pil(flat_picture()), anew, host, store).images
+    assert torch.equal(images, painted(mesh, chosen, store))
+    assert host.most_out == 2 and not host.out, "both UNets were there"
+
+
+def test_the_unguided_half_does_not_need_the_reference(mesh: Mesh, store: ModelStore) -> None:
+    chosen = SMALL.with_(cfg_together=False)
+    whole = painted(mesh, chosen.with_(skip_unguided_reference=False), store)
+    assert float((painted(mesh, chosen, store) - whole).abs().max()) < 1.5 / 255
+
+
 def test_xformers_is_refused_before_anything_is_lent(mesh: Mesh, store: ModelStore) -> None:
     host, chosen = RecordingHost(), SMALL.with_(attention="xformers")
     for call in (

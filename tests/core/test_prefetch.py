@@ -82,6 +82,17 @@ def test_from_the_second_pass_on_each_layer_is_there_when_it_is_asked_for(
 
 
 @torch.inference_mode()
+def test_by_choice_no_layer_is_there_before_it_is_asked_for(device: torch.device, late: list[prefetch.Load]) -> None:
+    chain, x = Chain(), torch.randn(3, 64)
+    plain = chain(x)
+    with streamed(chain, device, ahead=False), ledger.set():
+        for _ in range(3):
+            assert torch.equal(chain(x.to(device)).cpu(), plain)
+        assert ledger.peak <= max(LOADS) + 8192
+    assert len(late) == 3 * len(LOADS)
+
+
+@torch.inference_mode()
 def test_two_loads_that_follow_each_other_are_there_at_once(device: torch.device) -> None:
     chain, x = Chain(), torch.randn(1, 64)
     with streamed(chain, device), ledger.set():
