@@ -2,18 +2,18 @@
 
     python benchmarks/techniques.py
 
-MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent.
-Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints; no measure of a GPU.
-Writes benchmarks/results/techniques.json.
+MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent, or of
+what is reserved. Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints, the
+fastest of two; no measure of a GPU. Writes benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,81 +25,161 @@ sys.path.insert(0, str(HERE))
 import torch  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
 from PIL import Image  # noqa: E402
-from scales import CountingScale  # noqa: E402
+from scales import CountingScale, SizingHost  # noqa: E402
 
 from lowvram_core.models.store import ModelStore  # noqa: E402
 from lowvram_core.pictures import cutout_from_rgba  # noqa: E402
 from lowvram_core.presets import PRESETS, Preset  # noqa: E402
-from lowvram_core.stages import multiview, shape  # noqa: E402
+from lowvram_core.stages import delight, multiview, shape  # noqa: E402
 from lowvram_core.torch_host import TorchHost  # noqa: E402
 
 BASE = PRESETS["4 GB"]
+DEMO = {"octree": 64, "shape_steps": 11, "delight_steps": 3, "multiview_steps": 3, "render_px": 256}
+"""Small enough for a CPU."""
+DIT, SHAPE_VAE, PAINT, DUAL = (f":{part}:torch.float16" for part in ("model", "vae", "main", "dual"))
+PAINT_VAE = "paint-v2-0/vae/diffusion_pytorch_model.safetensors:torch.float16"
+ONLY_GPU = "a CPU has no weights to bring"
+STAGES: Mapping[str, tuple[str, ...]] = {"sample": ("shape",), "decode": ("shape",), "multiview": ("multiview",)}
+ALL = ("shape", "delight", "multiview")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Technique:
-    """What is switched, and the component that shows it."""
+    """What is switched, where it shows, and what is not measured, with the reason."""
 
     name: str
-    component: str
-    """The end of the component's key."""
-    off: Preset
-    on: Preset
+    switch: str
+    """The field of Preset."""
+    step: str
+    """Whose seconds are taken; empty: those of all steps with networks."""
+    component: str = ""
+    """The end of the key of the component that shows it; empty: the most of all."""
+    off: Mapping[str, Any] = field(default_factory=dict)
+    on: Mapping[str, Any] = field(default_factory=dict)
+    no_mib: str = ""
+    no_seconds: str = ""
+    reserved: bool = False
+    """The MiB are those that the allocator reserves."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that have to run."""
+        return STAGES.get(self.step, ALL)
 
 
-DIT, SHAPE_VAE, PAINT = ":model:torch.float16", ":vae:torch.float16", ":main:torch.float16"
-PAINT_VAE = "paint-v2-0/vae/diffusion_pytorch_model.safetensors:torch.float16"
+STREAM = {"residency": "stream"}
 TECHNIQUES = (
-    Technique("guidance halves, shape DiT", DIT, BASE.with_(cfg_together=True), BASE),
-    Technique("guidance halves, paint UNet", PAINT, BASE.with_(cfg_together=True), BASE),
-    Technique("streaming, shape DiT", DIT, BASE, BASE.with_(residency="stream")),
-    Technique("streaming, paint UNet", PAINT, BASE, BASE.with_(residency="stream")),
-    Technique("2,000 instead of 8,000 points per chunk", SHAPE_VAE, BASE, BASE.with_(points_per_chunk=2000)),
-    Technique("VAE slicing, six views", PAINT_VAE, BASE.with_(vae_slicing=False), BASE),
-    Technique("VAE tiles of 256 px", PAINT_VAE, BASE, BASE.with_(vae_tile_px=256)),
-    Technique("one view at a time", PAINT, BASE, BASE.with_(view_by_view=True)),
-    Technique("four views instead of six", PAINT, BASE, BASE.with_(views="fast")),
-    Technique("attention slicing beside a fused kernel", PAINT, BASE, BASE.with_(attention="sliced")),
-)
+    Technique("one component at a time, given back after its step; without: left there", "residency", "", "",
+              {"residency": "keep"}, {}),
+    Technique("streaming, shape DiT", "residency", "sample", DIT, {}, STREAM, no_seconds=ONLY_GPU),
+    Technique("streaming, paint UNet", "residency", "multiview", PAINT, {}, STREAM, no_seconds=ONLY_GPU),
+    Technique("next layer's weights on their way, shape DiT", "prefetch", "sample", DIT,
+              {**STREAM, "prefetch": False}, STREAM, no_seconds=ONLY_GPU),
+    Technique("next layer's weights on their way, paint UNet", "prefetch", "multiview", PAINT,
+              {**STREAM, "prefetch": False}, STREAM, no_seconds=ONLY_GPU),
+    Technique("guidance halves, shape DiT", "cfg_together", "sample", DIT, {"cfg_together": True}),
+    Technique("guidance halves, paint UNet", "cfg_together", "multiview", PAINT, {"cfg_together": True}),
+    Technique("guidance halves inside each streamed block, shape DiT", "cfg_together", "sample", DIT,
+              {**STREAM, "cfg_together": True}, STREAM),
+    Technique("guidance halves inside each streamed block, paint UNet", "cfg_together", "multiview", PAINT,
+              {**STREAM, "cfg_together": True}, STREAM),
+    Technique("last Euler step of no length skipped", "skip_last_step", "sample", DIT, {"skip_last_step": False}),
+    Technique("2,000 instead of 8,000 points per chunk", "points_per_chunk", "decode", SHAPE_VAE, {},
+              {"points_per_chunk": 2000}),
+    Technique("keys and values of the decoder once", "keys_once", "decode", SHAPE_VAE, {"keys_once": False}),
+    Technique("logits on the host, octree 384", "logits_on_host", "decode", SHAPE_VAE,
+              {"logits_on_host": False, "octree": 384}, {"octree": 384}, no_seconds="host and device are one on a CPU"),
+    Technique("reference read once, dual UNet gone before the main one", "reference_once", "multiview", PAINT,
+              {"reference_once": False}),
+    Technique("no reference for the unconditional half", "skip_unguided_reference", "multiview", DUAL,
+              {"skip_unguided_reference": False}),
+    Technique("VAE slicing, six views", "vae_slicing", "multiview", PAINT_VAE, {"vae_slicing": False}),
+    Technique("VAE tiles of 256 px (lossy)", "vae_tile_px", "multiview", PAINT_VAE, {}, {"vae_tile_px": 256}),
+    Technique("one view at a time (lossy)", "view_by_view", "multiview", PAINT, {}, {"view_by_view": True}),
+    Technique("four views instead of six (lossy)", "views", "multiview", PAINT, {}, {"views": "fast"}),
+    Technique("attention sliced, beside a fused kernel", "attention", "multiview", PAINT, {}, {"attention": "sliced"}),
+    Technique("float16 instead of float32", "precision", "", "", {"precision": "float32"}, {},
+              no_seconds="a CPU's float16 says nothing of a GPU's"),
+    Technique("cache emptied at stage borders; MiB reserved", "", "", reserved=True, no_seconds="a CPU has no cache"),
+)  # fmt: skip
 
 
-def peaks(preset: Preset, store: ModelStore) -> dict[str, int]:
-    """Bytes by component."""
+def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host: TorchHost) -> None:
+    """These of the stages with networks, on the demo's picture and a ball."""
+    mesh, cutout = vram.a_mesh(), cutout_from_rgba(picture())
+    if "shape" in stages:
+        with vram.without_surface(mesh):
+            shape.generate_shape(cutout, preset, host, store)
+    if "delight" in stages:
+        delight.delight(cutout, preset, host, store)
+    if "multiview" in stages:
+        multiview.paint_views(mesh, cutout, preset, host, store)
+
+
+@contextmanager
+def cache_kept() -> Iterator[None]:
+    """The allocator is never told to give back what it keeps for reuse, unless it is full."""
+    with patch.object(TorchHost, "_empty_cache", lambda host: None):
+        yield
+
+
+def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHost:
+    """The host after the technique's stages, at the published sizes; its peaks are those by component."""
+    few = vram.few(preset)
+    if technique.switch == "logits_on_host":
+        few = few.with_(octree=preset.octree)
     scale = CountingScale()
     with scale.weighing():
-        host = scale.host(residency=preset.residency)
-        vram.run_ours(vram.few(preset), store, host, geometry=False)
-    return host.peaks
+        precision = torch.float32 if preset.precision == "float32" else torch.float16
+        host = SizingHost(scale.device, precision, residency=preset.residency, scale=scale)
+        run_stages(technique.stages, few, store, host)
+        host.release()
+    return host
 
 
-def memory_rows(store: ModelStore) -> list[Row]:
-    """MiB with and without each technique."""
-    known: dict[Preset, dict[str, int]] = {}
-    rows = []
-    for technique in TECHNIQUES:
-        mib = []
-        for preset in (technique.off, technique.on):
-            if preset not in known:
-                known[preset] = peaks(preset, store)
-            mib.append(next(size for key, size in known[preset].items() if key.endswith(technique.component)) / 2**20)
-        rows.append({"technique": technique.name, "without_mib": round(mib[0], 1), "with_mib": round(mib[1], 1)})
-    return rows
+def mib_of(technique: Technique, host: SizingHost) -> float:
+    """What the technique's component took."""
+    if technique.reserved:
+        return max(peaks["reserved"] for peaks in host.beside.values())
+    found = [size for key, size in host.peaks.items() if key.endswith(technique.component)]
+    return max(found) / 2**20
 
 
-def best_of(runs: int, call: Any) -> float:
-    """Seconds of the fastest of several calls."""
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def memory(technique: Technique, store: ModelStore, known: dict[Any, SizingHost]) -> list[float]:
+    """MiB without and with it."""
+    found = []
+    for changes, is_on in ((technique.off, False), (technique.on, True)):
+        preset = BASE.with_(**changes)
+        with cache_kept() if technique.reserved and not is_on else nullcontext():
+            key = (technique.stages, preset, technique.reserved and not is_on)
+            if key not in known:
+                known[key] = weighed(technique, preset, store)
+        found.append(round(mib_of(technique, known[key]), 1))
+    return found
 
 
 def picture() -> Image.Image:
     """The demo's picture with a transparent background."""
     return Image.open(HERE.parent / "demo" / "pictures" / "capsule.png").convert("RGBA")
+
+
+def best_seconds(technique: Technique, preset: Preset, store: ModelStore) -> float:
+    """Of the technique's step, or of all; the first of the runs loads what is kept."""
+    host, found = TorchHost(torch.device("cpu"), residency=preset.residency), []
+    for _ in range(2):
+        host.records.clear()
+        run_stages(technique.stages, preset, store, host)
+        steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
+        found.append(sum(record.seconds for record in host.records if record.name in steps))
+    host.release()
+    return min(found)
+
+
+def seconds(technique: Technique, store: ModelStore) -> list[float]:
+    """Without and with it."""
+    changes = ({**technique.off, **DEMO}, {**technique.on, **DEMO})
+    return [round(best_seconds(technique, BASE.with_(**change), store), 3) for change in changes]
 
 
 def painted(preset: Preset, store: ModelStore) -> torch.Tensor:
@@ -125,47 +205,45 @@ def lossy_rows(store: ModelStore) -> list[Row]:
     ]
 
 
-def sample_seconds(preset: Preset, store: ModelStore) -> float:
-    """Of the shape transformer's steps alone."""
+def compile_row(store: ModelStore) -> Row:
+    """torch.compile: the first run, and one with the network loaded anew."""
+    technique = Technique("torch.compile, 20 passes", "compile_shape", "sample")
+    preset = BASE.with_(**{**DEMO, "shape_steps": 21})
+    run: Callable[[Preset], float] = lambda preset: _once(technique, preset, store)  # noqa: E731
+    compiled = preset.with_(compile_shape=True)
+    first, again = run(compiled), min(run(compiled) for _ in range(2))
+    return {"technique": technique.name, "switch": technique.switch, "mib": None,
+            "seconds": [round(min(run(preset) for _ in range(2)), 3), round(again, 3)],
+            "first_run_seconds": round(first, 1),
+            "why": "the counting device cannot be compiled for"}  # fmt: skip
+
+
+def _once(technique: Technique, preset: Preset, store: ModelStore) -> float:
     host = TorchHost(torch.device("cpu"))
-    shape.generate_shape(cutout_from_rgba(picture()), preset, host, store)
-    return next(record.seconds for record in host.records if record.name == "sample")
-
-
-def second_rows(store: ModelStore) -> list[Row]:
-    """Seconds with and without, on the demo's networks."""
-    plain = BASE.with_(octree=32, shape_steps=11, multiview_steps=3, render_px=256, views="fast")
-    with patch.object(shape, "_ends_in_a_step_of_no_length", lambda scheduler: False):
-        with_idle_step = min(sample_seconds(plain, store) for _ in range(3))
-    rows = [{
-        "technique": "last Euler step of no length skipped, 11 steps", "without_s": with_idle_step,
-        "with_s": min(sample_seconds(plain, store) for _ in range(3)),
-    }]  # fmt: skip
-    with patch.object(multiview, "without_reference", lambda main: nullcontext()):
-        both = best_of(2, lambda: painted(plain, store))
-    rows.append({"technique": "reference attention of the unconditional half skipped", "without_s": both,
-                 "with_s": best_of(2, lambda: painted(plain, store))})  # fmt: skip
-    compiled = plain.with_(compile_shape=True, shape_steps=21)
-    first = sample_seconds(compiled, store)
-    again = sample_seconds(compiled, store)
-    eager = min(sample_seconds(compiled.with_(compile_shape=False), store) for _ in range(2))
-    rows.append({"technique": "torch.compile, 20 passes: first run", "without_s": eager, "with_s": first})
-    rows.append({"technique": "torch.compile, 20 passes: next run, the network loaded anew", "without_s": eager,
-                 "with_s": again})  # fmt: skip
-    return [{key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    run_stages(technique.stages, preset, store, host)
+    return sum(record.seconds for record in host.records if record.name == technique.step)
 
 
 def main() -> None:
     """Prints the rows and writes them."""
     torch.set_num_threads(1)
+    demo = ModelStore([HERE.parent / "demo"], offline=True)
+    known: dict[Any, SizingHost] = {}
+    rows: list[Row] = []
     with TemporaryDirectory() as folder:
         vram.write_models(Path(folder), [BASE], sparse=True)
-        found = {"mib": memory_rows(ModelStore([folder], offline=True))}
-    demo = ModelStore([HERE.parent / "demo"], offline=True)
-    found |= {"seconds_on_this_cpu": second_rows(demo), "lossy": lossy_rows(demo)}
-    text = json.dumps(found, indent=1)
-    sys.stdout.write(text + "\n")
-    (HERE / "results" / "techniques.json").write_text(text + "\n", encoding="utf-8")
+        store = ModelStore([folder], offline=True)
+        for technique in TECHNIQUES:
+            rows.append({
+                "technique": technique.name, "switch": technique.switch or None,
+                "mib": None if technique.no_mib else memory(technique, store, known),
+                "seconds": None if technique.no_seconds else seconds(technique, demo),
+                "why": technique.no_mib or technique.no_seconds or None,
+            })  # fmt: skip
+            sys.stdout.write(json.dumps(rows[-1]) + "\n")
+            sys.stdout.flush()
+    found = {"rows": [*rows, compile_row(demo)], "lossy": lossy_rows(demo)}
+    (HERE / "results" / "techniques.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ _UPSTREAM = (
 )
 _RESERVE = f"the {_RESERVED_MIB[False]} MiB (on Windows {_RESERVED_MIB[True]}) that a run on CUDA leaves free"
 _CAPS = {
-    "meta": f"A cap counts tensors alone: neither the driver's context nor {_RESERVE}. Bake and inpaint are left out.",
+    "meta": f"A cap counts what torch's allocator would reserve: neither the driver's context nor {_RESERVE}. "
+    "Bake and inpaint are left out.",
     "cuda": f"A cap counts tensors, the driver's context, other programs, and {_RESERVE}.",
 }
 Row = dict[str, Any]
@@ -160,9 +161,12 @@ def quick(preset: Preset) -> Preset:
 
 
 def few(preset: Preset) -> Preset:
-    """One pass of each network; two where weights stream, as the first only shows which comes after which."""
+    """One pass of each network; two where weights stream, as the first only shows which comes after which. Small
+    maps: the renderer's take less than any network."""
     passes = 2 if preset.residency == "stream" else 1
-    return quick(preset).with_(shape_steps=1 + passes, delight_steps=passes, multiview_steps=passes)
+    return quick(preset).with_(
+        shape_steps=1 + passes, delight_steps=passes, multiview_steps=passes, render_px=min(preset.render_px, 512)
+    )
 
 
 def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[Any, ...], dict[str, Row]]) -> list[Row]:
