@@ -209,6 +209,7 @@ def other_packs_model(host: Any) -> Any:
     """On the card before ours; ComfyUI may move it away."""
     network = torch.nn.Linear(64, 64).requires_grad_(False)
     patcher = comfy.model_patcher.ModelPatcher(network, host.device, torch.device("cpu"))
+    patcher.pin_weight_to_device = lambda key: None  # there is no driver here to pin it
     mm.load_models_gpu([patcher])
     return patcher
 
