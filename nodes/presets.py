@@ -21,11 +21,16 @@ CARDS: tuple[tuple[float, str], ...] = (
 )
 """Total memory in GiB under which a card gets this preset; a card sold with 10 or 16 GB reports a little less."""
 LARGEST = "16 GB"
+_ADVANCED = ("prefetch", "skip_last_step", "keys_once", "logits_on_host", "reference_once", "skip_unguided_reference")
+"""Nodes 2.0 shows them on request. Off, each costs memory or time, prefetch time alone."""
+_LATER = ("precision", *_ADVANCED)
+"""Came after the others: last, since workflows hold values by position, and optional, since prompts may lack them."""
 
 
 def values_of(preset: Preset) -> str:
-    """The preset's values, one a line, as the node shows them."""
-    return "\n".join(f"{field.name}: {getattr(preset, field.name)}" for field in fields(preset) if field.name != "name")
+    """The values that presets trade with, one a line, as the node shows them; what came later is the same in all."""
+    names = [field.name for field in fields(preset) if field.name not in ("name", *_LATER)]
+    return "\n".join(f"{name}: {getattr(preset, name)}" for name in names)
 
 
 def _fixed(preset: Preset) -> type[io.ComfyNode]:
@@ -170,16 +175,35 @@ _KNOBS: dict[str, str] = {
     "and weights that do not stream.",
     "allow_lossy": "If the card is too small, lower octree, render size and views step by step, after everything that "
     "costs no quality. Off: stop with a message.",
+    "precision": "Of the networks. auto: float16 where ComfyUI trusts the card with it, else float32. float32 takes "
+    "twice the memory and cures NaN on cards with weak float16, such as the GTX 16xx. bfloat16: float16's memory, a "
+    "wider range, coarser.",
+    "prefetch": "While a layer computes, the weights of the next that streams are on their way; the same result. Off: "
+    "one layer's weights at a time, 254 instead of 326 MiB for the shape model, 574 instead of 576 for the paint UNet "
+    "(computed), but slower on a GPU (not measured).",
+    "skip_last_step": "Leaves out upstream's last step of the shape, which has no length; the same result. Off: one "
+    "step more each time, with nothing to show for it. turbo has no such step.",
+    "keys_once": "When the shape is decoded, the keys and values of its tokens are computed once; the same result. "
+    "Off: again for each chunk of grid points, which costs time.",
+    "logits_on_host": "What the decode of the shape finds is gathered in RAM; the same result. Off: on the card, which "
+    "takes 228 MB more there at octree 384, 9 MB at 128 (computed).",
+    "reference_once": "Reads the picture to paint from once; the same result. Off: at every step, as upstream: one "
+    "more UNet pass a step, and both UNets of the paint model on the card at once, 3,961 instead of 2,287 MiB "
+    "(computed).",
+    "skip_unguided_reference": "The half of guidance that the picture does not count for computes no attention to it; "
+    "the same result. Off: time, and 1,827 instead of 1,739 MiB for the UNet that reads it, 2,309 instead of 2,287 for "
+    "the one that paints (computed). With CFG together it is always computed.",
 }
 
 
 def _widget(name: str) -> Any:
-    default, tooltip = getattr(_BASE, name), _KNOBS[name]
+    default: Any = getattr(_BASE, name)
+    common: dict[str, Any] = {"default": default, "tooltip": _KNOBS[name], "optional": name in _LATER}
     if name in CHOICES:
-        return io.Combo.Input(name, options=list(CHOICES[name]), default=default, tooltip=tooltip)
+        return io.Combo.Input(name, options=list(CHOICES[name]), **common)
     if isinstance(default, bool):
-        return io.Boolean.Input(name, default=default, tooltip=tooltip)
+        return io.Boolean.Input(name, advanced=name in _ADVANCED, **common)
     if isinstance(default, float):
-        return io.Float.Input(name, default=default, min=0.0, max=50.0, step=0.1, tooltip=tooltip)
+        return io.Float.Input(name, min=0.0, max=50.0, step=0.1, **common)
     low, high, step = _NUMBERS[name]
-    return io.Int.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+    return io.Int.Input(name, min=low, max=high, step=step, **common)

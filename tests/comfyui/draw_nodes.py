@@ -86,7 +86,7 @@ def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
     """Preset Auto has chosen; Preset Custom is as it comes."""
     graph = Graph("")
     graph.node("auto", "PresetAuto", (0, 0), (340, 340))
-    graph.node("custom", "PresetCustom", (0, 600), (340, 420))
+    graph.node("custom", "PresetCustom", (0, 1000), (340, 420))
     graph.node("mesh", "LoadMesh", (800, 0), (320, 60), file="mesh.glb")
     graph.node("clean", "CleanMesh", (800, 200), (320, 110))
     graph.node("save", "SaveGLB", (800, 400), (320, 300))

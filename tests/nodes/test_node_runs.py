@@ -60,6 +60,17 @@ def test_custom_preset(pack: Pack) -> None:
     assert pack.run("PresetCustom", octree=192, guidance=3.0).octree == 192
 
 
+def test_preset_custom_has_every_value_and_takes_workflows_from_before_some_came(pack: Pack) -> None:
+    """Widgets stand in workflows by position, and prompts leave out what was not there yet."""
+    node, values = pack.by_id["PresetCustom"], module("lowvram_core.presets").Preset.__dataclass_fields__
+    inputs = node.GET_SCHEMA().inputs
+    assert {item.id for item in inputs} == values.keys() - {"name"}
+    assert [item.optional for item in inputs] == [False] * 23 + [True] * 7 and inputs[22].id == "allow_lossy"
+    before = {item.id: item.default for item in inputs[:23] if item.default is not None}
+    assert node.execute(**before).args[0] == pack.run("PresetCustom")
+    assert not pack.run("PresetCustom", prefetch=False, precision="float32").prefetch
+
+
 def test_the_whole_graph(pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor) -> None:
     """Picture, mask, shape, clean, unwrap, delight, paint, bake, inpaint, save: each node's output into the next."""
     images, masks = pack.run("RemoveBackground", image=picture, mask=disc, invert_mask=False, preset=preset)
