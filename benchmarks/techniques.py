@@ -214,14 +214,21 @@ def compile_row(store: ModelStore) -> Row:
     first, again = run(compiled), min(run(compiled) for _ in range(2))
     return {"technique": technique.name, "switch": technique.switch, "mib": None,
             "seconds": [round(min(run(preset) for _ in range(2)), 3), round(again, 3)],
-            "first_run_seconds": round(first, 1),
-            "why": "the counting device cannot be compiled for"}  # fmt: skip
+            "why": f"first run {first:.1f} s; nothing is compiled for a device that only counts"}  # fmt: skip
 
 
 def _once(technique: Technique, preset: Preset, store: ModelStore) -> float:
     host = TorchHost(torch.device("cpu"))
     run_stages(technique.stages, preset, store, host)
     return sum(record.seconds for record in host.records if record.name == technique.step)
+
+
+def line(row: Row) -> str:
+    """A row of docs/techniques.md."""
+    mib, taken = (["-", "-"] if row[key] is None else row[key] for key in ("mib", "seconds"))
+    cells = [f"{value:,.0f}" if isinstance(value, float) else value for value in mib]
+    cells += [f"{value:.3g}" if isinstance(value, float) else value for value in taken]
+    return f"| {row['technique']} | {row['switch'] or '-'} | {' | '.join(cells)} | {row['why'] or ''} |"
 
 
 def main() -> None:
@@ -240,9 +247,11 @@ def main() -> None:
                 "seconds": None if technique.no_seconds else seconds(technique, demo),
                 "why": technique.no_mib or technique.no_seconds or None,
             })  # fmt: skip
-            sys.stdout.write(json.dumps(rows[-1]) + "\n")
+            sys.stdout.write(line(rows[-1]) + "\n")
             sys.stdout.flush()
-    found = {"rows": [*rows, compile_row(demo)], "lossy": lossy_rows(demo)}
+    rows.append(compile_row(demo))
+    sys.stdout.write(line(rows[-1]) + "\n")
+    found = {"rows": rows, "lossy": lossy_rows(demo)}
     (HERE / "results" / "techniques.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

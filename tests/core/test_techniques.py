@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from lowvram_core.presets import Preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "techniques.md").read_text(encoding="utf-8")
@@ -71,9 +75,16 @@ def test_the_figures_are_the_benchmarks() -> None:
 
     results = ROOT / "benchmarks" / "results"
     found = json.loads((results / "techniques.json").read_text())
-    for row in found["mib"]:
-        for figure in (row["without_mib"], row["with_mib"]):
-            assert f"{figure:,.0f}" in TEXT, row
+    sys.path.append(str(ROOT / "benchmarks"))
+    import techniques
+
+    switches = {field.name for field in fields(Preset)}
+    rows = {" ".join(line.split()) for line in TEXT.splitlines()}
+    for row in found["rows"]:
+        assert " ".join(techniques.line(row).split()) in rows, row
+        assert row["switch"] in switches or row["why"]
+        assert row["why"] or None not in (row["mib"], row["seconds"]), f"{row['technique']}: a reason is missing"
+    assert {row["technique"] for row in found["rows"]} >= {technique.name for technique in techniques.TECHNIQUES}
     for row in found["lossy"]:
         assert f"{row['psnr_db']} dB" in TEXT, row
     assert f"{json.loads((results / 'ram.json').read_text())['peak_rss_mib']:,.0f} MiB" in TEXT
