@@ -1,17 +1,19 @@
 """Each technique with and without: MiB at the published sizes, seconds and PSNR on the demo's small networks.
 
-    python benchmarks/techniques.py
+    python benchmarks/techniques.py               all
+    python benchmarks/techniques.py --seconds     only the seconds anew, which want a computer that does nothing else
 
 MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent, or of
 what is reserved. Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints, the
-fastest of two; no measure of a GPU. Writes benchmarks/results/techniques.json.
+fastest of three, in turn; no measure of a GPU. Writes benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +48,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Technique:
-    """What is switched, where it shows, and what is not measured, with the reason."""
+    """What is switched, where it shows, and why its seconds are not measured."""
 
     name: str
     switch: str
@@ -57,7 +59,6 @@ class Technique:
     """The end of the key of the component that shows it; empty: the most of all."""
     off: Mapping[str, Any] = field(default_factory=dict)
     on: Mapping[str, Any] = field(default_factory=dict)
-    no_mib: str = ""
     no_seconds: str = ""
     reserved: bool = False
     """The MiB are those that the allocator reserves."""
@@ -164,22 +165,23 @@ def picture() -> Image.Image:
     return Image.open(HERE.parent / "demo" / "pictures" / "capsule.png").convert("RGBA")
 
 
-def best_seconds(technique: Technique, preset: Preset, store: ModelStore) -> float:
-    """Of the technique's step, or of all; the first of the runs loads what is kept."""
-    host, found = TorchHost(torch.device("cpu"), residency=preset.residency), []
-    for _ in range(2):
-        host.records.clear()
-        run_stages(technique.stages, preset, store, host)
-        steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
-        found.append(sum(record.seconds for record in host.records if record.name in steps))
-    host.release()
-    return min(found)
+def run_seconds(technique: Technique, preset: Preset, store: ModelStore, host: TorchHost) -> float:
+    """Of the technique's step, or of all."""
+    host.records.clear()
+    run_stages(technique.stages, preset, store, host)
+    steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
+    return sum(record.seconds for record in host.records if record.name in steps)
 
 
 def seconds(technique: Technique, store: ModelStore) -> list[float]:
-    """Without and with it."""
-    changes = ({**technique.off, **DEMO}, {**technique.on, **DEMO})
-    return [round(best_seconds(technique, BASE.with_(**change), store), 3) for change in changes]
+    """Without and with it, the fastest of three runs in turn; the first loads what is kept."""
+    presets = [BASE.with_(**{**changes, **DEMO}) for changes in (technique.off, technique.on)]
+    hosts = [TorchHost(torch.device("cpu"), residency=preset.residency) for preset in presets]
+    turns = [[run_seconds(technique, preset, store, host) for preset, host in zip(presets, hosts, strict=True)]
+             for _ in range(3)]  # fmt: skip
+    for host in hosts:
+        host.release()
+    return [round(min(found), 3) for found in zip(*turns, strict=True)]
 
 
 def painted(preset: Preset, store: ModelStore) -> torch.Tensor:
@@ -209,18 +211,15 @@ def compile_row(store: ModelStore) -> Row:
     """torch.compile: the first run, and one with the network loaded anew."""
     technique = Technique("torch.compile, 20 passes", "compile_shape", "sample")
     preset = BASE.with_(**{**DEMO, "shape_steps": 21})
-    run: Callable[[Preset], float] = lambda preset: _once(technique, preset, store)  # noqa: E731
+
+    def run(preset: Preset) -> float:
+        return run_seconds(technique, preset, store, TorchHost(torch.device("cpu")))
+
     compiled = preset.with_(compile_shape=True)
     first, again = run(compiled), min(run(compiled) for _ in range(2))
     return {"technique": technique.name, "switch": technique.switch, "mib": None,
             "seconds": [round(min(run(preset) for _ in range(2)), 3), round(again, 3)],
             "why": f"first run {first:.1f} s; nothing is compiled for a device that only counts"}  # fmt: skip
-
-
-def _once(technique: Technique, preset: Preset, store: ModelStore) -> float:
-    host = TorchHost(torch.device("cpu"))
-    run_stages(technique.stages, preset, store, host)
-    return sum(record.seconds for record in host.records if record.name == technique.step)
 
 
 def line(row: Row) -> str:
@@ -231,28 +230,38 @@ def line(row: Row) -> str:
     return f"| {row['technique']} | {row['switch'] or '-'} | {' | '.join(cells)} | {row['why'] or ''} |"
 
 
-def main() -> None:
-    """Prints the rows and writes them."""
-    torch.set_num_threads(1)
-    demo = ModelStore([HERE.parent / "demo"], offline=True)
+def measured(demo: ModelStore, before: Mapping[str, Row] | None) -> list[Row]:
+    """A row a technique; MiB as they were before, where that is given."""
     known: dict[Any, SizingHost] = {}
     rows: list[Row] = []
     with TemporaryDirectory() as folder:
         vram.write_models(Path(folder), [BASE], sparse=True)
         store = ModelStore([folder], offline=True)
         for technique in TECHNIQUES:
+            mib = memory(technique, store, known) if before is None else before[technique.name]["mib"]
             rows.append({
-                "technique": technique.name, "switch": technique.switch or None,
-                "mib": None if technique.no_mib else memory(technique, store, known),
+                "technique": technique.name, "switch": technique.switch or None, "mib": mib,
                 "seconds": None if technique.no_seconds else seconds(technique, demo),
-                "why": technique.no_mib or technique.no_seconds or None,
+                "why": technique.no_seconds or None,
             })  # fmt: skip
             sys.stdout.write(line(rows[-1]) + "\n")
             sys.stdout.flush()
     rows.append(compile_row(demo))
     sys.stdout.write(line(rows[-1]) + "\n")
-    found = {"rows": rows, "lossy": lossy_rows(demo)}
-    (HERE / "results" / "techniques.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+def main() -> None:
+    """Prints the rows and writes them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", action="store_true", help="MiB stay as they are in the file")
+    torch.set_num_threads(1)
+    demo, results = ModelStore([HERE.parent / "demo"], offline=True), HERE / "results" / "techniques.json"
+    before = None
+    if parser.parse_args().seconds:
+        before = {row["technique"]: row for row in json.loads(results.read_text(encoding="utf-8"))["rows"]}
+    found = {"rows": measured(demo, before), "lossy": lossy_rows(demo)}
+    results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ class Server:
             while not run.events or run.ending not in FINAL:
                 message = line.recv()
                 if isinstance(message, bytes):
-                    run.events.append(("preview", _preview(message)))
+                    if (preview := _preview(message)) is not None:
+                        run.events.append(("preview", preview))
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") == run.prompt_id:
@@ -147,10 +148,19 @@ class Server:
         return (self.base / "server.log").read_text(errors="replace")
 
 
-def _preview(message: bytes) -> dict[str, Any]:
-    """The node, and the picture's bytes: four of the kind, four of the description's length, the description, JPEG."""
+PICTURE_WITH_DESCRIPTION, TEXT = 4, 3
+"""Kinds of messages in bytes."""
+
+
+def _preview(message: bytes) -> dict[str, Any] | None:
+    """The node, and the picture's bytes: four of the kind, four of the description's length, the description, JPEG.
+
+    None for the text that some of the core's nodes send.
+    """
     kind, length = struct.unpack(">II", message[:8])
-    assert kind == 4, f"{kind} is no picture with a description"
+    if kind == TEXT:
+        return None
+    assert kind == PICTURE_WITH_DESCRIPTION, f"{kind} is no picture with a description"
     return {"node": json.loads(message[8 : 8 + length])["node_id"], "picture": message[8 + length :]}
 
 
