@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import torch  # noqa: E402  (needs the path above)
+import torch._inductor.config  # noqa: E402
 import vram  # noqa: E402
 from PIL import Image  # noqa: E402
 from scales import CountingScale, SizingHost  # noqa: E402
@@ -216,6 +217,7 @@ def compile_row(store: ModelStore) -> Row:
         return run_seconds(technique, preset, store, TorchHost(torch.device("cpu")))
 
     compiled = preset.with_(compile_shape=True)
+    torch._inductor.config.force_disable_caches = True  # of earlier processes, on the disk
     first, again = run(compiled), min(run(compiled) for _ in range(2))
     return {"technique": technique.name, "switch": technique.switch, "mib": None,
             "seconds": [round(min(run(preset) for _ in range(2)), 3), round(again, 3)],
