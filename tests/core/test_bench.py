@@ -64,6 +64,15 @@ def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: Mo
     assert rows["bake"]["upstream_mib"] is None and rows["load"]["upstream_seconds"] > 0
 
 
+def test_streamed_takes_less_than_resident_and_that_less_than_upstream(scale: GpuScale, store: ModelStore) -> None:
+    """That the results are equal: tests/core/test_residency.py and test_exact_networks.py."""
+    with scale.weighing():
+        streamed, resident = (vram.ours(PRESET.with_(residency=way), store, scale) for way in ("stream", "free"))
+        upstream = vram.theirs(PRESET, store, scale)
+    for stage in ("shape", "delight", "multiview"):
+        assert 0 < streamed[stage]["mib"] < resident[stage]["mib"] < upstream[stage]["mib"], stage
+
+
 def test_under_a_cap_it_finishes_or_is_refused(
     scale: GpuScale, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
