@@ -48,11 +48,8 @@ def picture() -> Image.Image:
 
 
 def measure(runs: int) -> dict[str, object]:
-    """Bytes left on the device, the resident set, and what of it is this process's own, after each run.
-
-    The resident set has pages of libraries, too, which the system takes and gives as other programs need room.
-    """
-    left, resident, own = [], [], []
+    """Bytes left on the device and the resident set in bytes, after each run."""
+    left, resident = [], []
     with TemporaryDirectory() as folder, counted() as device:
         store = ModelStore([tiny.make_all(Path(folder))], offline=True)
         for index in range(runs):
@@ -62,18 +59,14 @@ def measure(runs: int) -> dict[str, object]:
             del host
             gc.collect()
             left.append(ledger.current)
-            memory = psutil.Process().memory_full_info()
-            resident.append(memory.rss)
-            own.append(memory.uss)
-    found: dict[str, object] = {"runs": runs, "bytes_left_on_the_device": max(left)}
-    for kind, sizes in (("rss", resident), ("uss", own)):
-        settled = sizes[max(1, runs // 10) :]
-        slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
-        found |= {
-            f"{kind}_mib_first": round(settled[0] / 2**20, 1), f"{kind}_mib_last": round(settled[-1] / 2**20, 1),
-            f"{kind}_slope_percent_per_100_runs": round(100 * 100 * slope / settled[0], 3),
-        }  # fmt: skip
-    return found
+            resident.append(psutil.Process().memory_info().rss)
+    settled = resident[max(1, runs // 10) :]
+    slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
+    return {
+        "runs": runs, "bytes_left_on_the_device": max(left), "rss_mib_first": round(settled[0] / 2**20, 1),
+        "rss_mib_last": round(settled[-1] / 2**20, 1),
+        "rss_slope_percent_per_100_runs": round(100 * 100 * slope / settled[0], 3),
+    }  # fmt: skip
 
 
 def main() -> None:
