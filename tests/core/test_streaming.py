@@ -57,7 +57,8 @@ def parts(models: Path) -> dict[str, tuple[Component, Run]]:
     def paint_step(unet: Any) -> Tensor:
         text = unet.unet.learned_text_clip_gen.to(THERE)
         classes = torch.zeros(1, 3, dtype=torch.long, device=THERE)
-        halves = _Halves(unet, there(3, 8, 16, 16), torch.cat([text, text]), references, classes)
+        halves = _Halves(unet, there(3, 8, 16, 16), torch.cat([text, text]), classes, True)
+        halves.references = references
         return halves.run(there(3, 4, 16, 16), torch.tensor(5), slice(0, 3), together=False)[0]
 
     def condition(conditioner: Any) -> Tensor:
