@@ -6,8 +6,8 @@ knows no model, and a stage keeps none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +36,23 @@ class Component:
     """Pattern of the names of submodules that stream as a whole; the batch is the first dimension of what they take."""
     stays: str = ""
     """Pattern of the names of submodules that stay on the device while the rest streams."""
+
+
+class StreamsByKey:
+    """What hosts share: which components' weights pass through the device, and whether the next layer's are sent."""
+
+    _streamed: frozenset[str] = frozenset()
+    _ahead = True
+
+    @contextmanager
+    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
+        """See Host."""
+        before = self._streamed, self._ahead
+        self._streamed, self._ahead = frozenset(keys), ahead
+        try:
+            yield
+        finally:
+            self._streamed, self._ahead = before
 
 
 class Host(Protocol):

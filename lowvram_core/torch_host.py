@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import platform
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import BadInput, Cancelled
-from .host import Component
+from .host import Component, StreamsByKey
 from .measure import free_bytes, full_device_is_named, measured, memory_of
 from .memory.streaming import streamed
 from .presets import Preset, Residency
@@ -67,7 +67,7 @@ the driver does not refuse what does not fit but moves it to RAM, more. Source: 
 
 
 @dataclass
-class TorchHost:
+class TorchHost(StreamsByKey):
     """Lends each component for its step and takes it off the device after."""
 
     device: torch.device = field(default_factory=pick_device)
@@ -86,8 +86,6 @@ class TorchHost:
     _step: str = ""
     _wanted_bytes: int = 0
     """What the stage's hungriest component takes."""
-    _streamed: frozenset[str] = frozenset()
-    _ahead: bool = True
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
     @classmethod
@@ -152,16 +150,6 @@ class TorchHost:
             _drop(self._kept.pop(next(iter(self._kept))))
             free = self._collected()
         return free
-
-    @contextmanager
-    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
-        """See Host."""
-        before = self._streamed, self._ahead
-        self._streamed, self._ahead = frozenset(keys), ahead
-        try:
-            yield
-        finally:
-            self._streamed, self._ahead = before
 
     def streams(self, component: Component) -> bool:
         """See Host."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
-from ..lowvram_core.host import Component
+from ..lowvram_core.host import Component, StreamsByKey
 from ..lowvram_core.measure import full_device_is_named, measured, memory_of
 from . import _records, _streaming
 from ._core import core
@@ -100,7 +100,7 @@ def to_intermediate(tensor: Tensor) -> Tensor:
     return tensor.to(mm.intermediate_device())
 
 
-class ComfyHost:
+class ComfyHost(StreamsByKey):
     """Runs one node's stages under ComfyUI's model management."""
 
     def __init__(self, precision: str = "auto") -> None:
@@ -112,8 +112,6 @@ class ComfyHost:
         self._records = _records.begin(_running_prompt())
         self._start = time.perf_counter()
         self._step = ""
-        self._streamed: frozenset[str] = frozenset()
-        self._ahead = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,16 +171,6 @@ class ComfyHost:
         mm.free_memory(wanted_bytes + reserved, self.device)
         mm.soft_empty_cache()
         return max(0, int(mm.get_free_memory(self.device)) - reserved)
-
-    @contextmanager
-    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
-        """See Host."""
-        before = self._streamed, self._ahead
-        self._streamed, self._ahead = frozenset(keys), ahead
-        try:
-            yield
-        finally:
-            self._streamed, self._ahead = before
 
     def streams(self, component: Component) -> bool:
         """See Host; on the CPU weights rest where they are used."""

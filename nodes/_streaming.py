@@ -65,8 +65,8 @@ def streamed(
 
 
 def _pin_nothing(key: str) -> None:
-    """ComfyUI would pin all that rests in RAM where it lies; these pages belong to a mapped file, which the driver
-    refuses, and the core pins copies within its own limit."""
+    """ComfyUI would pin all that rests in RAM where it lies, without our limit; these pages are a mapped file's, and
+    the core pins copies of the blocks within PINNED_SHARE."""
 
 
 def adopt(module: nn.Module, stays: str = "") -> list[nn.Module]:

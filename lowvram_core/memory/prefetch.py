@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..measure import memory_of
+
 Tensors = dict[str, Tensor | None]
 
 PINNED_SHARE = 0.25
@@ -228,13 +230,7 @@ def empty_host_cache() -> None:
 
 def fetcher(device: torch.device, *, ahead: bool = True) -> Fetcher:
     """A Prefetcher where it is wanted and the device can copy while it computes, else a Fetcher."""
-    if not ahead or device.type in ("cpu", "meta"):
-        return Fetcher(device)
-    try:
-        module = torch.get_device_module(device)
-    except RuntimeError:  # torch knows none, as for DirectML
-        return Fetcher(device)
-    return Prefetcher(device) if hasattr(module, "current_stream") else Fetcher(device)
+    return Prefetcher(device) if ahead and hasattr(memory_of(device), "current_stream") else Fetcher(device)
 
 
 def _copy(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -12,6 +12,16 @@ import torch
 from caching import Block, CachingAllocator
 
 
+@dataclass(frozen=True)
+class _Storage:
+    size: int
+    born: int
+    """The number of its allocation."""
+    cache: CachingAllocator | None
+    block: Block | None
+    """Where it lies in the cache."""
+
+
 @dataclass
 class Ledger:
     """What lives on the device, in bytes of storages."""
@@ -29,9 +39,7 @@ class Ledger:
     """The number of the allocation that fails, whatever is free."""
     cache: CachingAllocator | None = None
     """None: the device takes every tensor by itself, and gives it back at once."""
-    _blocks: dict[int, tuple[CachingAllocator, Block]] = field(default_factory=dict)
-    _sizes: dict[int, int] = field(default_factory=dict)
-    _born: dict[int, int] = field(default_factory=dict)
+    _alive: dict[int, _Storage] = field(default_factory=dict)
 
     def enter(self, storage: torch.UntypedStorage, stream: object = None) -> bool:
         """Counts a storage until it dies; whether it was not counted yet.
@@ -40,7 +48,7 @@ class Ledger:
             torch.OutOfMemoryError: it does not fit.
         """
         key = storage._cdata
-        if key in self._sizes:
+        if key in self._alive:
             return False
         size = storage.nbytes()
         self.allocations += 1
@@ -49,21 +57,18 @@ class Ledger:
             raise torch.OutOfMemoryError(
                 f"Counted out of memory. Tried to allocate {size} bytes. {self.current} are in use of {self.cap}."
             )
-        if self.cache is not None:
-            self._blocks[key] = self.cache, self.cache.take(size, limit, stream)
-        self._sizes[key] = size
-        self._born[key] = self.allocations
+        block = None if self.cache is None else self.cache.take(size, limit, stream)
+        self._alive[key] = _Storage(size, self.allocations, self.cache, block)
         self.current += size
         self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self._leave, key)
         return True
 
     def _leave(self, key: int) -> None:
-        self.current -= self._sizes.pop(key, 0)
-        self._born.pop(key, None)
-        if key in self._blocks:
-            cache, block = self._blocks.pop(key)
-            cache.give_back(block)
+        gone = self._alive.pop(key)
+        self.current -= gone.size
+        if gone.cache is not None and gone.block is not None:
+            gone.cache.give_back(gone.block)
 
     @property
     def reserved(self) -> int:
@@ -89,7 +94,7 @@ class Ledger:
 
     def born(self, tensor: torch.Tensor) -> int:
         """The number of the allocation that a tensor of the device lies in."""
-        return self._born[tensor.untyped_storage()._cdata]
+        return self._alive[tensor.untyped_storage()._cdata].born
 
     @contextmanager
     def set(
@@ -100,7 +105,7 @@ class Ledger:
         before = self.cap, self.limit, self.fail_at, self.cache
         self.cap, self.limit, self.cache = cap, limit, cache
         self.fail_at = None if fail_after is None else self.allocations + fail_after
-        self.peak = self.current
+        self.reset_peak()
         try:
             yield
         finally:
