@@ -42,7 +42,6 @@ DEMO = {"octree": 64, "shape_steps": 11, "delight_steps": 3, "multiview_steps": 
 DIT, SHAPE_VAE, PAINT, DUAL = (f":{part}:torch.float16" for part in ("model", "vae", "main", "dual"))
 PAINT_VAE = "paint-v2-0/vae/diffusion_pytorch_model.safetensors:torch.float16"
 ONLY_GPU = "a CPU has no weights to bring"
-STAGES: Mapping[str, tuple[str, ...]] = {"sample": ("shape",), "decode": ("shape",), "multiview": ("multiview",)}
 ALL = ("shape", "delight", "multiview")
 Row = dict[str, Any]
 
@@ -67,7 +66,7 @@ class Technique:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that have to run."""
-        return STAGES.get(self.step, ALL)
+        return tuple(stage for stage in ALL if not self.step or self.step in vram.STAGES[stage])
 
 
 STREAM = {"residency": "stream"}
@@ -94,7 +93,9 @@ TECHNIQUES = (
               {"logits_on_host": False, "octree": 384}, {"octree": 384}, no_seconds="host and device are one on a CPU"),
     Technique("reference read once, dual UNet gone before the main one", "reference_once", "multiview", PAINT,
               {"reference_once": False}),
-    Technique("no reference for the unconditional half", "skip_unguided_reference", "multiview", DUAL,
+    Technique("no reference for the unconditional half, dual UNet", "skip_unguided_reference", "multiview", DUAL,
+              {"skip_unguided_reference": False}),
+    Technique("no reference for the unconditional half, paint UNet", "skip_unguided_reference", "multiview", PAINT,
               {"skip_unguided_reference": False}),
     Technique("VAE slicing, six views", "vae_slicing", "multiview", PAINT_VAE, {"vae_slicing": False}),
     Technique("VAE tiles of 256 px (lossy)", "vae_tile_px", "multiview", PAINT_VAE, {}, {"vae_tile_px": 256}),
@@ -129,7 +130,7 @@ def cache_kept() -> Iterator[None]:
 def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHost:
     """The host after the technique's stages, at the published sizes; its peaks are those by component."""
     few = vram.few(preset)
-    if technique.switch == "logits_on_host":
+    if "octree" in technique.on:
         few = few.with_(octree=preset.octree)
     scale = CountingScale()
     with scale.weighing():

@@ -179,7 +179,7 @@ _KNOBS: dict[str, str] = {
     "twice the memory and cures NaN on cards with weak float16, such as the GTX 16xx. bfloat16: float16's memory, a "
     "wider range, coarser.",
     "prefetch": "While a layer computes, the weights of the next that streams are on their way; the same result. Off: "
-    "one layer's weights at a time, 254 instead of 326 MiB for the shape model, 574 instead of 576 for the paint UNet "
+    "one layer's weights at a time, 254 instead of 326 MiB for the shape model, 575 instead of 576 for the paint UNet "
     "(computed), but slower on a GPU (not measured).",
     "skip_last_step": "Leaves out upstream's last step of the shape, which has no length; the same result. Off: one "
     "step more each time, with nothing to show for it. turbo has no such step.",
