@@ -14,8 +14,8 @@ import torch
 import yaml
 from torch import nn
 
-from lowvram_core.models import upstream
-from lowvram_core.models.loading import build_empty
+from lowvram_core.files.checkpoints import build_empty
+from lowvram_core.networks import hy3dgen
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -106,7 +106,7 @@ def write_shape(folder: Path, variant: str = "v2-0", *, sparse: bool = False) ->
     folder.mkdir(parents=True, exist_ok=True)
     config = shape_config(variant)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    models = upstream.shapegen("models")
+    models = hy3dgen.shapegen("models")
     shapes: dict[str, list[int]] = {}
     for part in ("model", "vae", "conditioner"):
         node = config[part]
@@ -128,7 +128,7 @@ def write_paint(folder: Path, *, sparse: bool = False) -> None:
     """Writes a paint model of the published layout and sizes at fp16; its UNet as safetensors, not as a pickle."""
     from diffusers import UNet2DConditionModel
 
-    two_and_a_half_d = upstream.paint_unet()
+    two_and_a_half_d = hy3dgen.paint_unet()
     _write_network(
         folder / "unet", lambda **settings: two_and_a_half_d(UNet2DConditionModel(**settings)), UNET_CONFIG, sparse
     )

@@ -29,13 +29,13 @@ import torch  # noqa: E402
 from counted import counted, ledger  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
-from lowvram_core.models.store import ModelStore  # noqa: E402
-from lowvram_core.pipeline import run  # noqa: E402
+from lowvram_core.app.pipeline import run  # noqa: E402
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
 
 PRESET = PRESETS["4 GB"].with_(
-    octree=20, shape_steps=2, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64, views="minimal",
+    octree=20, shape_steps=2, delight_steps=1, paint_steps=1, render_px=64, texture_px=64, views="minimal",
     face_budget=200, unwrapper="uvunwrap",
 )  # fmt: skip
 

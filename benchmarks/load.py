@@ -77,13 +77,13 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     cpu_torchvision.declare()
     import torch
 
-    from lowvram_core.models import upstream
+    from lowvram_core.networks import hy3dgen
 
-    upstream.shapegen("pipelines")
+    hy3dgen.shapegen("pipelines")
     watch = _Watch()
     start = time.perf_counter()
     if loader == "upstream":
-        pipelines = upstream.shapegen("pipelines")
+        pipelines = hy3dgen.shapegen("pipelines")
         pipeline = pipelines.Hunyuan3DDiTFlowMatchingPipeline.from_single_file(
             str(folder / "model.fp16.safetensors"), str(folder / "config.yaml"), device="cpu",
             dtype=torch.float16, use_safetensors=True,
@@ -92,7 +92,7 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
         for module in (pipeline.conditioner, pipeline.model, pipeline.vae):
             _read(module)
     else:
-        from lowvram_core.models.shape import open_shape
+        from lowvram_core.networks.shape import open_shape
 
         model = open_shape(folder, torch.float16)
         loaded = 0.0

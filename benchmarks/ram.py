@@ -25,14 +25,15 @@ sys.path.insert(0, str(HERE))
 import torch  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
 
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.geometry.surface import BOX, extract  # noqa: E402
 from lowvram_core.host import Component  # noqa: E402
-from lowvram_core.models.delight import open_delight  # noqa: E402
-from lowvram_core.models.paint import open_paint  # noqa: E402
-from lowvram_core.models.shape import open_shape  # noqa: E402
-from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.networks.delight import open_delight  # noqa: E402
+from lowvram_core.networks.paint import open_paint  # noqa: E402
+from lowvram_core.networks.shape import open_shape  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402
-from lowvram_core.stages import bake, clean, inpaint, multiview, shape, unwrap  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.stages import bake, clean, inpaint, paint, unwrap  # noqa: E402
 from lowvram_core.types import Views  # noqa: E402
 
 PRESET = PRESETS["4 GB"]
@@ -81,7 +82,7 @@ def at_float32(folder: str, index: int) -> tuple[str, dict[str, float]]:
 
 def bumpy_field() -> torch.Tensor:
     """[385,385,385] logits of a ball with bumps."""
-    axis = torch.linspace(-shape.BOX, shape.BOX, PRESET.octree + 1)
+    axis = torch.linspace(-BOX, BOX, PRESET.octree + 1)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     radius = 0.8 + 0.05 * torch.sin(9 * x) * torch.sin(9 * y) * torch.sin(9 * z)
     return radius - (x**2 + y**2 + z**2).sqrt()
@@ -95,10 +96,10 @@ def geometry(rows: dict[str, dict[str, float]]) -> None:
     def keep(name: str, call: Callable[[], object]) -> None:
         rows[name] = weigh(lambda: kept.update({name: call()}))
 
-    keep("surface", lambda: shape._extract_surface(kept.pop("field"), PRESET.octree))
+    keep("surface", lambda: extract(kept.pop("field"), PRESET.octree))
     keep("clean", lambda: clean.clean(kept["surface"], PRESET, host))
     keep("unwrap", lambda: unwrap.unwrap(kept["clean"], PRESET, host))
-    keep("maps", lambda: multiview._geometry(kept["unwrap"], PRESET.cameras, PRESET.render_px, host))
+    keep("maps", lambda: paint._geometry(kept["unwrap"], PRESET.cameras, PRESET.render_px, host))
     views = Views(torch.rand(len(PRESET.cameras), 512, 512, 3), PRESET.cameras)
     keep("bake", lambda: bake.bake(kept["unwrap"], views, PRESET, host))
     keep("inpaint", lambda: inpaint.inpaint(kept["unwrap"], kept["bake"], host))

@@ -15,8 +15,8 @@ from counted import counted
 from ledger import ledger
 from torch import nn
 
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.host import Component
-from lowvram_core.torch_host import TorchHost
 
 GIB = 2**30
 WITHOUT_VALUES = 1 << 14
@@ -58,10 +58,10 @@ class WeighingHost(TorchHost):
     """MiB by step and kind."""
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
         assert self.scale is not None
         self.scale.reset(empty=False)
-        with super().step(name):
+        with super().phase(name):
             yield
         before, peaks = self.beside.get(name, {}), self.scale.peak_mib()
         self.beside[name] = {kind: max(value, before.get(kind, 0.0)) for kind, value in peaks.items()}
@@ -115,10 +115,10 @@ class SizingHost(WeighingHost):
         ledger.raise_peak(*outer)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
         limit, ledger.limit = ledger.limit, None if name in GEOMETRY else WITHOUT_VALUES
         try:
-            with super().step(name):
+            with super().phase(name):
                 yield
         finally:
             ledger.limit = limit

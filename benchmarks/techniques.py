@@ -30,19 +30,19 @@ import vram  # noqa: E402
 from PIL import Image  # noqa: E402
 from scales import CountingScale, SizingHost  # noqa: E402
 
-from lowvram_core.models.store import ModelStore  # noqa: E402
-from lowvram_core.pictures import cutout_from_rgba  # noqa: E402
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.pictures.convert import cutout_from_rgba  # noqa: E402
 from lowvram_core.presets import PRESETS, Preset  # noqa: E402
-from lowvram_core.stages import delight, multiview, shape  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
+from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 BASE = PRESETS["4 GB"]
-DEMO = {"octree": 64, "shape_steps": 11, "delight_steps": 3, "multiview_steps": 3, "render_px": 256}
+DEMO = {"octree": 64, "shape_steps": 11, "delight_steps": 3, "paint_steps": 3, "render_px": 256}
 """Small enough for a CPU."""
 DIT, SHAPE_VAE, PAINT, DUAL = (f":{part}:torch.float16" for part in ("model", "vae", "main", "dual"))
 PAINT_VAE = "paint-v2-0/vae/diffusion_pytorch_model.safetensors:torch.float16"
 ONLY_GPU = "a CPU has no weights to bring"
-ALL = ("shape", "delight", "multiview")
+ALL = ("shape", "delight", "paint")
 Row = dict[str, Any]
 
 
@@ -74,16 +74,16 @@ TECHNIQUES = (
     Technique("one component at a time, given back after its step; without: left there", "residency", "", "",
               {"residency": "keep"}, {}),
     Technique("streaming, shape DiT", "residency", "sample", DIT, {}, STREAM, no_seconds=ONLY_GPU),
-    Technique("streaming, paint UNet", "residency", "multiview", PAINT, {}, STREAM, no_seconds=ONLY_GPU),
+    Technique("streaming, paint UNet", "residency", "paint", PAINT, {}, STREAM, no_seconds=ONLY_GPU),
     Technique("next layer's weights on their way, shape DiT", "prefetch", "sample", DIT,
               {**STREAM, "prefetch": False}, STREAM, no_seconds=ONLY_GPU),
-    Technique("next layer's weights on their way, paint UNet", "prefetch", "multiview", PAINT,
+    Technique("next layer's weights on their way, paint UNet", "prefetch", "paint", PAINT,
               {**STREAM, "prefetch": False}, STREAM, no_seconds=ONLY_GPU),
     Technique("guidance halves, shape DiT", "cfg_together", "sample", DIT, {"cfg_together": True}),
-    Technique("guidance halves, paint UNet", "cfg_together", "multiview", PAINT, {"cfg_together": True}),
+    Technique("guidance halves, paint UNet", "cfg_together", "paint", PAINT, {"cfg_together": True}),
     Technique("guidance halves inside each streamed block, shape DiT", "cfg_together", "sample", DIT,
               {**STREAM, "cfg_together": True}, STREAM),
-    Technique("guidance halves inside each streamed block, paint UNet", "cfg_together", "multiview", PAINT,
+    Technique("guidance halves inside each streamed block, paint UNet", "cfg_together", "paint", PAINT,
               {**STREAM, "cfg_together": True}, STREAM),
     Technique("last Euler step of no length skipped", "skip_last_step", "sample", DIT, {"skip_last_step": False}),
     Technique("2,000 instead of 8,000 points per chunk", "points_per_chunk", "decode", SHAPE_VAE, {},
@@ -91,17 +91,17 @@ TECHNIQUES = (
     Technique("keys and values of the decoder once", "keys_once", "decode", SHAPE_VAE, {"keys_once": False}),
     Technique("logits on the host, octree 384", "logits_on_host", "decode", SHAPE_VAE,
               {"logits_on_host": False, "octree": 384}, {"octree": 384}, no_seconds="host and device are one on a CPU"),
-    Technique("reference read once, dual UNet gone before the main one", "reference_once", "multiview", PAINT,
+    Technique("reference read once, dual UNet gone before the main one", "reference_once", "paint", PAINT,
               {"reference_once": False}),
-    Technique("no reference for the unconditional half, dual UNet", "skip_unguided_reference", "multiview", DUAL,
+    Technique("no reference for the unconditional half, dual UNet", "skip_unguided_reference", "paint", DUAL,
               {"skip_unguided_reference": False}),
-    Technique("no reference for the unconditional half, paint UNet", "skip_unguided_reference", "multiview", PAINT,
+    Technique("no reference for the unconditional half, paint UNet", "skip_unguided_reference", "paint", PAINT,
               {"skip_unguided_reference": False}),
-    Technique("VAE slicing, six views", "vae_slicing", "multiview", PAINT_VAE, {"vae_slicing": False}),
-    Technique("VAE tiles of 256 px (lossy)", "vae_tile_px", "multiview", PAINT_VAE, {}, {"vae_tile_px": 256}),
-    Technique("one view at a time (lossy)", "view_by_view", "multiview", PAINT, {}, {"view_by_view": True}),
-    Technique("four views instead of six (lossy)", "views", "multiview", PAINT, {}, {"views": "fast"}),
-    Technique("attention sliced, beside a fused kernel", "attention", "multiview", PAINT, {}, {"attention": "sliced"}),
+    Technique("VAE slicing, six views", "vae_slicing", "paint", PAINT_VAE, {"vae_slicing": False}),
+    Technique("VAE tiles of 256 px (lossy)", "vae_tile_px", "paint", PAINT_VAE, {}, {"vae_tile_px": 256}),
+    Technique("one view at a time (lossy)", "view_by_view", "paint", PAINT, {}, {"view_by_view": True}),
+    Technique("four views instead of six (lossy)", "views", "paint", PAINT, {}, {"views": "fast"}),
+    Technique("attention sliced, beside a fused kernel", "attention", "paint", PAINT, {}, {"attention": "sliced"}),
     Technique("float16 instead of float32", "precision", "", "", {"precision": "float32"}, {},
               no_seconds="a CPU's float16 says nothing of a GPU's"),
     Technique("cache emptied at stage borders; MiB reserved", "", "", reserved=True, no_seconds="a CPU has no cache"),
@@ -116,8 +116,8 @@ def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host:
             shape.generate_shape(cutout, preset, host, store)
     if "delight" in stages:
         delight.delight(cutout, preset, host, store)
-    if "multiview" in stages:
-        multiview.paint_views(mesh, cutout, preset, host, store)
+    if "paint" in stages:
+        paint.paint_views(mesh, cutout, preset, host, store)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def seconds(technique: Technique, store: ModelStore) -> list[float]:
 def painted(preset: Preset, store: ModelStore) -> torch.Tensor:
     """[N,512,512,3] of the demo's picture on a ball."""
     host = TorchHost(torch.device("cpu"))
-    return multiview.paint_views(vram.a_mesh(), cutout_from_rgba(picture()), preset, host, store).images
+    return paint.paint_views(vram.a_mesh(), cutout_from_rgba(picture()), preset, host, store).images
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -200,7 +200,7 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def lossy_rows(store: ModelStore) -> list[Row]:
     """What the labelled options change in the painted views."""
-    preset = BASE.with_(render_px=512, multiview_steps=4)
+    preset = BASE.with_(render_px=512, paint_steps=4)
     whole = painted(preset, store)
     options = {"VAE tiles of 256 px": {"vae_tile_px": 256}, "one view at a time": {"view_by_view": True}}
     return [

@@ -12,10 +12,10 @@ from diffusers import StableDiffusionInstructPix2PixPipeline as InstructPix2Pix
 from PIL import Image
 from torch import Tensor
 
-from lowvram_core.models import paint, upstream
-from lowvram_core.models.diffusion import load_diffusers, load_unet, load_vae, read_json
-from lowvram_core.models.loading import fill
-from lowvram_core.models.shape import open_shape
+from lowvram_core.files.checkpoints import fill
+from lowvram_core.networks import hy3dgen, paint
+from lowvram_core.networks.diffusers_folders import load_diffusers, load_unet, load_vae, read_json
+from lowvram_core.networks.shape import open_shape
 
 HALF = torch.float16
 
@@ -61,7 +61,7 @@ class Upstream:
 
 
 def _shape(folder: Path, device: torch.device) -> Any:
-    pipelines = upstream.shapegen("pipelines")
+    pipelines = hy3dgen.shapegen("pipelines")
     model = open_shape(folder, HALF)
     return pipelines.Hunyuan3DDiTFlowMatchingPipeline(
         vae=model.vae.load().to(device), model=model.dit.load().to(device), scheduler=model.make_scheduler(),

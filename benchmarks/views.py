@@ -57,7 +57,7 @@ class _Host:
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def step(self, name: str) -> nullcontext[None]:
+    def phase(self, name: str) -> nullcontext[None]:
         return nullcontext()
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:

@@ -32,20 +32,21 @@ import trimesh  # noqa: E402
 from scales import CountingScale, GpuScale, Scale, WeighingHost  # noqa: E402
 from upstream_run import Upstream, a_picture  # noqa: E402
 
+from lowvram_core.app.torch_host import _RESERVED_MIB, TorchHost  # noqa: E402
 from lowvram_core.errors import LowVramError, OutOfMemory  # noqa: E402
-from lowvram_core.manifest import MODELS  # noqa: E402
-from lowvram_core.models.store import ModelStore  # noqa: E402
-from lowvram_core.pictures import cutout_from_rgba  # noqa: E402
+from lowvram_core.files.manifest import MODELS  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.geometry import surface as geometry_surface  # noqa: E402
+from lowvram_core.pictures.convert import cutout_from_rgba  # noqa: E402
 from lowvram_core.presets import PRESETS, Preset  # noqa: E402
 from lowvram_core.render.cameras import camera_class  # noqa: E402
-from lowvram_core.stages import bake, delight, inpaint, multiview, shape  # noqa: E402
-from lowvram_core.torch_host import _RESERVED_MIB, TorchHost  # noqa: E402
+from lowvram_core.stages import bake, delight, inpaint, paint, shape  # noqa: E402
 from lowvram_core.types import Mesh  # noqa: E402
 
 RESULTS = HERE / "results"
 STAGES: dict[str, tuple[str, ...]] = {
     "shape": ("condition", "sample", "decode"), "delight": ("delight",), "maps": ("normals", "positions"),
-    "multiview": ("multiview",), "bake": ("resize", "bake"), "inpaint": ("inpaint",),
+    "paint": ("paint",), "bake": ("resize", "bake"), "inpaint": ("inpaint",),
 }  # fmt: skip
 """Our steps by stage."""
 CAPS_GIB = (8, 6, 4, 2)
@@ -83,7 +84,7 @@ def a_mesh() -> Mesh:
 @contextmanager
 def without_surface(mesh: Mesh) -> Iterator[None]:
     """Weights without meaning give no surface: this mesh stands in for it, after all that runs on the device."""
-    with patch.object(shape, "_extract_surface", lambda logits, octree: mesh):
+    with patch.object(geometry_surface, "extract", lambda logits, octree: mesh):
         yield
 
 
@@ -96,7 +97,7 @@ def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bo
     mesh, cutout = a_mesh(), cutout_from_rgba(a_picture())
     with without_surface(mesh):
         shape.generate_shape(cutout, preset, host, store)
-    views = multiview.paint_views(mesh, delight.delight(cutout, preset, host, store), preset, host, store)
+    views = paint.paint_views(mesh, delight.delight(cutout, preset, host, store), preset, host, store)
     if geometry:
         inpaint.inpaint(mesh, bake.bake(mesh, views, preset, host), host)
     host.release()
@@ -148,8 +149,8 @@ def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
         picture, preset.shape_steps, preset.octree, preset.guidance, preset.points_per_chunk
     ))  # fmt: skip
     weigh("delight", lambda: pipelines.relight(picture.convert("RGB"), preset.delight_steps))
-    weigh("multiview", lambda: pipelines.paint_views(
-        picture.convert("RGB"), maps, maps, classes, preset.multiview_steps
+    weigh("paint", lambda: pipelines.paint_views(
+        picture.convert("RGB"), maps, maps, classes, preset.paint_steps
     ))  # fmt: skip
     return found
 
@@ -157,7 +158,7 @@ def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
 def quick(preset: Preset) -> Preset:
     """The same sizes in fewer passes: two steps, four chunks of points. Peaks stay, since each pass frees its own."""
     octree = max(16, round((4 * preset.points_per_chunk) ** (1 / 3)))
-    return preset.with_(shape_steps=3, delight_steps=2, multiview_steps=2, octree=min(preset.octree, octree))
+    return preset.with_(shape_steps=3, delight_steps=2, paint_steps=2, octree=min(preset.octree, octree))
 
 
 def few(preset: Preset) -> Preset:
@@ -165,7 +166,7 @@ def few(preset: Preset) -> Preset:
     maps: the renderer's take less than any network."""
     passes = 2 if preset.residency == "stream" else 1
     return quick(preset).with_(
-        shape_steps=1 + passes, delight_steps=passes, multiview_steps=passes, render_px=min(preset.render_px, 512)
+        shape_steps=1 + passes, delight_steps=passes, paint_steps=passes, render_px=min(preset.render_px, 512)
     )
 
 
@@ -174,7 +175,7 @@ def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[A
     with scale.weighing():
         own = ours(preset, store, scale)
         settings = (preset.variant, preset.shape_steps, preset.octree, preset.points_per_chunk, preset.delight_steps,
-                    preset.multiview_steps, preset.views)  # fmt: skip
+                    preset.paint_steps, preset.views)  # fmt: skip
         if settings not in known:
             try:
                 known[settings] = theirs(preset, store, scale)

@@ -17,7 +17,7 @@ import cpu_torchvision  # noqa: E402  (needs the path above)
 
 cpu_torchvision.declare()
 
-from lowvram_core.cli import main  # noqa: E402  (needs the declaration above)
+from lowvram_core.app.cli import main  # noqa: E402  (needs the declaration above)
 
 OUTPUT = ROOT / "output"
 PHOTOGRAPH = "ring"

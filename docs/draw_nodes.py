@@ -29,23 +29,24 @@ from training import pictures as demo_pictures  # noqa: E402
 from training import render as demo_render  # noqa: E402
 from training import solids  # noqa: E402
 
-from lowvram_core.models.store import ModelStore  # noqa: E402
-from lowvram_core.pictures import cutout_from_rgba, find_pictures, load_picture, pil_from_image  # noqa: E402
-from lowvram_core.pipeline import Seeds  # noqa: E402
+from lowvram_core.app.pipeline import Seeds  # noqa: E402
+from lowvram_core.app.sheet import on_checkers  # noqa: E402
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.files.meshes import from_trimesh, to_trimesh  # noqa: E402
+from lowvram_core.files.pictures import find_pictures, load_picture  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.pictures.convert import cutout_from_rgba, pil_from_image  # noqa: E402
 from lowvram_core.presets import get  # noqa: E402
 from lowvram_core.render.cameras import project, to_rig  # noqa: E402
 from lowvram_core.render.preview import render_textured  # noqa: E402
-from lowvram_core.sheet import on_checkers  # noqa: E402
 from lowvram_core.stages.background import remove_background  # noqa: E402
 from lowvram_core.stages.bake import bake  # noqa: E402
 from lowvram_core.stages.clean import clean  # noqa: E402
 from lowvram_core.stages.delight import delight  # noqa: E402
 from lowvram_core.stages.inpaint import inpaint  # noqa: E402
-from lowvram_core.stages.multiview import paint_views  # noqa: E402
-from lowvram_core.stages.save import from_trimesh, to_trimesh  # noqa: E402
+from lowvram_core.stages.paint import paint_views  # noqa: E402
 from lowvram_core.stages.shape import VIEW_NAMES, generate_shape  # noqa: E402
 from lowvram_core.stages.unwrap import unwrap  # noqa: E402
-from lowvram_core.torch_host import TorchHost  # noqa: E402
 from lowvram_core.types import Atlas, Camera, Cutout, Mesh, Views  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures" / "nodes"

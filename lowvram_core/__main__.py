@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from .cli import main
+    from .app.cli import main
 except ImportError as error:
     sys.stderr.write(
         f"packages: the Python package {error.name!r} could not be imported ({error}); wanted what requirements.txt "

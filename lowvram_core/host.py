@@ -92,7 +92,7 @@ class Host(Protocol):
         """Something that the user should know of the run: logged, and shown with the report."""
         ...
 
-    def step(self, name: str) -> AbstractContextManager[None]:
+    def phase(self, name: str) -> AbstractContextManager[None]:
         """Times one named step and measures its memory. Steps of one host do not nest."""
         ...
 

@@ -62,7 +62,7 @@ class Preset:
     """How closely the shape follows the picture. At 0 the plain models do not look at it at all, as upstream's; the
     fast and turbo ones have learned what a value means."""
     delight_steps: int
-    multiview_steps: int
+    paint_steps: int
     views: str
     """A key of VIEW_SETS."""
     render_px: int
@@ -139,7 +139,7 @@ class Preset:
 _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "shape_steps": (1, 200), "octree": (16, 1024), "guidance": (0.0, 50.0), "delight_steps": (1, 200),
-        "multiview_steps": (1, 200), "render_px": (64, 8192), "texture_px": (64, 8192),
+        "paint_steps": (1, 200), "render_px": (64, 8192), "texture_px": (64, 8192),
         "points_per_chunk": (64, 4_000_000), "picture_px": (64, 8192), "face_budget": (4, 10_000_000),
         "vae_tile_px": (128, 512),
     }

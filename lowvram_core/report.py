@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 GIB = 1024**3
 
-STEPS = (
+PHASES = (
     "recentre", "background", "condition", "sample", "decode", "clean", "unwrap", "normals", "positions",
-    "delight", "multiview", "resize", "bake", "inpaint", "save",
+    "delight", "paint", "resize", "bake", "inpaint", "save",
 )  # fmt: skip
 """Every step of a run, in the order in which the table lists them."""
 
@@ -18,7 +18,7 @@ DOWNLOAD = "download"
 
 
 @dataclass(frozen=True)
-class StepRecord:
+class PhaseRecord:
     """What one step cost. Device figures are None where the device does not count (the CPU)."""
 
     name: str
@@ -34,9 +34,9 @@ class StepRecord:
     """From an earlier run, whose result is used again."""
 
 
-def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
+def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
     """One record a name, in table order: seconds added up, the highest peak, the last state. Cached ones apart."""
-    merged: dict[tuple[str, bool], StepRecord] = {}
+    merged: dict[tuple[str, bool], PhaseRecord] = {}
     for record in records:
         key = record.name, record.cached
         first = merged.get(key)
@@ -45,15 +45,15 @@ def merge(records: Iterable[StepRecord]) -> list[StepRecord]:
             continue
         peaks = [peak for peak in (first.peak_bytes, record.peak_bytes) if peak is not None]
         merged[key] = replace(record, seconds=first.seconds + record.seconds, peak_bytes=max(peaks, default=None))
-    order = {name: index for index, name in enumerate((DOWNLOAD, *STEPS))}
+    order = {name: index for index, name in enumerate((DOWNLOAD, *PHASES))}
     return sorted(merged.values(), key=lambda record: order.get(record.name, len(order)))
 
 
-def format_table(records: Sequence[StepRecord]) -> str:
+def format_table(records: Sequence[PhaseRecord]) -> str:
     """The records as an aligned text table with a total."""
     rows = merge(records)
     total = sum(row.seconds for row in rows)
-    lines = [f"{'step':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]
+    lines = [f"{'phase':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]
     for row in rows:
         share = row.seconds / total if total else 0.0
         lines.append(

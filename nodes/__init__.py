@@ -8,7 +8,7 @@ from . import _host
 from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
-from .multiview import PaintViews
+from .paint import PaintViews
 from .presets import FIXED_PRESETS, PresetAuto, PresetCustom
 from .report import MemoryReport
 from .shape import GenerateShape, GenerateShapeMultiView

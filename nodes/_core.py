@@ -22,7 +22,12 @@ def stage(name: str) -> Any:
     Raises:
         MissingDependency: a package that it needs is not installed; the message names it.
     """
-    return _Guarded(core(f"stages.{name}"), name)
+    return guarded(f"stages.{name}")
+
+
+def guarded(name: str) -> Any:
+    """The module lowvram_core.<name>; see `stage`."""
+    return _Guarded(core(name), name)
 
 
 def core(name: str) -> ModuleType:

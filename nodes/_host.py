@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component, StreamsByKey
-from ..lowvram_core.measure import full_device_is_named, measured, memory_of
+from ..lowvram_core.lending.device import full_device_is_named, measured, memory_of
 from . import _records, _streaming
 from ._core import core
 
@@ -43,7 +43,7 @@ def model_store(host: ComfyHost) -> Any:
     for key in ("diffusers", "diffusion_models"):
         with suppress(KeyError):
             roots += folder_paths.get_folder_paths(key)
-    return core("models.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
+    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
 
 
 def input_folder() -> Path:
@@ -111,7 +111,7 @@ class ComfyHost(StreamsByKey):
         self._dtype: torch.dtype = getattr(torch, precision)
         self._records = _records.begin(_running_prompt())
         self._start = time.perf_counter()
-        self._step = ""
+        self._phase = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,7 +130,7 @@ class ComfyHost(StreamsByKey):
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
         )
         try:
-            with full_device_is_named(self.device, self._step, f" while the {component.label} is on it"):
+            with full_device_is_named(self.device, self._phase, f" while the {component.label} is on it"):
                 if streams:
                     with _streaming.streamed(
                         patcher, module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
@@ -182,18 +182,18 @@ class ComfyHost(StreamsByKey):
         self._records.note(text)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
         """Times the step and measures its memory; see Host.
 
         Raises:
             OutOfMemory: the device is full.
         """
-        self._step = name
+        self._phase = name
         try:
             with full_device_is_named(self.device, name), measured(name, self.device, self._records):
                 yield
         finally:
-            self._step = ""
+            self._phase = ""
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""

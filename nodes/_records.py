@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from ..lowvram_core.report import StepRecord
+from ..lowvram_core.report import PhaseRecord
 
 KEPT = 512
 """Runs whose records are kept; those that ran longest ago go first."""
@@ -20,7 +20,7 @@ class NodeRun:
     """The steps of one node's run."""
 
     prompt_id: str
-    records: list[StepRecord] = field(default_factory=list)
+    records: list[PhaseRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was done otherwise than asked."""
 
@@ -77,14 +77,14 @@ def begin(prompt: dict[str, Any]) -> Records:
     return Records(run)
 
 
-class Records(list[StepRecord]):
+class Records(list[PhaseRecord]):
     """One call's own steps, which with its notes also go to the node's entry."""
 
     def __init__(self, run: NodeRun) -> None:
         super().__init__()
         self._run = run
 
-    def append(self, record: StepRecord) -> None:
+    def append(self, record: PhaseRecord) -> None:
         """Adds the step to both."""
         super().append(record)
         self._run.records.append(record)
@@ -94,12 +94,12 @@ class Records(list[StepRecord]):
         self._run.notes.append(text)
 
 
-def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[StepRecord], list[str]]:
+def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[PhaseRecord], list[str]]:
     """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes, each once."""
     context = executing()
     current = context.prompt_id if context is not None else ""
     found = signatures(prompt, sorted(node_ids))
-    records: list[StepRecord] = []
+    records: list[PhaseRecord] = []
     notes: list[str] = []
     for run in [_runs[key] for key in dict.fromkeys(found.values()) if key in _runs]:
         cached = run.prompt_id != current

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import OutOfMemory
-from ..lowvram_core.memory.prefetch import fetcher
-from ..lowvram_core.memory.streaming import visiting
+from ..lowvram_core.lending.prefetch import fetcher
+from ..lowvram_core.lending.streaming import visiting
 
 NEXT_TO_NOTHING = 0.1
 """Bytes of weights that ComfyUI's loader may leave on the device; 0 would mean all of them."""

@@ -72,13 +72,13 @@ class RemoveBackground(io.ComfyNode):
 
 
 def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHost, keep: bool) -> _convert.Cutout:
-    pictures = core("pictures")
+    convert = core("pictures.convert")
     if mask is not None:
         cutout = _convert.cutout(image[..., :3], mask[None], "background")
-        rgba = pictures.rgba_from_cutout(cutout)
+        rgba = convert.rgba_from_cutout(cutout)
     else:
         rgb = _convert.cutout(image, None, "background")
-        rgba = pictures.rgba_from_cutout(rgb) if image.shape[-1] == 4 else pictures.pil_from_image(rgb.image)
+        rgba = convert.rgba_from_cutout(rgb) if image.shape[-1] == 4 else convert.pil_from_image(rgb.image)
     store = _host.model_store(host)
     remove = partial(stage("background").remove_background, rgba, host=host, store=store)
     try:
@@ -130,10 +130,10 @@ class LoadPictures(io.ComfyNode):
     def execute(cls, folder: str, limit: int) -> io.NodeOutput:
         """Pictures, masks and names, in name order."""
         host = _host.ComfyHost()
-        pictures = core("pictures")
+        pictures, convert = core("files.pictures"), core("pictures.convert")
         found: list[Path] = pictures.find_pictures([_host.input_folder() / folder])
         found = found[:limit] if limit else found
-        cutouts = [pictures.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
+        cutouts = [convert.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
         masks = [1 - cutout.mask for cutout in cutouts]
         return io.NodeOutput(
             [_convert.to_image(cutout.image) for cutout in cutouts],

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..lowvram_core.presets import Preset
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
-from ._core import core, stage
+from ._core import core, guarded, stage
 from ._schema import TrimeshType, choice_input, overridden, preset_input, schema
 
 FORMATS = ("glb", "obj", "ply", "stl")
@@ -103,7 +103,7 @@ class LoadMesh(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
         host = _host.ComfyHost()
-        mesh: Mesh = stage("save").load_mesh(_host.input_folder() / file, host)
+        mesh: Mesh = guarded("files.meshes").load_mesh(_host.input_folder() / file, host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
 
@@ -131,7 +131,7 @@ class SaveMesh(io.ComfyNode):
         """The file's path."""
         host = _host.ComfyHost()
         path, name, subfolder = _host.output_target(filename_prefix, f".{format}")
-        saved: Path = stage("save").save(_convert.mesh_from_comfy(mesh, "save"), path, host)
+        saved: Path = guarded("files.meshes").save(_convert.mesh_from_comfy(mesh, "save"), path, host)
         shown = {"3d": [{"filename": name, "subfolder": subfolder, "type": "output"}]}
         return io.NodeOutput(str(saved), ui={**host.badge(), **shown})
 
@@ -153,7 +153,7 @@ class MeshToTrimesh(io.ComfyNode):
     def execute(cls, mesh: object) -> io.NodeOutput:
         """A trimesh.Trimesh."""
         host = _host.ComfyHost()
-        converted = core("stages.save").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh"))
+        converted = core("files.meshes").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh"))
         return io.NodeOutput(converted, ui=host.badge())
 
 
@@ -174,5 +174,5 @@ class TrimeshToMesh(io.ComfyNode):
     def execute(cls, trimesh: Any) -> io.NodeOutput:
         """A MESH."""
         host = _host.ComfyHost()
-        mesh: Mesh = core("stages.save").from_trimesh(trimesh)
+        mesh: Mesh = core("files.meshes").from_trimesh(trimesh)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

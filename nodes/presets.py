@@ -121,7 +121,7 @@ class PresetCustom(io.ComfyNode):
 
 _BASE = PRESETS["8 GB Balanced"]
 _NUMBERS: dict[str, tuple[int, int, int]] = {
-    "shape_steps": (1, 200, 1), "octree": (16, 1024, 16), "delight_steps": (1, 200, 1), "multiview_steps": (1, 200, 1),
+    "shape_steps": (1, 200, 1), "octree": (16, 1024, 16), "delight_steps": (1, 200, 1), "paint_steps": (1, 200, 1),
     "render_px": (64, 8192, 64), "texture_px": (64, 8192, 64), "points_per_chunk": (1000, 4_000_000, 1000),
     "picture_px": (64, 8192, 64), "face_budget": (100, 10_000_000, 100),
     "vae_tile_px": (128, 512, 64),
@@ -137,7 +137,7 @@ _KNOBS: dict[str, str] = {
     "No value costs time or memory: plain models compute two passes a step, fast and turbo ones one.",
     "delight_steps": "Steps that take light and shadow out of the picture; upstream's is 50. Few leave some light. "
     "Time grows with it, memory does not.",
-    "multiview_steps": "Steps that paint the views; upstream's is 30. Few make them blurry. Time grows with it, "
+    "paint_steps": "Steps that paint the views; upstream's is 30. Few make them blurry. Time grows with it, "
     "memory does not.",
     "views": "Pictures painted of the mesh; time grows with them, and memory by about 70 MiB each (computed). "
     "standard: six, as upstream. fast: four, none from above or below. minimal: three, which see the sides at a "

@@ -1,0 +1,1 @@
+"""Triangles to pixels and pixels to texels, in plain torch."""

@@ -35,13 +35,13 @@ def camera_class(camera: Camera) -> int:
     azimuth, elevation = camera.azimuth_deg, camera.elevation_deg
     if elevation not in _CLASS_TABLE:
         raise BadInput(
-            f"multiview: a camera at elevation {elevation}; wanted one of -90, -20, 0, 20, 90. "
+            f"paint: a camera at elevation {elevation}; wanted one of -90, -20, 0, 20, 90. "
             "Choose one of these: the painting model knows no other."
         )
     first, step = _CLASS_TABLE[elevation]
     if azimuth % (30 * step):
         raise BadInput(
-            f"multiview: a camera at azimuth {azimuth}, elevation {elevation}; wanted a multiple of {30 * step}. "
+            f"paint: a camera at azimuth {azimuth}, elevation {elevation}; wanted a multiple of {30 * step}. "
             "Choose such an azimuth: the painting model knows no other."
         )
     return first + (int(azimuth) // 30 + 9) % 12 // step

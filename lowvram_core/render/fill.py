@@ -9,10 +9,10 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from ..geometry.weld import weld
 from ..types import Mesh
 from .cameras import to_rig
 from .rasterize import interpolate, rasterize
-from .weld import weld
 
 SMOOTHING_SWEEPS = 200
 _MIN_DISTANCE = 1e-4

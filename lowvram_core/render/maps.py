@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..geometry.weld import mean_normals
 from ..types import Camera, Mesh
 from .cameras import SCALE, project, to_rig
 from .rasterize import Raster, interpolate, rasterize
-from .weld import mean_normals
 
 
 class Scene:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry.weld import smooth_normals
 from ..types import Camera, Mesh
 from .cameras import project, to_rig
 from .rasterize import interpolate, rasterize
-from .weld import smooth_normals
 
 _CLAY = 0.72
 _AMBIENT = 0.55

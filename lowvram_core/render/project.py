@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry.weld import mean_normals
 from ..types import Camera, Mesh
 from .cameras import project, to_rig
 from .rasterize import PIXELS_PER_CHUNK, Raster, interpolate, interpolate_at, rasterize
-from .weld import mean_normals
 
 MAX_ANGLE_DEG = 75.0
 """Surfaces that a view sees at a more grazing angle take no colour from it."""

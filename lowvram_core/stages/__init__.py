@@ -1,0 +1,1 @@
+"""The stages. Each takes values in, borrows its networks, and gives values back; none knows another."""

@@ -11,19 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..checks.pictures import check_cutout, check_size, check_visible, has_real_transparency
 from ..errors import BadCheckpoint, BadInput, LowVramError, MissingDependency
+from ..files.store import ModelStore
 from ..host import Host
-from ..models.store import ModelStore
-from ..pictures import (
-    check_cutout,
-    check_size,
-    check_visible,
-    cutout_from_rgba,
-    flatten,
-    has_real_transparency,
-    image_from_pil,
-    limit_long_side,
-)
+from ..pictures.convert import cutout_from_rgba, flatten, image_from_pil, limit_long_side
 from ..presets import Preset
 from ..types import Cutout
 
@@ -60,7 +52,7 @@ def remove_background(
 
     Source: hy3dgen/rembg.py, BackgroundRemover; the same call, with a session that cannot download.
     """
-    with host.step("background"):
+    with host.phase("background"):
         check_size(picture.size, "the picture")
         check_visible(picture, "the picture")
         host.progress(0, 1)

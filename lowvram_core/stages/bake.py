@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..checks.meshes import check_mesh
 from ..errors import BadInput
+from ..fitting.budget import Need, plain_need
+from ..fitting.ladder import fitted
 from ..host import Host
-from ..memory.budget import Need, plain_need
-from ..memory.ladder import fitted
-from ..mesh_check import check_mesh
 from ..presets import Preset
 from ..render.project import project_view
 from ..types import Atlas, Mesh, Views
@@ -55,9 +55,9 @@ def _needs(preset: Preset) -> list[Need]:
 
 
 def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
-    with host.step("resize"):
+    with host.phase("resize"):
         pictures = [resize(image, preset.render_px) for image in views.images]
-    with host.step("bake"):
+    with host.phase("bake"):
         size = preset.texture_px
         total = torch.zeros(size, size, 3, device=host.device)
         trust = torch.zeros(size, size, device=host.device)
@@ -81,7 +81,7 @@ def check_views(views: Views) -> None:
     if images.dim() != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise BadInput(
             f"bake: the views are {tuple(images.shape)}; wanted [N,S,S,3], square RGB pictures. "
-            "Use the pictures as the Multiview step gives them."
+            "Use the pictures as Paint Views gives them."
         )
     if len(images) != len(cameras):
         raise BadInput(

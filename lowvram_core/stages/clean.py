@@ -10,11 +10,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from ..checks.meshes import check_mesh, edge_face_counts
 from ..errors import MissingDependency, NumericalFailure
+from ..geometry.weld import weld
 from ..host import Host
-from ..mesh_check import check_mesh, edge_face_counts
 from ..presets import Preset
-from ..render.weld import weld
 from ..types import Mesh
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         NumericalFailure: nothing but degenerate faces.
     """
     check_mesh(mesh, "clean")
-    with host.step("clean"):
+    with host.phase("clean"):
         vertices, faces = mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long()
         host.progress(0, 4)
         vertices, faces = weld_mesh(vertices, faces)

@@ -12,18 +12,21 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from ..checks.finite import check_finite
+from ..checks.pictures import check_cutout
 from ..errors import BadInput
-from ..finite import check_finite
+from ..files.store import ModelStore
+from ..fitting.budget import Need, need, tiled_mib
+from ..fitting.ladder import fitted
 from ..host import Component, Host
-from ..memory.budget import Need, need, tiled_mib
-from ..memory.ladder import fitted
-from ..models.attention import choose_attention, set_attention, sliced_mib
-from ..models.delight import DelightModel, open_delight
-from ..models.diffusion import DECODE_MIB, VIEW_PX, decode_pictures, next_latents, set_slicing
-from ..models.store import ModelStore
-from ..pictures import check_cutout, rgba_from_cutout
+from ..networks.attention import choose_attention, set_attention, sliced_mib
+from ..networks.delight import DelightModel, open_delight
+from ..networks.previews import preview
+from ..networks.schedulers import next_latents
+from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
+from ..pictures.convert import rgba_from_cutout
+from ..pictures.recentre import recentre
 from ..presets import Preset
-from ..recentre import recentre
 from ..types import Cutout
 
 SEED = 42
@@ -62,11 +65,11 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
     check_cutout(cutout, "delight")
     choose_attention(preset.attention, host.device, host.dtype)
     model = open_delight(store.folder("delight"), host.dtype)
-    with host.step("recentre"):
+    with host.phase("recentre"):
         target = frame(cutout)
 
     def run(fitting: Preset) -> np.ndarray:
-        with host.step("delight"):
+        with host.phase("delight"):
             relit = _relight(target.convert("RGB"), model, fitting, host, seed)
             return _match_colours(relit, np.asarray(target))
 
@@ -144,8 +147,8 @@ def _denoise(
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=1)
             noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
-            latents, sketch = next_latents(scheduler, noise, timestep, latents, generator)
-            host.progress(index + 1, preset.delight_steps, preview=sketch)
+            latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
+            host.progress(index + 1, preset.delight_steps, preview=preview(guess))
     return latents
 
 

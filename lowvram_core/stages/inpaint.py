@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks.meshes import check_mesh
 from ..errors import BadInput
+from ..fitting.budget import Need, plain_need
+from ..fitting.ladder import fitted
 from ..host import Host
-from ..memory.budget import Need, plain_need
-from ..memory.ladder import fitted
-from ..mesh_check import check_mesh
 from ..presets import PRESETS, Preset
 from ..render.fill import paint_faces, seen_colours, spread_colours
 from ..types import Atlas, Mesh
@@ -60,7 +60,7 @@ def _needs(mesh: Mesh, atlas: Atlas, _: Preset) -> list[Need]:
 
 def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:
     """[T,T,3], nothing of it left open."""
-    with host.step("inpaint"):
+    with host.phase("inpaint"):
         host.progress(0, 1)
         texture = atlas.texture
         if not bool(atlas.seen.all()):

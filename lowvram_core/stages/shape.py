@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,23 +13,21 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from ..errors import BadInput, NumericalFailure
-from ..finite import check_finite
+from ..checks.finite import check_finite
+from ..checks.pictures import check_cutout
+from ..errors import BadInput
+from ..files.store import ModelStore
+from ..fitting.budget import Need, need
+from ..fitting.ladder import fitted
+from ..geometry.surface import surface
 from ..host import Host
-from ..memory.budget import Need, need
-from ..memory.halves import guided
-from ..memory.ladder import fitted
-from ..models.shape import ShapeModel, open_shape
-from ..models.store import ModelStore
-from ..pictures import check_cutout, rgba_from_cutout
+from ..lending.halves import guided
+from ..networks.shape import ShapeModel, open_shape, shape_field
+from ..pictures.convert import rgba_from_cutout
 from ..presets import Preset
 from ..types import Cutout, Mesh
 
 VIEW_NAMES = ("front", "left", "back", "right")
-BOX = 1.01
-"""Half the edge of the cube that is decoded, upstream's box_v."""
-LEVEL = 0.0
-"""Logit of the surface, upstream's mc_level."""
 
 CONDITION_MIB = 52.0
 IMAGE_TOKENS = 1370
@@ -91,12 +88,12 @@ def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
 
 def _generate(views: Mapping[str, Cutout], model: ShapeModel, host: Host, seed: int, preset: Preset) -> Mesh:
     with torch.inference_mode():
-        with host.step("condition"):
+        with host.phase("condition"):
             condition = _condition(views, model, host, unconditional=_uses_cfg(model, preset))
-        with host.step("sample"):
+        with host.phase("sample"):
             latents = _sample(condition, model, preset, host, seed)
-    with host.step("decode"):
-        mesh = _extract_surface(_decode(latents, model, preset, host), preset.octree)
+    with host.phase("decode"):
+        mesh = _decode(latents, model, preset, host)
     log.info("shape: %s, %d steps, octree %d, %d faces", preset.variant, preset.shape_steps, preset.octree,
              len(mesh.faces))  # fmt: skip
     return mesh
@@ -217,60 +214,17 @@ def _guided_velocity(
     return unconditional + guidance * (conditional - unconditional)
 
 
-@torch.inference_mode()
-def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> Tensor:
-    """Logits [R,R,R] float32 on the CPU, R = octree + 1; positive inside."""
-    resolution = preset.octree + 1
-    axis = torch.from_numpy(np.linspace(-BOX, BOX, resolution, dtype=np.float32))
-    resting = torch.device("cpu") if preset.logits_on_host else host.device
-    logits = torch.empty(resolution**3, dtype=torch.float32, device=resting)
-    with host.borrow(model.vae) as vae:
-        tokens = vae(1.0 / model.scale_factor * latents)
-        with _keys_and_values_once(vae) if preset.keys_once else nullcontext():
-            for start in range(0, len(logits), preset.points_per_chunk):
-                stop = min(start + preset.points_per_chunk, len(logits))
-                points = _grid_points(axis, start, stop).to(host.device, host.dtype)
-                found = vae.geo_decoder(queries=points[None], latents=tokens)[0, :, 0]
-                logits[start:stop] = found.float().to(resting)
-                host.progress(stop, len(logits))
-    logits = logits.cpu()
-    check_finite("shape", "decode", host.dtype, logits)
-    return logits.view(resolution, resolution, resolution)
-
-
-class _keys_and_values_once:
-    """Has the geometry decoder project the shape's tokens once per decode instead of once per chunk."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        self._attention: Any = vae.geo_decoder.cross_attn_decoder.attn  # type: ignore[union-attr]
-
-    def __enter__(self) -> None:
-        self._attention.kv_cache = True
-
-    def __exit__(self, *exception: object) -> None:
-        self._attention.kv_cache = False
-        self._attention.data = None
-
-
-def _grid_points(axis: Tensor, start: int, stop: int) -> Tensor:
-    """[N,3] float32: the grid's points number `start` to `stop`, the last axis running fastest."""
-    index = torch.arange(start, stop)
-    edge = len(axis)
-    return torch.stack([axis[index // edge**2], axis[index // edge % edge], axis[index % edge]], dim=1)
-
-
-def _extract_surface(logits: Tensor, octree: int) -> Mesh:
-    import trimesh
-    from skimage.measure import marching_cubes
-
-    low, high = float(logits.min()), float(logits.max())
-    if not low < LEVEL < high:
-        raise NumericalFailure(
-            f"shape: the decoded field runs from {low:.3g} to {high:.3g} and never crosses {LEVEL}; wanted a surface. "
-            "Try another seed, more steps, or a picture with a clearer object."
+def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> Mesh:
+    """The surface of the shape that the latents [1,tokens,channels] stand for."""
+    with (
+        host.borrow(model.vae) as vae,
+        shape_field(vae, 1.0 / model.scale_factor * latents, keys_once=preset.keys_once) as field,
+    ):
+        return surface(
+            field,
+            preset.octree,
+            points_per_chunk=preset.points_per_chunk,
+            gather_on=torch.device("cpu") if preset.logits_on_host else host.device,
+            dtype=host.dtype,
+            progress=host.progress,
         )
-    vertices, faces, _, _ = marching_cubes(logits.numpy(), LEVEL, method="lewiner")
-    # upstream divides by the number of points, not of cells: the mesh comes out a little small, and stays so here
-    vertices = (vertices.astype(np.float64) / (octree + 1) * (2 * BOX) - BOX).astype(np.float32)
-    merged = trimesh.Trimesh(vertices, faces[:, ::-1])
-    return Mesh(torch.from_numpy(merged.vertices.astype(np.float32)), torch.from_numpy(merged.faces.astype(np.int64)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from ..checks.meshes import check_mesh
 from ..errors import BadInput
+from ..geometry.unwrappers import unwrap_uvunwrap, unwrap_xatlas
 from ..host import Host
-from ..mesh_check import check_mesh
 from ..presets import CHOICES, Preset
-from ..render.unwrap import unwrap_uvunwrap, unwrap_xatlas
 from ..types import Mesh
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
     if keep:
         log.info("unwrap: the mesh's own UVs are kept")
         return mesh
-    with host.step("unwrap"):
+    with host.phase("unwrap"):
         host.progress(0, 1)
         if preset.unwrapper == "xatlas":
             result = unwrap_xatlas(mesh)

@@ -13,7 +13,7 @@ PREFIX = "Hy3dLowVram_"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"Note", "MarkdownNote"}
 TINY = {
-    "shape_steps": 5, "octree": 32, "delight_steps": 2, "multiview_steps": 2, "views": "minimal", "render_px": 256,
+    "shape_steps": 5, "octree": 32, "delight_steps": 2, "paint_steps": 2, "views": "minimal", "render_px": 256,
     "texture_px": 256, "face_budget": 1200, "background_model": "u2netp", "picture_px": 512,
 }  # fmt: skip
 STAGES = ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint", "report", "save")

@@ -125,18 +125,18 @@ def traffic(host: Any) -> dict[str, Any]:
 
 def published(host: Any) -> dict[str, Any]:
     """MiB on the card at the published sizes and full quality, whole and streamed: alive, and reserved."""
-    host._dtype, own_step = torch.float16, host.step
-    core("stages.shape")._extract_surface = lambda logits, octree: ball()  # weights without meaning give none
+    host._dtype, own_phase = torch.float16, host.phase
+    core("geometry.surface").extract = lambda logits, octree: ball()  # weights without meaning give none
 
     @contextmanager
-    def step(name: str) -> Iterator[None]:
+    def phase(name: str) -> Iterator[None]:
         ledger.limit = None if name in ("normals", "positions") else 1 << 14
-        with own_step(name):
+        with own_phase(name):
             yield
 
-    host.step = step
+    host.phase = phase
     settings = {"octree": 31, "points_per_chunk": 8000, "views": "standard", "render_px": 2048, "cfg_together": False,
-                "shape_steps": 3, "delight_steps": 2, "multiview_steps": 2}  # fmt: skip
+                "shape_steps": 3, "delight_steps": 2, "paint_steps": 2}  # fmt: skip
     seen: dict[str, Any] = {}
     for residency in ("free", "stream"):
         peaks = []
@@ -192,7 +192,7 @@ def threshold(host: Any) -> dict[str, Any]:
     """Which components stream where the hungriest just fits as a whole, and where a byte is missing."""
     shape, preset = core("stages.shape"), core("presets").PRESETS["8 GB Full"]
     preset = preset.with_(**order_of_peaks.SETTINGS, cfg_together=False)  # what comes before streaming is done
-    model = core("models.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
+    model = core("networks.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
     needs = {need.label: need.resident_bytes for need in shape._needs(model, host, preset)}
     run, streamed, seen = order_of_peaks.stages(core, MODELS, cfg_together=False)["shape"], watched(host), []
     neighbour = other_packs_model(host)

@@ -84,7 +84,7 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     assert not {"paint", "bake", "inpaint"} & other.cached()
     lines = other.ui("report")["text"][0].splitlines()
     marked = {line.split()[0]: line.endswith("cached") for line in lines}
-    assert marked["decode"] and not marked["multiview"]
+    assert marked["decode"] and not marked["paint"]
     renamed = server.run(other_ids(prompt))
     steps = renamed.ui("tab:report")["text"][0].splitlines()[1:-1]
     assert len(steps) == len(lines) - 2 and all(line.endswith("cached") for line in steps)

@@ -20,7 +20,7 @@ sys.path += [str(HERE.parent / "core"), str(HERE.parents[1] / "benchmarks")]
 
 import order_of_peaks  # noqa: E402  (needs the path above)
 
-from lowvram_core.manifest import MODELS  # noqa: E402
+from lowvram_core.files.manifest import MODELS  # noqa: E402
 from lowvram_core.presets import PEAKS_MIB  # noqa: E402
 
 DYNAMIC = pytest.mark.parametrize("flags", [(), ("dynamic",)], ids=["dynamic VRAM off", "dynamic VRAM on"])

@@ -21,17 +21,17 @@ class RecordingHost:
     """Progress reports that are let through; the next one raises Cancelled. None: never."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
-    steps: list[str] = field(default_factory=list)
-    """Names of the steps that were entered, in order."""
+    phases: list[str] = field(default_factory=list)
+    """Names of the phases that were entered, in order."""
     finished: list[str] = field(default_factory=list)
-    """Names of the steps that ended without an error."""
+    """Names of the phases that ended without an error."""
     borrowed: list[str] = field(default_factory=list)
     """Keys of the components that were lent, in order."""
     out: list[str] = field(default_factory=list)
     """Keys of the components that are lent now."""
     most_out: int = 0
     reports: list[tuple[str | None, int, int]] = field(default_factory=list)
-    """(step, done, total) of every progress report that was let through."""
+    """(phase, done, total) of every progress report that was let through."""
     previews: list[Tensor] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     current: str | None = None
@@ -65,11 +65,11 @@ class RecordingHost:
         self.notes.append(text)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Records the step; two steps do not nest."""
-        assert self.current is None, f"step {name!r} begins inside step {self.current!r}"
+    def phase(self, name: str) -> Iterator[None]:
+        """Records the phase; two phases do not nest."""
+        assert self.current is None, f"phase {name!r} begins inside phase {self.current!r}"
         self.current = name
-        self.steps.append(name)
+        self.phases.append(name)
         try:
             yield
             self.finished.append(name)

@@ -19,10 +19,10 @@ TOLERANCE = 1e-5
 COMPONENTS = {
     "shape": {"image encoder (DINOv2)", "shape DiT", "shape VAE"},
     "delight": {"delight text encoder", "delight VAE", "delight UNet"},
-    "multiview": {"paint VAE", "paint dual UNet", "paint UNet"},
+    "paint": {"paint VAE", "paint dual UNet", "paint UNet"},
 }
 SETTINGS: dict[str, Any] = {
-    "octree": 16, "points_per_chunk": 2000, "shape_steps": 2, "delight_steps": 2, "multiview_steps": 1,
+    "octree": 16, "points_per_chunk": 2000, "shape_steps": 2, "delight_steps": 2, "paint_steps": 1,
     "views": "minimal", "render_px": 128,
 }  # fmt: skip
 Core = Callable[[str], ModuleType]
@@ -32,9 +32,9 @@ Stage = Callable[[Any, str], Tensor]
 
 def stages(core: Core, models: Path, **settings: Any) -> dict[str, Stage]:
     """The stages that have networks, on tiny checkpoints, at other settings than ours where given."""
-    store = core("models.store").ModelStore([models], offline=True)
+    store = core("files.store").ModelStore([models], offline=True)
     preset = core("presets").PRESETS["8 GB Full"].with_(**{**SETTINGS, **settings})
-    cutout = core("pictures").cutout_from_rgba(_picture())
+    cutout = core("pictures.convert").cutout_from_rgba(_picture())
 
     def shape(host: Any, residency: str) -> Tensor:
         mesh = core("stages.shape").generate_shape(cutout, preset.with_(residency=residency), host, store, seed=7)
@@ -44,11 +44,11 @@ def stages(core: Core, models: Path, **settings: Any) -> dict[str, Stage]:
     def delight(host: Any, residency: str) -> Tensor:
         return core("stages.delight").delight(cutout, preset.with_(residency=residency), host, store)
 
-    def multiview(host: Any, residency: str) -> Tensor:
+    def paint(host: Any, residency: str) -> Tensor:
         chosen = preset.with_(residency=residency)
-        return core("stages.multiview").paint_views(_mesh(core), cutout, chosen, host, store).images
+        return core("stages.paint").paint_views(_mesh(core), cutout, chosen, host, store).images
 
-    return {"shape": shape, "delight": delight, "multiview": multiview}
+    return {"shape": shape, "delight": delight, "paint": paint}
 
 
 def _picture() -> Any:
@@ -128,7 +128,7 @@ def at_report(host: Any, count: int, act: Callable[[], None]) -> Iterator[None]:
 
 def fill_up(host: Any, core: Core, models: Path, *, streamed: bool) -> None:
     """Runs a network on a device that has no room for its tenth tensor; there is no stage around it to step down."""
-    vae = core("models.paint").open_paint(models / "hunyuan3d-paint-v2-0", torch.float32).vae
+    vae = core("networks.paint").open_paint(models / "hunyuan3d-paint-v2-0", torch.float32).vae
     with (
         torch.inference_mode(),
         host.streaming({vae.key} if streamed else ()),

@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer, Dinov2Config, Dinov2Model
 
-from lowvram_core.models import upstream
+from lowvram_core.networks import hy3dgen
 
 DINO_PREFIX = "conditioner.main_image_encoder.model."
 
 
 def shape_pipeline(folder: Path) -> Any:
     """Hunyuan3DDiTFlowMatchingPipeline; transformers itself converts the old Dinov2 names."""
-    pipelines = upstream.shapegen("pipelines")
+    pipelines = hy3dgen.shapegen("pipelines")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     state = load_file(folder / "model.fp16.safetensors")
     parts = {name: pipelines.instantiate_from_config(config[name])

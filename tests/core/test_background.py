@@ -15,9 +15,9 @@ from hosts import RecordingHost
 from PIL import Image, ImageDraw
 
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDependency, MissingModel
-from lowvram_core.manifest import Model, ModelFile
-from lowvram_core.models.store import ModelStore
-from lowvram_core.pictures import load_picture
+from lowvram_core.files.manifest import Model, ModelFile
+from lowvram_core.files.pictures import load_picture
+from lowvram_core.files.store import ModelStore
 from lowvram_core.presets import get
 from lowvram_core.stages import background
 from lowvram_core.stages.background import remove_background
@@ -67,7 +67,7 @@ def test_the_object_of_a_photograph_is_found(name: str, wanted: float) -> None:
     overlap = (found & drawn).sum() / (found | drawn).sum()
     logging.getLogger(__name__).info("%s: IoU %.3f", name, overlap)
     assert overlap >= wanted
-    assert host.steps == host.finished == ["background"]
+    assert host.phases == host.finished == ["background"]
 
 
 @needs_weights

@@ -130,7 +130,7 @@ def test_bad_input_is_refused_before_a_step(kind: str, mesh: Mesh) -> None:
     host = RecordingHost()
     with pytest.raises(BadInput, match=r"^bake: .*; .*wanted .*\. .+\.$|^bake: the mesh has no UVs; "):
         bake(*_bad(kind, mesh), PRESET, host)
-    assert host.steps == []
+    assert host.phases == []
 
 
 @pytest.mark.parametrize("after", [0, 2])

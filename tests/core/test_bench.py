@@ -21,13 +21,13 @@ import vram  # noqa: E402
 from scales import GpuScale, SizingHost  # noqa: E402
 
 from lowvram_core import torch_host  # noqa: E402
-from lowvram_core.memory import budget  # noqa: E402
-from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.fitting import budget  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402
 
 MIB = 2**20
 PRESET = PRESETS["8 GB Full"].with_(
-    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64,
+    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, paint_steps=1, render_px=64, texture_px=64,
     views="minimal",
 )  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: Mo
     known: dict[tuple[object, ...], dict[str, vram.Row]] = {}
     rows = {row["stage"]: row for row in vram.rows_of(PRESET, store, scale, known)}
     assert list(rows) == [*vram.STAGES, "load"]
-    for stage in ("shape", "delight", "multiview"):
+    for stage in ("shape", "delight", "paint"):
         row = rows[stage]
         assert 0 < row["ours_mib"] < row["upstream_mib"], row
         assert row["ours_reserved_mib"] >= row["ours_mib"] and row["ours_device_mib"] >= row["ours_mib"]
@@ -69,7 +69,7 @@ def test_streamed_takes_less_than_resident_and_that_less_than_upstream(scale: Gp
     with scale.weighing():
         streamed, resident = (vram.ours(PRESET.with_(residency=way), store, scale) for way in ("stream", "free"))
         upstream = vram.theirs(PRESET, store, scale)
-    for stage in ("shape", "delight", "multiview"):
+    for stage in ("shape", "delight", "paint"):
         assert 0 < streamed[stage]["mib"] < resident[stage]["mib"] < upstream[stage]["mib"], stage
 
 
@@ -94,7 +94,7 @@ def test_under_a_cap_it_finishes_or_is_refused(
 def test_what_is_computed_has_no_seconds_and_no_device_peak(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scales, "WITHOUT_VALUES", 8)
     row = vram.finishes(PRESET, store, scales.CountingScale(), 4)
-    assert row["finishes"] and list(row["stages"]) == ["shape", "delight", "maps", "multiview"]
+    assert row["finishes"] and list(row["stages"]) == ["shape", "delight", "maps", "paint"]
     for costs in (row, *row["stages"].values()):
         assert costs["seconds"] is None and costs["device_mib"] is None and 0 < costs["mib"] <= costs["reserved_mib"]
 

@@ -13,8 +13,8 @@ import torch
 from hosts import RecordingHost
 
 from lowvram_core.errors import OutOfMemory
-from lowvram_core.memory.budget import MARGIN_BYTES, MIB, Need, Needs, attempts, fit, next_steps, plain_need, tiled_mib
-from lowvram_core.memory.ladder import fitted
+from lowvram_core.fitting.budget import MARGIN_BYTES, MIB, Need, Needs, attempts, fit, next_steps, plain_need, tiled_mib
+from lowvram_core.fitting.ladder import fitted
 from lowvram_core.presets import PRESETS, Preset
 
 FULL = PRESETS["8 GB Full"]
@@ -61,7 +61,7 @@ class Device(RecordingHost):
 def planned(free_mib: int, preset: Preset = FULL) -> tuple[Device, Preset]:
     """The host after a stage on a device with so much free, and the settings that it ran at."""
     host, ran = Device(free=free_mib * MIB), []
-    fitted("multiview", preset, host, needs, ran.append)
+    fitted("paint", preset, host, needs, ran.append)
     return host, ran[0]
 
 
@@ -96,7 +96,7 @@ def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed:
     last of these steps has made needless."""
     host, ran = planned(free_mib)
     assert (ran.cfg_together, set(host.streamed[0])) == (together, streamed)
-    assert host.notes == ([f"multiview: little memory: {', '.join(changes)}"] if changes else [])
+    assert host.notes == ([f"paint: little memory: {', '.join(changes)}"] if changes else [])
     assert ran.views == FULL.views and ran.render_px == FULL.render_px
     assert host.asked[0] == 2560 * MIB, "other models are moved away for the settings as asked"
 
@@ -105,9 +105,9 @@ def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed:
 def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> None:
     host = Device(free=400 * MIB)
     with pytest.raises(OutOfMemory) as caught:
-        fitted("multiview", preset, host, needs, lambda preset: pytest.fail("nothing may be loaded"))
+        fitted("paint", preset, host, needs, lambda preset: pytest.fail("nothing may be loaded"))
     text = str(caught.value)
-    assert text.startswith("multiview: 0.39 GiB of the device are free, and the large network takes at least 0.40 GiB;")
+    assert text.startswith("paint: 0.39 GiB of the device are free, and the large network takes at least 0.40 GiB;")
     assert "In this order: 1. close other programs" in text and ("allow lossy" in text) == (not preset.allow_lossy)
 
 
@@ -116,7 +116,7 @@ def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> No
     [
         ("shape", True, ["allow lossy", "mini variant"]),
         ("delight", True, ["vae_tile_px"]),
-        ("multiview", True, ["allow lossy", "fewer views", "vae_tile_px", "view_by_view", "1024 px"]),
+        ("paint", True, ["allow lossy", "fewer views", "vae_tile_px", "view_by_view", "1024 px"]),
         ("bake", False, ["allow lossy", "1024 px"]),
         ("inpaint", False, ["1024 px"]),
     ],
@@ -138,7 +138,7 @@ def test_a_streaming_preset_streams_everything() -> None:
     assert host.asked == [460 * MIB], "no more of other models is moved away than streaming takes"
 
 
-@pytest.mark.parametrize(("stage", "words"), [("delight", "tiles"), ("multiview", "tiles"), ("multiview", "itself")])
+@pytest.mark.parametrize(("stage", "words"), [("delight", "tiles"), ("paint", "tiles"), ("paint", "itself")])
 def test_what_is_done_already_is_not_advised(stage: str, words: str) -> None:
     assert words in next_steps(stage, FULL) and words in next_steps(stage, FULL.with_(vae_tile_px=320))
     assert words not in next_steps(stage, FULL.with_(vae_tile_px=256, view_by_view=True))
@@ -154,7 +154,7 @@ def rungs(stage: str, preset: Preset, needs: Needs = decoded) -> list[str]:
 def test_the_order_in_which_things_are_given_up() -> None:
     assert rungs("shape", LOSSY) == ["guidance halves one after the other", "2,000 points per chunk", *STREAMED,
                                      "octree 128"]  # fmt: skip
-    assert rungs("multiview", LOSSY.with_(vae_slicing=False)) == [
+    assert rungs("paint", LOSSY.with_(vae_slicing=False)) == [
         "guidance halves one after the other", "VAE picture by picture", *STREAMED, "1024 px renders",
         "views fast", "views minimal",
     ]  # fmt: skip
@@ -164,22 +164,22 @@ def test_the_order_in_which_things_are_given_up() -> None:
 def test_an_exact_step_that_saves_nothing_is_left_out() -> None:
     """Guidance that is learned has no halves, one picture no fewer at a time; the lossy steps stay."""
     assert rungs("shape", LOSSY, unguided) == ["2,000 points per chunk", *STREAMED, "octree 128"]
-    assert rungs("multiview", LOSSY.with_(vae_slicing=False), unguided)[0] == "VAE picture by picture"
-    assert rungs("multiview", FULL, lambda preset: [SMALL]) == STREAMED
+    assert rungs("paint", LOSSY.with_(vae_slicing=False), unguided)[0] == "VAE picture by picture"
+    assert rungs("paint", FULL, lambda preset: [SMALL]) == STREAMED
     assert rungs("delight", LOSSY.with_(vae_slicing=False)) == STREAMED
     assert rungs("delight", PRESETS["2 GB"]) == STREAMED[1:]
 
 
 def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
     assert rungs("bake", FULL) == [] and "octree 128" not in rungs("shape", FULL)
-    fewer = [attempt for attempt in attempts("multiview", LOSSY, needs)][-1].preset
+    fewer = [attempt for attempt in attempts("paint", LOSSY, needs)][-1].preset
     assert (fewer.views, fewer.render_px, fewer.cfg_together) == ("minimal", 1024, False)
 
 
 def test_two_layers_at_once_are_given_up_before_any_quality() -> None:
     host, ran = planned(430, LOSSY)
     assert not ran.prefetch and ran.views == LOSSY.views and set(host.streamed[0]) == {"large"}
-    assert host.notes == [f"multiview: little memory: {GUIDED}, {', '.join(STREAMED)}"]
+    assert host.notes == [f"paint: little memory: {GUIDED}, {', '.join(STREAMED)}"]
 
 
 def test_a_step_that_only_helps_another_component_is_taken_back() -> None:
@@ -205,13 +205,13 @@ class Fails:
     def __call__(self, preset: Preset) -> str:
         self.ran.append(preset)
         if len(self.ran) <= self.times:
-            raise OutOfMemory(f"multiview: full, attempt {len(self.ran)}.")
+            raise OutOfMemory(f"paint: full, attempt {len(self.ran)}.")
         return "done"
 
 
 def test_a_device_that_is_full_all_the_same_costs_one_step_and_another_run() -> None:
     host, stage = Device(free=9000 * MIB), Fails(2)
-    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert fitted("paint", FULL, host, needs, stage) == "done"
     assert [preset.cfg_together for preset in stage.ran] == [True, False, False]
     assert [set(keys) for keys in host.streamed] == [set(), set(), {"small", "large"}]
     assert host.asked[1:] == [2360 * MIB, 460 * MIB], "room for the next run is made before it"
@@ -219,20 +219,20 @@ def test_a_device_that_is_full_all_the_same_costs_one_step_and_another_run() -> 
 
 def test_what_streamed_in_part_streams_as_a_whole_next() -> None:
     host, stage = Device(free=1000 * MIB), Fails(1)
-    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert fitted("paint", FULL, host, needs, stage) == "done"
     assert [set(keys) for keys in host.streamed] == [{"large"}, {"small", "large"}]
 
 
 def test_at_the_end_of_the_ladder_the_user_hears_what_to_do() -> None:
     host, stage = Device(free=9000 * MIB), Fails(99)
-    with pytest.raises(OutOfMemory, match=r"multiview: full, attempt 4\. In this order: 1\. close") as caught:
-        fitted("multiview", FULL, host, needs, stage)
+    with pytest.raises(OutOfMemory, match=r"paint: full, attempt 4\. In this order: 1\. close") as caught:
+        fitted("paint", FULL, host, needs, stage)
     assert caught.value.__context__ is None and caught.value.__cause__ is None, "no error that holds tensors"
 
 
 def test_a_device_that_does_not_tell_what_is_free_is_tried() -> None:
     stage, host = Fails(1), RecordingHost(device=torch.device("cpu"))
-    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert fitted("paint", FULL, host, needs, stage) == "done"
     assert [preset.cfg_together for preset in stage.ran] == [True, False]
 
 
@@ -247,9 +247,9 @@ def test_a_device_that_is_full_outside_of_a_step_costs_one_too() -> None:
         return "done"
 
     host = Device(free=9000 * MIB)
-    assert fitted("multiview", FULL, host, needs, stage) == "done"
+    assert fitted("paint", FULL, host, needs, stage) == "done"
     assert [preset.cfg_together for preset in ran] == [True, False]
-    assert host.notes == [f"multiview: little memory: {GUIDED}"]
+    assert host.notes == [f"paint: little memory: {GUIDED}"]
     with pytest.raises(OutOfMemory) as caught:
         fitted("bake", FULL, host, needs, stage)
     assert str(caught.value).startswith("bake: cpu is full (CUDA out of memory); wanted room for this step. In this")
@@ -267,10 +267,10 @@ def test_identical_settings_are_not_run_again() -> None:
 @pytest.mark.parametrize(
     ("free_mib", "line"),
     [
-        (8192, "multiview: 2.50 GiB for the large network, 8.00 GiB free"),
-        (2400, f"multiview: 2.30 GiB for the large network, 2.34 GiB free; {GUIDED}"),
-        (1024, f"multiview: 0.64 GiB for the large network, 1.00 GiB free; {LARGE}"),
-        (512, f"multiview: 0.45 GiB for the large network, 0.50 GiB free; {LARGE}, {GUIDED}"),
+        (8192, "paint: 2.50 GiB for the large network, 8.00 GiB free"),
+        (2400, f"paint: 2.30 GiB for the large network, 2.34 GiB free; {GUIDED}"),
+        (1024, f"paint: 0.64 GiB for the large network, 1.00 GiB free; {LARGE}"),
+        (512, f"paint: 0.45 GiB for the large network, 0.50 GiB free; {LARGE}, {GUIDED}"),
     ],
 )
 def test_the_plan_is_one_line_of_the_log(free_mib: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -283,23 +283,23 @@ def test_the_plan_says_what_streams_by_choice(caplog: pytest.LogCaptureFixture) 
     """Not the renderer of the maps, which has no weights."""
     with caplog.at_level(logging.INFO, logger="lowvram_core"):
         host = Device(free=4096 * MIB)
-        fitted("multiview", PRESETS["2 GB"], host, lambda preset: [plain_need("renderer", MIB), *needs(preset)], repr)
+        fitted("paint", PRESETS["2 GB"], host, lambda preset: [plain_need("renderer", MIB), *needs(preset)], repr)
     streamed = "small network streamed, large network streamed"
-    assert caplog.messages == [f"multiview: 0.45 GiB for the large network, 4.00 GiB free; {streamed}"]
+    assert caplog.messages == [f"paint: 0.45 GiB for the large network, 4.00 GiB free; {streamed}"]
 
 
 def test_the_plan_says_where_a_device_does_not_tell_what_is_free(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="lowvram_core"):
-        fitted("multiview", FULL, RecordingHost(), needs, repr)
+        fitted("paint", FULL, RecordingHost(), needs, repr)
         fitted("inpaint", FULL, RecordingHost(), lambda preset: [], repr)
     assert caplog.messages == [
-        "multiview: 2.50 GiB for the large network, the device does not tell what is free",
+        "paint: 2.50 GiB for the large network, the device does not tell what is free",
         "inpaint: nothing, the device does not tell what is free",
     ]
 
 
 def test_fit_streams_what_must_and_leaves_the_rest() -> None:
-    streaming = next(attempt for attempt in attempts("multiview", FULL, needs) if attempt.streamed)
+    streaming = next(attempt for attempt in attempts("paint", FULL, needs) if attempt.streamed)
     assert fit(streaming, needs, 9000 * MIB).streamed == frozenset()  # type: ignore[union-attr]
     assert fit(streaming, needs, 500 * MIB).streamed == {"large"}  # type: ignore[union-attr]
     assert fit(streaming, needs, 100 * MIB) is None

@@ -13,11 +13,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from lowvram_core.errors import BadCheckpoint
-from lowvram_core.models import diffusion, dinov2
-from lowvram_core.models.delight import open_delight
-from lowvram_core.models.loading import StateDict, build_empty, fill, read_header, read_pickle, read_safetensors
-from lowvram_core.models.paint import open_paint
-from lowvram_core.models.shape import open_shape
+from lowvram_core.files.checkpoints import StateDict, build_empty, fill, read_header, read_pickle, read_safetensors
+from lowvram_core.networks import diffusers_folders, dinov2
+from lowvram_core.networks.delight import open_delight
+from lowvram_core.networks.paint import open_paint
+from lowvram_core.networks.shape import open_shape
 
 
 def test_fixtures_carry_the_published_names(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_another_precision_has_the_same_numbers(
 ) -> None:
     """And the file is read again where its pages have left; what is no file's memory is not touched."""
     if system != "this one":
-        monkeypatch.setattr("lowvram_core.models.loading._spans_of", lambda file: [])
+        monkeypatch.setattr("lowvram_core.files.checkpoints._spans_of", lambda file: [])
     path = tmp_path / f"weights{suffix}"
     drawn, state = written(path)
     state["0.weight"] = state["0.weight"].clone()
@@ -229,7 +229,7 @@ def test_a_library_that_does_not_know_an_argument_is_a_bad_checkpoint(tmp_path: 
             raise TypeError("unexpected keyword")
 
     with pytest.raises(BadCheckpoint, match="unexpected keyword"):
-        diffusion.load_diffusers(Odd, tiny.make_delight(tmp_path) / "unet", torch.float32)
+        diffusers_folders.load_diffusers(Odd, tiny.make_delight(tmp_path) / "unet", torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -243,5 +243,5 @@ def test_the_precision_is_called_what_the_library_calls_it(
     import transformers
 
     monkeypatch.setattr(transformers, "__version__", version)
-    assert diffusion._dtype_word(transformers.CLIPTextModel) == word
-    assert diffusion._dtype_word(diffusers.AutoencoderKL) == "torch_dtype"
+    assert diffusers_folders._dtype_word(transformers.CLIPTextModel) == word
+    assert diffusers_folders._dtype_word(diffusers.AutoencoderKL) == "torch_dtype"

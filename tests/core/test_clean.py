@@ -7,8 +7,8 @@ import torch
 from hosts import RecordingHost
 from meshes import blob, cube, fin, join, small_preset, to_trimesh, torus
 
+from lowvram_core.checks.meshes import check_mesh, edge_face_counts
 from lowvram_core.errors import BadInput, Cancelled, NumericalFailure
-from lowvram_core.mesh_check import check_mesh, edge_face_counts
 from lowvram_core.stages.clean import clean, decimate, split_non_manifold
 from lowvram_core.types import Mesh
 
@@ -120,7 +120,7 @@ def test_broken_meshes_are_refused_before_the_step() -> None:
     host = RecordingHost()
     with pytest.raises(BadInput, match=r"^clean: "):
         clean(cube().with_(faces=cube().faces[:0]), PRESET, host)
-    assert host.steps == []
+    assert host.phases == []
 
 
 def test_nothing_but_needles_is_a_failure() -> None:

@@ -14,14 +14,14 @@ import pytest
 import tiny
 from PIL import Image, ImageDraw
 
-from lowvram_core import cli
+from lowvram_core.app import cli
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.presets import PRESETS
-from lowvram_core.report import STEPS
-from lowvram_core.torch_host import TorchHost
+from lowvram_core.report import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
-    "--variant", "v2-0", "--octree", "20", "--shape-steps", "2", "--delight-steps", "1", "--multiview-steps", "1",
+    "--variant", "v2-0", "--octree", "20", "--shape-steps", "2", "--delight-steps", "1", "--paint-steps", "1",
     "--views", "minimal", "--render-px", "128", "--texture-px", "128", "--face-budget", "500", "--device", "cpu",
     "--unwrapper", "uvunwrap", "--offline",
 ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
     assert "baseColorTexture" in material
     rows = [line.split()[0] for line in said.out.splitlines()]
     table = rows[rows.index("step") + 1 :]
-    assert table == [*STEPS, "total", "contact"], "every step of the run is in the table, in order; then the sheet"
+    assert table == [*PHASES, "total", "contact"], "every step of the run is in the table, in order; then the sheet"
     with Image.open(out / "s.png") as sheet:
         assert sheet.size == (10 * 256, 2 * 276)
 

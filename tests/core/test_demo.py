@@ -14,13 +14,13 @@ import trimesh
 from hosts import RecordingHost
 from PIL import Image
 
-from lowvram_core.models.store import ModelStore
-from lowvram_core.pictures import cutout_from_rgba
+from lowvram_core.files.store import ModelStore
+from lowvram_core.pictures.convert import cutout_from_rgba
 from lowvram_core.presets import PRESETS, Preset
 from lowvram_core.stages.bake import bake
 from lowvram_core.stages.clean import clean
 from lowvram_core.stages.delight import delight
-from lowvram_core.stages.multiview import paint_views
+from lowvram_core.stages.paint import paint_views
 from lowvram_core.stages.shape import generate_shape
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Cutout, Mesh

@@ -17,19 +17,21 @@ import torch
 from hosts import RecordingHost
 from PIL import Image, ImageDraw
 
-from lowvram_core.models.diffusion import load_vae, set_slicing
-from lowvram_core.models.paint import open_paint
-from lowvram_core.models.shape import open_shape
-from lowvram_core.models.store import ModelStore
-from lowvram_core.pictures import cutout_from_rgba
+from lowvram_core.app.torch_host import TorchHost
+from lowvram_core.files.store import ModelStore
+from lowvram_core.geometry.surface import dense_logits
+from lowvram_core.networks.diffusers_folders import load_vae
+from lowvram_core.networks.paint import open_paint
+from lowvram_core.networks.shape import open_shape, shape_field
+from lowvram_core.networks.vae import set_slicing
+from lowvram_core.pictures.convert import cutout_from_rgba
+from lowvram_core.pictures.recentre import recentre
 from lowvram_core.presets import PRESETS, Preset
-from lowvram_core.recentre import recentre
-from lowvram_core.stages import delight, multiview, shape
-from lowvram_core.torch_host import TorchHost
+from lowvram_core.stages import delight, paint, shape
 from lowvram_core.types import Mesh
 
 EXACT = PRESETS["8 GB Full"].with_(
-    octree=24, points_per_chunk=4000, shape_steps=6, delight_steps=50, multiview_steps=4, render_px=512,
+    octree=24, points_per_chunk=4000, shape_steps=6, delight_steps=50, paint_steps=4, render_px=512,
     vae_slicing=False, vae_tiling=False,
 )  # fmt: skip
 TOLERANCE = 1e-5
@@ -133,10 +135,10 @@ def flat_picture() -> Image.Image:
 def painted(request: pytest.FixtureRequest, models: Path, mesh: Mesh) -> tuple[Preset, list[Image.Image]]:
     """A preset with one of the view sets, and what upstream paints with it."""
     preset = EXACT.with_(views=request.param)
-    normals, positions = multiview._geometry(mesh, preset.cameras, preset.render_px, RecordingHost())
-    classes = [multiview.camera_class(camera) for camera in preset.cameras]
+    normals, positions = paint._geometry(mesh, preset.cameras, preset.render_px, RecordingHost())
+    classes = [paint.camera_class(camera) for camera in preset.cameras]
     folder = models / "hunyuan3d-paint-v2-0"
-    return preset, reference.paint_views(folder, flat_picture(), normals, positions, classes, preset.multiview_steps)
+    return preset, reference.paint_views(folder, flat_picture(), normals, positions, classes, preset.paint_steps)
 
 
 def test_paint_is_upstreams(
@@ -144,29 +146,29 @@ def test_paint_is_upstreams(
 ) -> None:
     preset, theirs = painted
     reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
-    ours = multiview.paint_views(mesh, reference_picture, preset, host, store)
+    ours = paint.paint_views(mesh, reference_picture, preset, host, store)
     for image, expected in zip(ours.images, theirs, strict=True):
         np.testing.assert_array_equal((image.numpy() * 255).round().astype(np.uint8), np.asarray(expected))
 
 
 def test_same_seed_same_result_other_seed_another(models: Path, store: ModelStore, mesh: Mesh) -> None:
     cutout = cutout_from_rgba(picture())
-    preset = EXACT.with_(delight_steps=2, multiview_steps=2, views="minimal")
+    preset = EXACT.with_(delight_steps=2, paint_steps=2, views="minimal")
     shapes = [shape.generate_shape(cutout, preset, RecordingHost(), store, seed=seed).vertices for seed in (1, 1, 2)]
     assert torch.equal(shapes[0], shapes[1])
     assert shapes[0].shape != shapes[2].shape or not torch.equal(shapes[0], shapes[2])
     delit = [delight.delight(cutout, preset, RecordingHost(), store, seed=seed) for seed in (1, 1, 2)]
     assert torch.equal(delit[0], delit[1]) and not torch.equal(delit[0], delit[2])
-    views = [multiview.paint_views(mesh, delit[0], preset, RecordingHost(), store, seed=s).images for s in (1, 1, 2)]
+    views = [paint.paint_views(mesh, delit[0], preset, RecordingHost(), store, seed=s).images for s in (1, 1, 2)]
     assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2])
 
 
 def test_global_random_state_is_left_alone(models: Path, store: ModelStore, mesh: Mesh) -> None:
-    preset = EXACT.with_(delight_steps=1, multiview_steps=1, views="minimal", shape_steps=2)
+    preset = EXACT.with_(delight_steps=1, paint_steps=1, views="minimal", shape_steps=2)
     before = torch.random.get_rng_state()
     cutout = cutout_from_rgba(picture())
     shape.generate_shape(cutout, preset, RecordingHost(), store)
-    multiview.paint_views(mesh, delight.delight(cutout, preset, RecordingHost(), store), preset, RecordingHost(), store)
+    paint.paint_views(mesh, delight.delight(cutout, preset, RecordingHost(), store), preset, RecordingHost(), store)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -199,10 +201,10 @@ def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> N
 
 def test_paint_streamed_with_halves_inside_the_blocks(store: ModelStore, mesh: Mesh) -> None:
     """The views see each other within their half, and never the other half's."""
-    preset = EXACT.with_(views="minimal", multiview_steps=2)
+    preset = EXACT.with_(views="minimal", paint_steps=2)
     reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
     whole, halves = (
-        multiview.paint_views(mesh, reference_picture, preset.with_(cfg_together=together), host, store).images
+        paint.paint_views(mesh, reference_picture, preset.with_(cfg_together=together), host, store).images
         for together, host in (
             (True, TorchHost(torch.device("cpu"))), (False, TorchHost(torch.device("cpu"), residency="stream")),
         )
@@ -215,7 +217,7 @@ def test_paint_guidance_in_halves(models: Path) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
         references = model.dual.load()(torch.randn(2, 4, 64, 64))
-        halves = multiview._Halves(
+        halves = paint._Halves(
             model.main.load(), torch.randn(3, 8, 64, 64), torch.randn(2, 77, 1024), torch.tensor([[12, 15, 18]]), True
         )
         halves.references = references
@@ -244,7 +246,10 @@ def test_decode_in_other_chunks(models: Path) -> None:
     model = open_shape(models / tiny.VARIANTS["v2-0"], torch.float32)
     torch.manual_seed(0)
     latents = torch.randn(1, *model.latent_shape)
-    whole, parts = (
-        shape._decode(latents, model, EXACT.with_(points_per_chunk=n), RecordingHost()) for n in (20_000, 999)
-    )
+    host = RecordingHost()
+    with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as field:
+        whole, parts = (
+            dense_logits(field, EXACT.octree, points_per_chunk=n, gather_on=host.device, progress=host.progress)
+            for n in (20_000, 999)
+        )
     assert_close(parts, whole)

@@ -15,18 +15,18 @@ import tiny
 import torch
 from counted import counted, ledger
 
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import Cancelled, OutOfMemory
-from lowvram_core.memory.budget import MARGIN_BYTES
-from lowvram_core.models.paint import open_paint
-from lowvram_core.models.store import ModelStore
+from lowvram_core.files.store import ModelStore
+from lowvram_core.fitting.budget import MARGIN_BYTES
+from lowvram_core.networks.paint import open_paint
 from lowvram_core.presets import PRESETS, Residency
-from lowvram_core.stages import bake, delight, inpaint, multiview, shape
-from lowvram_core.torch_host import TorchHost
+from lowvram_core.stages import bake, delight, inpaint, paint, shape
 from lowvram_core.types import Atlas, Cutout, Mesh, Views
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PRESET = PRESETS["8 GB Full"].with_(
-    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64,
+    octree=16, points_per_chunk=3000, shape_steps=3, delight_steps=1, paint_steps=1, render_px=64, texture_px=64,
     views="minimal",
 )  # fmt: skip
 Stage = Callable[[TorchHost, ModelStore], Any]
@@ -71,13 +71,13 @@ def seen_in_part() -> Atlas:
 STAGES: dict[str, Stage] = {
     "shape": lambda host, store: shape.generate_shape(disc(), PRESET, host, store),
     "delight": lambda host, store: delight.delight(disc(), PRESET, host, store),
-    "multiview": lambda host, store: multiview.paint_views(ball(), disc(), PRESET, host, store),
+    "paint": lambda host, store: paint.paint_views(ball(), disc(), PRESET, host, store),
     "bake": lambda host, store: bake.bake(ball(), views(), PRESET, host),
     "inpaint": lambda host, store: inpaint.inpaint(ball(), seen_in_part(), host),
 }
-STEPS = {
+PHASES = {
     "shape": {"condition", "sample", "decode"}, "delight": {"delight"}, "bake": {"bake"}, "inpaint": {"inpaint"},
-    "multiview": {"normals", "positions", "multiview"},
+    "paint": {"normals", "positions", "paint"},
 }  # fmt: skip
 """Those of each that allocate on the device."""
 
@@ -87,8 +87,8 @@ class Steps(TorchHost):
 
     spans: list[tuple[str, int, int]]
 
-    def step(self, name: str) -> Any:
-        outer = super().step(name)
+    def phase(self, name: str) -> Any:
+        outer = super().phase(name)
         spans = self.__dict__.setdefault("spans", [])
 
         class Spanned:
@@ -112,7 +112,7 @@ def allocations(stage: str, device: torch.device, store: ModelStore, residency: 
     before = ledger.allocations
     STAGES[stage](host, store)
     spans = {name: (start - before, stop - before) for name, start, stop in reversed(host.spans) if stop > start}
-    assert spans.keys() == STEPS[stage]
+    assert spans.keys() == PHASES[stage]
     middles = {(start + stop) // 2 + 1 for start, stop in spans.values()}
     ends = {index for start, stop in spans.values() for index in (start + 1, stop)}
     total = ledger.allocations - before
@@ -183,7 +183,7 @@ def test_a_whole_texture_needs_nothing(device: torch.device) -> None:
 def test_smaller_tiles_lower_what_is_planned_for_the_views(device: torch.device, store: ModelStore) -> None:
     model, host = open_paint(store.folder("paint"), torch.float32), TorchHost(device, torch.float32)
     whole, tiled = (
-        {need.key: need.resident_bytes for need in multiview._needs(model, host, PRESET.with_(vae_tile_px=tile_px))}
+        {need.key: need.resident_bytes for need in paint._needs(model, host, PRESET.with_(vae_tile_px=tile_px))}
         for tile_px in (512, 256)
     )
     assert {key for key in whole if tiled[key] < whole[key]} == {model.vae.key}

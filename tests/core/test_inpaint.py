@@ -113,7 +113,7 @@ def test_bad_atlas_is_refused_before_the_step(kind: str, mesh: Mesh, atlas: Atla
         inpaint(mesh, bad, host)
     with pytest.raises(BadInput, match=r"^inpaint: the mesh has no UVs"):
         inpaint(cube(), atlas, host)
-    assert host.steps == []
+    assert host.phases == []
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])

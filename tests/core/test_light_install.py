@@ -39,10 +39,10 @@ for name in names:
     if not name.endswith("__main__"):
         importlib.import_module(name)
 
-from lowvram_core.models import upstream
+from lowvram_core.networks import hy3dgen
 for part in ("models.denoisers.hunyuan3ddit", "models.autoencoders", "models.conditioner", "schedulers", "pipelines"):
-    upstream.shapegen(part)
-upstream.paint_unet()
+    hy3dgen.shapegen(part)
+hy3dgen.paint_unet()
 assert "pymeshlab" not in sys.modules, "the stand-in was left behind"
 sys.stdout.write(f"imported {len(names)} modules; blocked: {sorted(asked)}")
 """

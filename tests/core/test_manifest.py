@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lowvram_core import manifest
 from lowvram_core.errors import BadInput
-from lowvram_core.manifest import BACKGROUND_MODELS, MODELS, describe, download_bytes, needed
+from lowvram_core.files import manifest
+from lowvram_core.files.manifest import BACKGROUND_MODELS, MODELS, describe, download_bytes, needed
 from lowvram_core.presets import PRESETS, VARIANTS
 
 HEADER_BYTES = 300_000
@@ -74,10 +74,10 @@ def test_shape_sizes_are_those_of_the_published_architecture() -> None:
     """DiT + ShapeVAE + DINOv2-giant on the meta device, with the published configurations."""
     from transformers import Dinov2Config, Dinov2Model
 
-    from lowvram_core.models import upstream
+    from lowvram_core.networks import hy3dgen
 
-    make_dit = upstream.shapegen("models.denoisers.hunyuan3ddit").Hunyuan3DDiT
-    make_vae = upstream.shapegen("models.autoencoders").ShapeVAE
+    make_dit = hy3dgen.shapegen("models.denoisers.hunyuan3ddit").Hunyuan3DDiT
+    make_vae = hy3dgen.shapegen("models.autoencoders").ShapeVAE
     giant = Dinov2Config(
         hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, image_size=518, patch_size=14,
         mlp_ratio=4, use_swiglu_ffn=True,

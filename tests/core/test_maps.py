@@ -60,7 +60,7 @@ def test_camera_classes_of_the_standard_views() -> None:
 
 @pytest.mark.parametrize("camera", [Camera(45, 0), Camera(0, 10), Camera(30, 90), Camera(0, -45)])
 def test_unknown_poses_are_refused(camera: Camera) -> None:
-    with pytest.raises(BadInput, match=r"multiview: a camera at .*; wanted .*\. Choose"):
+    with pytest.raises(BadInput, match=r"paint: a camera at .*; wanted .*\. Choose"):
         camera_class(camera)
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from order_of_peaks import ledger
 
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import OutOfMemory
 from lowvram_core.host import Component
-from lowvram_core.measure import free_bytes, full_device_is_named, is_full, measured, memory_of
-from lowvram_core.report import StepRecord
-from lowvram_core.torch_host import TorchHost
+from lowvram_core.lending.device import free_bytes, full_device_is_named, is_full, measured, memory_of
+from lowvram_core.report import PhaseRecord
 
 GIB = 2**30
 MIB = 2**20
@@ -103,7 +103,7 @@ def test_a_step_can_be_the_first_to_touch_a_device(monkeypatch: pytest.MonkeyPat
     if name == "cuda:0":
         module.init = lambda: said.append("init")
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    records: list[StepRecord] = []
+    records: list[PhaseRecord] = []
     with measured("background", torch.device(name), records):
         said.append("body")
     assert said == [*(["init"] if name == "cuda:0" else []), "reset", "body"]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from meshes import cube, fin, torus
 
+from lowvram_core.checks.meshes import check_mesh, edge_face_counts
 from lowvram_core.errors import BadInput
-from lowvram_core.mesh_check import check_mesh, edge_face_counts
 from lowvram_core.render.cameras import to_rig
 from lowvram_core.types import Mesh
 

@@ -17,7 +17,7 @@ from meshes import cube, join, small_preset, torus
 from PIL import Image
 
 from lowvram_core.errors import BadInput
-from lowvram_core.stages.save import load_mesh, save, save_mesh, sidecars, to_trimesh
+from lowvram_core.files.meshes import load_mesh, save, save_mesh, sidecars, to_trimesh
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 

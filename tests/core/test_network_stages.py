@@ -1,4 +1,4 @@
-"""Shape, delight and multiview: what they refuse, how they stop, and that nothing is left on loan."""
+"""Shape, delight and paint: what they refuse, how they stop, and that nothing is left on loan."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hosts import RecordingHost
 from PIL import Image, ImageDraw
 
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, LowVramError, MissingModel, NumericalFailure
-from lowvram_core.models import diffusion
-from lowvram_core.models.store import ModelStore
-from lowvram_core.pictures import cutout_from_rgba
+from lowvram_core.files.store import ModelStore
+from lowvram_core.networks.previews import preview
+from lowvram_core.pictures.convert import cutout_from_rgba
 from lowvram_core.presets import PRESETS
 from lowvram_core.stages import delight as delight_module
-from lowvram_core.stages import multiview as multiview_module
+from lowvram_core.stages import paint as multiview_module
 from lowvram_core.stages.delight import delight
-from lowvram_core.stages.multiview import paint_views
+from lowvram_core.stages.paint import paint_views
 from lowvram_core.stages.shape import generate_shape
 from lowvram_core.types import Cutout, Mesh
 
 QUICK = PRESETS["8 GB Full"].with_(
-    octree=16, points_per_chunk=1500, shape_steps=3, delight_steps=2, multiview_steps=2, render_px=64, views="minimal"
+    octree=16, points_per_chunk=1500, shape_steps=3, delight_steps=2, paint_steps=2, render_px=64, views="minimal"
 )
 
 
@@ -51,7 +51,7 @@ Stage = Callable[[RecordingHost, ModelStore], object]
 STAGES: dict[str, Stage] = {
     "shape": lambda host, store: generate_shape(disc(), QUICK, host, store),
     "delight": lambda host, store: delight(disc(), QUICK, host, store),
-    "multiview": lambda host, store: paint_views(sheet(), torch.rand(64, 64, 3), QUICK, host, store),
+    "paint": lambda host, store: paint_views(sheet(), torch.rand(64, 64, 3), QUICK, host, store),
 }
 
 
@@ -75,13 +75,13 @@ def test_each_step_and_chunk_reports(store: ModelStore) -> None:
     assert reached["sample"] == [1, 2], "the third has no length"
     assert reached["decode"] == [1500, 3000, 4500, 17**3]
     assert reached["delight"] == [1, 2]
-    assert reached["multiview"] == [0, 1, 2]
+    assert reached["paint"] == [0, 1, 2]
     assert reached["normals"] == reached["positions"] == [1, 2, 3]
 
 
 def test_each_step_that_makes_pictures_shows_them(store: ModelStore) -> None:
     """A small picture a step, on the CPU; several views beside each other."""
-    for name, shape in (("delight", (64, 64, 3)), ("multiview", (64, 3 * 64, 3))):
+    for name, shape in (("delight", (64, 64, 3)), ("paint", (64, 3 * 64, 3))):
         host = RecordingHost()
         STAGES[name](host, store)
         assert [tuple(sketch.shape) for sketch in host.previews] == [shape] * 2
@@ -95,11 +95,11 @@ def test_preview_of_latents() -> None:
     latents = torch.zeros(6, 4, 2, 2)
     latents[:, 0] = torch.arange(6.0)[:, None, None]
     latents[5, 0, 1, 1] = float("nan")
-    sketch = diffusion.preview(latents)
+    sketch = preview(latents)
     assert sketch.shape == (4, 6, 3) and bool((sketch[:2, :2] == 0.5).all())
     red = (0.5 + 0.3444 / 2 * torch.arange(6.0)).clamp(0, 1).view(2, 3)
     assert torch.allclose(sketch[::2, ::2, 0], red) and bool((sketch[3, 5] == 0).all())
-    assert diffusion.preview(latents[:3]).shape == (2, 6, 3) and diffusion.preview(latents[:1]).shape == (2, 2, 3)
+    assert preview(latents[:3]).shape == (2, 6, 3) and preview(latents[:1]).shape == (2, 2, 3)
 
 
 def refused(host: RecordingHost, call: Callable[[], object], *words: str) -> None:
@@ -126,7 +126,7 @@ def test_bad_cutouts_are_refused(store: ModelStore, make: Callable[[], Cutout]) 
     host = RecordingHost()
     refused(host, lambda: generate_shape(make(), QUICK, host, store), "shape: ")
     refused(host, lambda: delight(make(), QUICK, host, store), "delight: ")
-    refused(host, lambda: paint_views(sheet(), make(), QUICK, host, store), "multiview: ")
+    refused(host, lambda: paint_views(sheet(), make(), QUICK, host, store), "paint: ")
 
 
 def test_views_and_variant_must_agree(store: ModelStore) -> None:
@@ -146,7 +146,7 @@ def test_bad_meshes_and_references_are_refused(store: ModelStore) -> None:
         (sheet().with_(faces=torch.tensor([[0, 1, 9]])), "9"),
         (sheet().with_(uvs=None), "UV"),
     ):
-        refused(host, lambda mesh=mesh: paint_views(mesh, good, QUICK, host, store), "multiview: ", word)
+        refused(host, lambda mesh=mesh: paint_views(mesh, good, QUICK, host, store), "paint: ", word)
     for reference in (torch.rand(8, 8), torch.full((8, 8, 3), float("nan"))):
         refused(host, lambda r=reference: paint_views(sheet(), r, QUICK, host, store), "reference picture")
 
@@ -200,7 +200,7 @@ def poisoned(model: Any, part: str) -> Any:
     ("stage", "part", "step"),
     [
         ("delight", "text_encoder", "prompt"), ("delight", "vae", "encode"), ("delight", "unet", "denoise"),
-        ("multiview", "vae", "encode"), ("multiview", "dual", "reference"), ("multiview", "main", "denoise"),
+        ("paint", "vae", "encode"), ("paint", "dual", "reference"), ("paint", "main", "denoise"),
     ],
 )  # fmt: skip
 def test_nan_in_delight_and_paint_is_named(
@@ -215,7 +215,7 @@ def test_nan_in_delight_and_paint_is_named(
     assert host.out == []
 
 
-@pytest.mark.parametrize("stage", ["delight", "multiview"])
+@pytest.mark.parametrize("stage", ["delight", "paint"])
 def test_nan_in_decoded_pictures_is_named(store: ModelStore, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     module = delight_module if stage == "delight" else multiview_module
     monkeypatch.setattr(module, "decode_pictures", lambda vae, latents: torch.full((3, 3, 8, 8), float("nan")))

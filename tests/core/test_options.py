@@ -12,16 +12,17 @@ from hosts import RecordingHost
 from test_exact_networks import EXACT, flat_picture, picture
 
 from lowvram_core.errors import BadInput, MissingDependency
-from lowvram_core.memory.halves import in_halves
-from lowvram_core.models.attention import choose_attention, set_attention
-from lowvram_core.models.diffusion import load_vae, set_slicing
-from lowvram_core.models.store import ModelStore
-from lowvram_core.pictures import cutout_from_rgba, image_from_pil
+from lowvram_core.files.store import ModelStore
+from lowvram_core.lending.halves import in_halves
+from lowvram_core.networks.attention import choose_attention, set_attention
+from lowvram_core.networks.diffusers_folders import load_vae
+from lowvram_core.networks.vae import set_slicing
+from lowvram_core.pictures.convert import cutout_from_rgba, image_from_pil
 from lowvram_core.presets import Preset
-from lowvram_core.stages import delight, multiview, shape
+from lowvram_core.stages import delight, paint, shape
 from lowvram_core.types import Mesh
 
-SMALL = EXACT.with_(delight_steps=2, multiview_steps=2, shape_steps=4, octree=16, render_px=64, views="minimal")
+SMALL = EXACT.with_(delight_steps=2, paint_steps=2, shape_steps=4, octree=16, render_px=64, views="minimal")
 CPU = torch.device("cpu")
 
 
@@ -44,12 +45,12 @@ def mesh() -> Mesh:
 
 
 def painted(mesh: Mesh, preset: Preset, store: ModelStore) -> torch.Tensor:
-    return multiview.paint_views(mesh, image_from_pil(flat_picture()), preset, RecordingHost(), store).images
+    return paint.paint_views(mesh, image_from_pil(flat_picture()), preset, RecordingHost(), store).images
 
 
 def test_auto_is_fused_where_there_is_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_attention("auto", CPU, torch.float32) == "fused"
-    monkeypatch.setattr("lowvram_core.models.attention.has_fused_kernel", lambda *given: False)
+    monkeypatch.setattr("lowvram_core.networks.attention.has_fused_kernel", lambda *given: False)
     assert choose_attention("auto", CPU, torch.float32) == "sliced"
     assert choose_attention("fused", CPU, torch.float32) == "fused", "a choice is a choice"
 
@@ -92,7 +93,7 @@ def test_the_views_are_the_same_when_the_reference_is_read_at_every_step(
 ) -> None:
     chosen, host = SMALL.with_(cfg_together=together), RecordingHost()
     anew = chosen.with_(reference_once=False)
-    images = multiview.paint_views(mesh, image_from_pil(flat_picture()), anew, host, store).images
+    images = paint.paint_views(mesh, image_from_pil(flat_picture()), anew, host, store).images
     assert torch.equal(images, painted(mesh, chosen, store))
     assert host.most_out == 2 and not host.out, "both UNets were there"
 
@@ -107,7 +108,7 @@ def test_xformers_is_refused_before_anything_is_lent(mesh: Mesh, store: ModelSto
     host, chosen = RecordingHost(), SMALL.with_(attention="xformers")
     for call in (
         lambda: delight.delight(cutout_from_rgba(picture()), chosen, host, store),
-        lambda: multiview.paint_views(mesh, image_from_pil(flat_picture()), chosen, host, store),
+        lambda: paint.paint_views(mesh, image_from_pil(flat_picture()), chosen, host, store),
     ):
         with pytest.raises(BadInput, match=r"attention: xformers on cpu; wanted an NVIDIA card"):
             call()
@@ -117,7 +118,7 @@ def test_xformers_is_refused_before_anything_is_lent(mesh: Mesh, store: ModelSto
 
 
 def test_sliced_attention_is_the_same_within_a_kernels_rounding(models: Path) -> None:
-    from lowvram_core.models.delight import open_delight
+    from lowvram_core.networks.delight import open_delight
 
     unet = open_delight(models / "hunyuan3d-delight-v2-0", torch.float32).unet.load()
     torch.manual_seed(0)
@@ -137,13 +138,13 @@ def test_one_view_at_a_time_paints_each_as_if_alone(
 ) -> None:
     """The views no longer see each other: each is what one pass over it alone gives."""
     seen: list[int] = []
-    original = multiview._Halves._pass
+    original = paint._Halves._pass
 
     def spied(self: Any, latents: Any, timestep: Any, views: slice, half: slice) -> Any:
         seen.append(views.stop - views.start)
         return original(self, latents, timestep, views, half)
 
-    monkeypatch.setattr(multiview._Halves, "_pass", spied)
+    monkeypatch.setattr(paint._Halves, "_pass", spied)
     apart = painted(mesh, SMALL.with_(view_by_view=True), store)
     assert set(seen) == {1} and len(seen) == 2 * 3
     together = painted(mesh, SMALL, store)

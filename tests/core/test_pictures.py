@@ -11,16 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from lowvram_core.checks.pictures import MAX_SIDE_PX, check_cutout, has_real_transparency
 from lowvram_core.errors import BadInput
-from lowvram_core.pictures import (
-    MAX_SIDE_PX,
-    check_cutout,
+from lowvram_core.files.pictures import find_pictures, load_picture
+from lowvram_core.pictures.convert import (
     cutout_from_rgba,
-    find_pictures,
-    has_real_transparency,
     image_from_pil,
     limit_long_side,
-    load_picture,
     pil_from_image,
     rgba_from_cutout,
 )

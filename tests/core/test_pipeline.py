@@ -12,14 +12,14 @@ import tiny
 from hosts import RecordingHost
 from PIL import Image, ImageDraw
 
+from lowvram_core.app.pipeline import find_models, run
+from lowvram_core.checks.packages import check_packages
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDependency, MissingModel
-from lowvram_core.models.store import ModelStore
-from lowvram_core.packages import check_packages
-from lowvram_core.pipeline import find_models, run
+from lowvram_core.files.store import ModelStore
 from lowvram_core.presets import PRESETS
 
 PRESET = PRESETS["8 GB Full"].with_(
-    octree=16, shape_steps=1, delight_steps=1, multiview_steps=1, render_px=64, texture_px=64, views="minimal"
+    octree=16, shape_steps=1, delight_steps=1, paint_steps=1, render_px=64, texture_px=64, views="minimal"
 )
 
 
@@ -53,7 +53,7 @@ def test_pictures_are_refused_before_models_are_looked_up(pictures: object, word
     host = RecordingHost()
     with pytest.raises(BadInput, match=words):
         run(pictures, PRESET, host, NoStore())  # type: ignore[arg-type]
-    assert host.steps == []
+    assert host.phases == []
 
 
 def test_a_missing_package_is_named_before_models_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_every_checkpoint_is_opened_before_the_first_stage(tmp_path: Path, part:
     of_another_model(tmp_path, part)
     with pytest.raises(BadCheckpoint, match="wanted the"):
         run(picture(), PRESET, host, store)
-    assert host.steps == [] and host.borrowed == []
+    assert host.phases == [] and host.borrowed == []
 
 
 class Fetching(ModelStore):

@@ -16,8 +16,8 @@ import torch
 from counted import Stream, counted, ledger
 from torch import Tensor, nn
 
-from lowvram_core.memory import prefetch
-from lowvram_core.memory.streaming import streamed
+from lowvram_core.lending import prefetch
+from lowvram_core.lending.streaming import streamed
 
 FLOAT_BYTES = 4
 WIDTHS = (64, 256, 32, 512, 64)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from lowvram_core.errors import BadInput
-from lowvram_core.manifest import BACKGROUND_MODELS, MODELS
+from lowvram_core.files.manifest import BACKGROUND_MODELS, MODELS
 from lowvram_core.presets import CHOICES, PRESETS, VIEW_SETS, Preset, get
 
 TABLE = """
@@ -27,7 +27,7 @@ def row(preset: Preset) -> list[str]:
     residency += ["CFG together"] * preset.cfg_together
     residency += ["20k-point chunks"] * (preset.points_per_chunk == 20_000)
     numbers = (
-        preset.shape_steps, preset.octree, f"{preset.guidance:g}", preset.delight_steps, preset.multiview_steps,
+        preset.shape_steps, preset.octree, f"{preset.guidance:g}", preset.delight_steps, preset.paint_steps,
         preset.views, preset.render_px, preset.texture_px, ", ".join(residency),
     )  # fmt: skip
     return [preset.name, preset.variant, *map(str, numbers)]
@@ -90,7 +90,7 @@ def test_a_changed_value_is_a_new_preset() -> None:
     [
         ("variant", "v3"), ("views", "all"), ("residency", "gone"), ("unwrapper", "blender"),
         ("background_model", "u3net"), ("shape_steps", 0), ("shape_steps", 201),
-        ("octree", 8), ("guidance", -1), ("guidance", float("nan")), ("delight_steps", 0), ("multiview_steps", 0),
+        ("octree", 8), ("guidance", -1), ("guidance", float("nan")), ("delight_steps", 0), ("paint_steps", 0),
         ("render_px", 32), ("texture_px", 9000), ("points_per_chunk", 1), ("picture_px", 10), ("face_budget", 3),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_presets import TABLE
 
-from lowvram_core.manifest import MODELS, Model, download_bytes
+from lowvram_core.files.manifest import MODELS, Model, download_bytes
 from lowvram_core.presets import PEAKS_MIB, PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def memory_rows() -> list[tuple[str, ...]]:
         own = {row["stage"]: row for row in found if row["preset"] == name}
         stages = [own["shape"]["ours_mib"], own["delight"]["ours_mib"]]
         stages += [max(own[one]["ours_mib"], own[other]["ours_mib"])
-                   for one, other in (("maps", "multiview"), ("bake", "inpaint"))]  # fmt: skip
+                   for one, other in (("maps", "paint"), ("bake", "inpaint"))]  # fmt: skip
         reserved = max(row["ours_reserved_mib"] for row in own.values())
         theirs = [max(row[key] for row in own.values() if row[key] is not None)
                   for key in ("upstream_mib", "upstream_reserved_mib")]  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_region_note_is_near_the_top() -> None:
 
 
 def test_the_options_exist() -> None:
-    from lowvram_core.cli import build_parser
+    from lowvram_core.app.cli import build_parser
 
     known = set(build_parser()._option_string_actions)
     text = (ROOT / "README.md").read_text(encoding="utf-8")

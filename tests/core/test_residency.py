@@ -13,8 +13,8 @@ import tiny
 import torch
 from order_of_peaks import ledger
 
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import Cancelled, OutOfMemory
-from lowvram_core.torch_host import TorchHost
 
 
 def core(name: str) -> ModuleType:

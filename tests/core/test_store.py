@@ -15,9 +15,9 @@ import pytest
 from hub_server import Hub, serving
 
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingModel
-from lowvram_core.manifest import MODELS, Model, ModelFile
-from lowvram_core.models import download
-from lowvram_core.models.store import ModelStore, default_roots
+from lowvram_core.files import download
+from lowvram_core.files.manifest import MODELS, Model, ModelFile
+from lowvram_core.files.store import ModelStore, default_roots
 
 CONFIG = b'{"_class_name": "Test"}'
 

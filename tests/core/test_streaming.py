@@ -15,14 +15,14 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.host import Component
-from lowvram_core.memory.streaming import streamed
-from lowvram_core.models.delight import open_delight
-from lowvram_core.models.paint import open_paint
-from lowvram_core.models.shape import open_shape
+from lowvram_core.lending.streaming import streamed
+from lowvram_core.networks.delight import open_delight
+from lowvram_core.networks.paint import open_paint
+from lowvram_core.networks.shape import open_shape
 from lowvram_core.presets import Residency
-from lowvram_core.stages.multiview import _Halves
-from lowvram_core.torch_host import TorchHost
+from lowvram_core.stages.paint import _Halves
 
 THERE = torch.device("meta")
 FLOAT = torch.float32

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from lowvram_core.app.torch_host import TorchHost, pick_device
 from lowvram_core.errors import BadInput, Cancelled, OutOfMemory
 from lowvram_core.host import Component
 from lowvram_core.presets import PRESETS
-from lowvram_core.report import STEPS, StepRecord, format_table, merge
-from lowvram_core.torch_host import TorchHost, pick_device
+from lowvram_core.report import PHASES, PhaseRecord, format_table, merge
 
 
 def component(loads: list[nn.Module]) -> Component:
@@ -62,7 +62,7 @@ def test_keep_loads_once_until_released_and_not_after_an_error() -> None:
 def test_steps_are_timed_and_progress_is_passed_on() -> None:
     heard: list[tuple[str, int, int]] = []
     host = cpu(on_progress=lambda *report: heard.append(report))
-    with host.step("decode"):
+    with host.phase("decode"):
         host.progress(3, 7)
     (record,) = host.records
     assert (record.name, record.allocated_bytes, heard) == ("decode", None, [("decode", 3, 7)])
@@ -71,7 +71,7 @@ def test_steps_are_timed_and_progress_is_passed_on() -> None:
 
 def test_cancel() -> None:
     host = cpu(is_cancelled=lambda: True)
-    with pytest.raises(Cancelled, match="bake"), host.step("bake"):
+    with pytest.raises(Cancelled, match="bake"), host.phase("bake"):
         host.progress(0, 1)
     assert host.records == []
 
@@ -85,12 +85,12 @@ def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str) -> None:
         tensors.append(weakref.ref(activations))
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
-    with pytest.raises(OutOfMemory) as caught, host.step(step), host.borrow(component(loads)):
+    with pytest.raises(OutOfMemory) as caught, host.phase(step), host.borrow(component(loads)):
         allocate()
     assert str(caught.value).startswith(f"{step}: cpu is full while the linear is on it (CUDA out of memory); wanted")
     assert tensors[0]() is None, "the error holds the tensors"
     assert is_freed(loads[0]) and host.records == []
-    with pytest.raises(OutOfMemory, match=f"^{step}: cpu is full \\("), host.step(step):
+    with pytest.raises(OutOfMemory, match=f"^{step}: cpu is full \\("), host.phase(step):
         allocate()
 
 
@@ -112,7 +112,7 @@ def test_a_host_for_a_preset_keeps_weights_where_it_says() -> None:
 
 def test_a_cancel_names_no_step_that_is_over() -> None:
     host = cpu()
-    with host.step("bake"):
+    with host.phase("bake"):
         pass
     host.is_cancelled = lambda: True
     with pytest.raises(Cancelled, match=r"^run: cancelled"):
@@ -132,21 +132,21 @@ def test_unknown_devices(name: str) -> None:
 
 
 def test_table_has_every_step_once_in_order() -> None:
-    records = [StepRecord(name, 1.0, 2**30, 2**31, 2**32, 2**30) for name in reversed(STEPS)] * 2
-    assert [record.name for record in merge(records)] == list(STEPS)
+    records = [PhaseRecord(name, 1.0, 2**30, 2**31, 2**32, 2**30) for name in reversed(PHASES)] * 2
+    assert [record.name for record in merge(records)] == list(PHASES)
     table = format_table(records).splitlines()
-    assert len(table) == len(STEPS) + 2
+    assert len(table) == len(PHASES) + 2
     assert table[1].split() == ["recentre", "2.00", "6.7%", "1.00", "2.00", "4.00", "1.00"]
     assert table[-1].split() == ["total", "30.00", "100.0%", "4.00", "1.00"]
 
 
 def test_a_download_comes_first_in_the_table() -> None:
-    records = [StepRecord(name, 1.0, None, None, None, 1) for name in ("odd", "save", "download")]
+    records = [PhaseRecord(name, 1.0, None, None, None, 1) for name in ("odd", "save", "download")]
     assert [record.name for record in merge(records)] == ["download", "save", "odd"]
 
 
 def test_table_of_the_cpu_has_no_device_figures() -> None:
-    assert format_table([StepRecord("bake", 0.5, None, None, None, 2**30)]).splitlines()[1].split()[3:6] == ["-"] * 3
+    assert format_table([PhaseRecord("bake", 0.5, None, None, None, 2**30)]).splitlines()[1].split()[3:6] == ["-"] * 3
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import torch
 from hosts import RecordingHost
 from meshes import blob, cube, fin, small_preset, torus
 
+from lowvram_core.checks.meshes import check_mesh
 from lowvram_core.errors import BadInput, Cancelled, MissingDependency
-from lowvram_core.mesh_check import check_mesh
+from lowvram_core.geometry.unwrappers import _arrays
+from lowvram_core.geometry.weld import mean_normals, smooth_normals, weld
 from lowvram_core.render.fill import paint_faces
-from lowvram_core.render.unwrap import _arrays
-from lowvram_core.render.weld import mean_normals, smooth_normals, weld
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 
@@ -66,7 +66,7 @@ def test_own_uvs_are_kept_on_request() -> None:
     mesh = cube().with_(uvs=torch.rand(8, 2, generator=torch.Generator().manual_seed(0)))
     host = RecordingHost()
     assert unwrap(mesh, small_preset(), host, keep_uvs=True) is mesh
-    assert host.steps == []
+    assert host.phases == []
     assert unwrap(mesh, small_preset(), host).uvs is not mesh.uvs
     assert unwrap(cube(), small_preset(), host, keep_uvs=True).uvs is not None
 
@@ -80,7 +80,7 @@ def test_non_manifold_mesh_is_sent_to_clean() -> None:
     host = RecordingHost()
     with pytest.raises(BadInput, match=r"^unwrap: 1 edges .* Run Clean first\.$"):
         unwrap(fin(), small_preset(), host)
-    assert host.steps == []
+    assert host.phases == []
 
 
 def test_unknown_unwrapper_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_huge_meshes_end(scale: float, offset: float) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from meshes import blob\n"
-        "from lowvram_core.render.unwrap import unwrap_xatlas\n"
+        "from lowvram_core.geometry.unwrappers import unwrap_xatlas\n"
         "mesh = blob(2)\n"
         f"large = unwrap_xatlas(mesh.with_(vertices=mesh.vertices * {scale} + {offset}))\n"
         "plain = unwrap_xatlas(mesh)\n"

@@ -15,10 +15,10 @@ if str(BENCHMARKS) not in sys.path:
 import vram  # noqa: E402  (needs the path above)
 from scales import CountingScale, SizingHost  # noqa: E402
 
-from lowvram_core.memory.budget import MARGIN_BYTES, Need  # noqa: E402
-from lowvram_core.models.store import ModelStore  # noqa: E402
+from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.fitting.budget import MARGIN_BYTES, Need  # noqa: E402
 from lowvram_core.presets import PEAKS_MIB, PRESETS, Preset  # noqa: E402
-from lowvram_core.stages import delight, multiview, shape  # noqa: E402
+from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 MIB = 2**20
 ALLOCATORS_BYTES = 256 * MIB
@@ -43,7 +43,7 @@ def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> t
         needs.update({need.key: need for need in of(preset)})
         return original(stage, preset, host, of, body)
 
-    for module in (shape, delight, multiview):
+    for module in (shape, delight, paint):
         monkeypatch.setattr(module, "fitted", spied)
     scale = CountingScale()
     with scale.weighing():
@@ -97,7 +97,7 @@ def test_the_budget_knows_what_the_long_ways_take(store: ModelStore, monkeypatch
 def test_more_passes_change_no_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = vram.few(PRESETS[name])
     few, _ = run(preset, store, monkeypatch)
-    more, _ = run(preset.with_(shape_steps=6, octree=40, delight_steps=4, multiview_steps=4), store, monkeypatch)
+    more, _ = run(preset.with_(shape_steps=6, octree=40, delight_steps=4, paint_steps=4), store, monkeypatch)
     for key, peak in few.peaks.items():
         assert abs(more.peaks[key] - peak) <= 0.003 * peak, key
         assert more.reserved_peaks[key] <= 1.03 * few.reserved_peaks[key], key

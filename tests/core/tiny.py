@@ -12,8 +12,8 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, PNDMSchedu
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lowvram_core.models import upstream
-from lowvram_core.models.dinov2 import _to_old
+from lowvram_core.networks import hy3dgen
+from lowvram_core.networks.dinov2 import _to_old
 
 DINO = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
@@ -39,10 +39,10 @@ def make_all(root: Path) -> Path:
 
 def shape_config(variant: str) -> dict[str, Any]:
     """What config.yaml says of a variant."""
-    multiview = variant.startswith("mv")
+    paint = variant.startswith("mv")
     turbo = variant.endswith("turbo")
     scheduler = "ConsistencyFlowMatchEulerDiscreteScheduler" if turbo else "FlowMatchEulerDiscreteScheduler"
-    encoder = "DinoImageEncoderMV" if multiview else "DinoImageEncoder"
+    encoder = "DinoImageEncoderMV" if paint else "DinoImageEncoder"
     return {
         "model": {
             "target": "hy3dgen.shapegen.models.Hunyuan3DDiT",
@@ -68,7 +68,7 @@ def shape_config(variant: str) -> dict[str, Any]:
             "params": {"num_train_timesteps": 1000, **({"pcm_timesteps": 100} if turbo else {})},
         },
         "image_processor": {
-            "target": f"hy3dgen.shapegen.preprocessors.{'MV' if multiview else ''}ImageProcessorV2",
+            "target": f"hy3dgen.shapegen.preprocessors.{'MV' if paint else ''}ImageProcessorV2",
             "params": {"size": 128},
         },
         "pipeline": {"target": "hy3dgen.shapegen.pipelines.Hunyuan3DDiTFlowMatchingPipeline"},
@@ -82,7 +82,7 @@ def make_shape(root: Path, variant: str = "v2-0") -> Path:
     config = shape_config(variant)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     torch.manual_seed(1)
-    models = upstream.shapegen("models")
+    models = hy3dgen.shapegen("models")
     parts = {name: getattr(models, config[name]["target"].rsplit(".", 1)[1])(**config[name]["params"])
              for name in ("model", "vae", "conditioner")}  # fmt: skip
     torch.nn.init.normal_(parts["vae"].geo_decoder.query_proj.weight)
@@ -169,7 +169,7 @@ def make_paint(root: Path) -> Path:
     (folder / "unet").mkdir(parents=True)
     torch.manual_seed(3)
     config = unet_config(4, 1024)
-    unet = upstream.paint_unet()(UNet2DConditionModel(**config))
+    unet = hy3dgen.paint_unet()(UNet2DConditionModel(**config))
     torch.save({name: value.half() for name, value in unet.state_dict().items()},
                folder / "unet" / "diffusion_pytorch_model.bin")  # fmt: skip
     (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel", **config}))

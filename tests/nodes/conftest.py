@@ -65,7 +65,7 @@ def installed(models: Path, comfy: Path) -> Path:
 
 
 SMALL: dict[str, Any] = {
-    "variant": "v2-0-turbo", "shape_steps": 2, "octree": 16, "delight_steps": 2, "multiview_steps": 1,
+    "variant": "v2-0-turbo", "shape_steps": 2, "octree": 16, "delight_steps": 2, "paint_steps": 1,
     "views": "minimal", "render_px": 128, "texture_px": 128, "face_budget": 200, "unwrapper": "uvunwrap",
 }  # fmt: skip
 

@@ -252,7 +252,7 @@ def test_a_download_moves_the_bar_and_can_be_interrupted(
     import comfy.model_management as mm
     from hub_server import Hub, serving
 
-    host_module, manifest = module("nodes._host"), module("lowvram_core.manifest")
+    host_module, manifest = module("nodes._host"), module("lowvram_core.files.manifest")
     host, seen = host_module.ComfyHost(), []
     monkeypatch.setattr(host, "progress", lambda done, total: seen.append((done, total)))
     monkeypatch.delenv("HF_HUB_OFFLINE")

@@ -95,7 +95,7 @@ def test_another_background_model_is_noted(
         return Image.fromarray(np.full((*picture.size[::-1], 4), 255, np.uint8))
 
     monkeypatch.setattr(background, "_cut_out", cut_out)
-    store = module("lowvram_core.models.store").ModelStore
+    store = module("lowvram_core.files.store").ModelStore
     monkeypatch.setattr(store, "is_present", lambda self, name: name == "background/u2netp")
     monkeypatch.setattr(host, "note", lambda self, text: noted.append(text))
     pack.run("RemoveBackground", image=picture, preset=preset)

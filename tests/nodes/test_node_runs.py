@@ -116,7 +116,7 @@ def test_paint_unwraps_what_is_not(
         given.append((mesh, reference))
         return views(torch.zeros(3, 8, 8, 3), preset.cameras)
 
-    monkeypatch.setattr(module("lowvram_core.stages.multiview"), "paint_views", paint)
+    monkeypatch.setattr(module("lowvram_core.stages.paint"), "paint_views", paint)
     mesh = pack.run("PaintViews", mesh=ball, image=picture, preset=preset, mask=torch.zeros(1, 64, 64))[2]
     again = pack.run("PaintViews", mesh=mesh, image=picture, preset=preset, mask=torch.ones(1, 96, 80))[2]
     assert torch.equal(mesh.uvs, again.uvs) and torch.equal(given[0][0].uvs, mesh.uvs[0])

@@ -1,0 +1,100 @@
+"""Where the command line writes: a mesh for each picture, never over a picture, never two in one place."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import BadInput
+from ..files.meshes import sidecars
+from ..files.pictures import SUFFIXES
+
+FORMATS = (".glb", ".obj", ".ply", ".stl")
+_OTHER_FORMATS = (
+    ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".3mf", ".3ds", ".off", ".blend", ".x3d", ".abc",
+     ".vrm", ".step", ".stp", ".iges",
+)  # fmt: skip
+
+
+def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
+    """A mesh file for each picture: `out` itself for one picture, else files in the folder `out`.
+
+    Raises:
+        BadInput: `out` is no place for them, or cannot be written.
+    """
+    suffix = out.suffix.lower()
+    if suffix in (*_OTHER_FORMATS, *SUFFIXES) and not out.is_dir():
+        raise BadInput(f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(FORMATS)}. Choose one of these.")
+    if suffix in FORMATS:
+        if len(pictures) > 1:
+            raise BadInput(f"save: {len(pictures)} pictures for the one file {out}; wanted a folder. Give -o a folder.")
+        paths = [out]
+    else:
+        paths = [out / f"{stem}.{extension}" for stem in unique_stems(pictures)]
+    for path in paths:
+        if path.is_dir():
+            raise BadInput(f"save: {path} is a folder; wanted a file name. Choose another -o.")
+    check_writable(paths[0].parent)
+    return paths
+
+
+def unique_stems(pictures: Sequence[Path]) -> list[str]:
+    """A name for each picture's mesh; no two are equal, also where case does not count.
+
+    Two pictures of one stem get their extensions into it (a_jpg, a_png); what is equal even so is numbered.
+    """
+    plain = [_sameness(picture.stem) for picture in pictures]
+    taken: set[str] = set()
+    stems = []
+    for picture, sameness in zip(pictures, plain, strict=True):
+        wanted = stem = picture.name.replace(".", "_") if plain.count(sameness) > 1 else picture.stem
+        number = 2
+        while _sameness(stem) in taken:
+            stem = f"{wanted}_{number}"
+            number += 1
+        taken.add(_sameness(stem))
+        stems.append(stem)
+    return stems
+
+
+def _sameness(name: str) -> str:
+    """Equal for names that some file system takes for one: case, and how accents and Hangul are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def check_writable(folder: Path) -> None:
+    """Raises BadInput where no file can be written to a folder, which is made if it is not there."""
+    probe = folder / ".lowvram-write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"save: {folder} cannot be written ({error.strerror}); wanted a folder to write to. Choose another -o."
+        ) from error
+
+
+def check_sheet(sheet: Path) -> None:
+    """Raises BadInput where a contact sheet cannot be written."""
+    if sheet.suffix.lower() != ".png" or sheet.is_dir():
+        raise BadInput(f"sheet: {sheet} is no name of a PNG file; wanted one, such as sheet.png. Choose another.")
+    check_writable(sheet.parent)
+
+
+def check_pictures_are_kept(pictures: Iterable[Path], meshes: Iterable[Path], sheet: Path | None) -> None:
+    """Raises BadInput where a mesh, what lies beside it, or the sheet would replace one of the pictures."""
+    inputs = {_identity(picture): picture for picture in pictures if picture.exists()}
+    written = [path for mesh in meshes for path in (mesh, *sidecars(mesh))]
+    for path in [*written, *([sheet] if sheet else [])]:
+        if path.exists() and _identity(path) in inputs:
+            raise BadInput(
+                f"save: {path} would replace the picture {inputs[_identity(path)]}; wanted a place of its own. "
+                "Choose another -o or --sheet."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,196 @@
+"""The stand-alone host: plain torch, no ComfyUI."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadInput, Cancelled
+from ..host import Component, StreamsByKey
+from ..lending.device import free_bytes, full_device_is_named, measured, memory_of
+from ..lending.streaming import streamed
+from ..presets import Preset, Residency
+from ..report import PhaseRecord
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[str, int, int], None]
+"""Called with the step, what is done and the total."""
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device of that name, cpu or cuda; without one the GPU if there is one, else the CPU.
+
+    Raises:
+        BadInput: it is of another kind, or not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise NotImplementedError("nothing here was made for it")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(
+            f"device: {name!r} cannot be used ({str(error).splitlines()[0]}); wanted cpu, cuda or cuda:N on a machine "
+            "that has it. Choose another, or leave it out."
+        ) from error
+    return device
+
+
+_WEAK_FLOAT16 = ("GTX 16", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550")
+"""Turing without tensor cores: their float16 gives NaN in convolutions, as users of Stable Diffusion have reported."""
+
+
+def trusts_float16(device: torch.device) -> bool:
+    """Whether networks run in float16 there; on the CPU it is slow, and some cards get it wrong."""
+    if device.type == "cpu":
+        return False
+    if device.type != "cuda":
+        return True
+    name = torch.cuda.get_device_name(device)
+    old = torch.cuda.get_device_capability(device) < (6, 0)
+    return not old and not any(weak in name.split("NVIDIA")[-1] for weak in _WEAK_FLOAT16)
+
+
+_RESERVED_MIB = {False: 400, True: 600}
+"""Of a GPU, left for the kernels that the driver loads on their first use and for other programs; on Windows, where
+the driver does not refuse what does not fit but moves it to RAM, more. Source: ComfyUI's EXTRA_RESERVED_VRAM."""
+
+
+@dataclass
+class TorchHost(StreamsByKey):
+    """Lends each component for its step and takes it off the device after."""
+
+    device: torch.device = field(default_factory=pick_device)
+    precision: torch.dtype | None = None
+    """None: float16 on a GPU that can be trusted with it, else float32."""
+    residency: Residency = "free"
+    """stream: weights pass through the device; free: off it after each step; keep: there for the next run."""
+    on_progress: Listener | None = None
+    is_cancelled: Callable[[], bool] | None = None
+    records: list[PhaseRecord] = field(default_factory=list)
+    """One per finished step, since the host was made or the list was last cleared."""
+
+    notes: list[str] = field(default_factory=list)
+    """What the user should know of the run, in order."""
+
+    _phase: str = ""
+    _wanted_bytes: int = 0
+    """What the stage's hungriest component takes."""
+    _kept: dict[str, nn.Module] = field(default_factory=dict)
+
+    @classmethod
+    def for_preset(
+        cls, preset: Preset, device: torch.device | None = None, precision: torch.dtype | None = None
+    ) -> TorchHost:
+        """A host that keeps weights where the preset says, and computes at its precision if none is given; on
+        `pick_device`'s device if none is given."""
+        chosen = None if preset.precision == "auto" else getattr(torch, preset.precision)
+        return cls(device or pick_device(), precision or chosen, preset.residency)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which networks run."""
+        return self.precision or (torch.float16 if trusts_float16(self.device) else torch.float32)
+
+    @contextmanager
+    def borrow(self, component: Component) -> Iterator[nn.Module]:
+        """The component's module on the device; see Host.
+
+        Raises:
+            OutOfMemory: the device is full.
+        """
+        module = self._kept.pop(component.key, None) or component.load()
+        if self._kept and memory_of(self.device) is not None:
+            self.make_room(self._wanted_bytes)
+        try:
+            with full_device_is_named(self.device, self._phase, f" while the {component.label} is on it"):
+                if self.streams(component):
+                    with streamed(
+                        module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
+                    ):
+                        yield module
+                else:
+                    yield module.to(self.device)
+            if self.residency == "keep" and not self.streams(component):
+                self._kept[component.key] = module
+        finally:
+            if component.key not in self._kept:
+                _drop(module)
+                self._empty_cache()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times the step and measures its memory; see Host.
+
+        Raises:
+            OutOfMemory: the device is full.
+        """
+        self._phase = name
+        try:
+            with full_device_is_named(self.device, name), measured(name, self.device, self.records):
+                yield
+        finally:
+            self._phase = ""
+
+    def make_room(self, wanted_bytes: int) -> int | None:
+        """Gives kept components back, oldest first, until so much is free; see Host."""
+        self._wanted_bytes = wanted_bytes
+        free = self._collected()
+        while self._kept and free is not None and free < wanted_bytes:
+            _drop(self._kept.pop(next(iter(self._kept))))
+            free = self._collected()
+        return free
+
+    def streams(self, component: Component) -> bool:
+        """See Host."""
+        return self.residency == "stream" or component.key in self._streamed
+
+    def note(self, text: str) -> None:
+        """See Host."""
+        log.info("%s", text)
+        self.notes.append(text)
+
+    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        """Tells the listener, and stops the run if it was cancelled; see Host."""
+        if self.on_progress is not None:
+            self.on_progress(self._phase, done, total)
+        if self.is_cancelled is not None and self.is_cancelled():
+            raise Cancelled(f"{self._phase or 'run'}: cancelled by the user.")
+
+    def release(self) -> None:
+        """Takes everything off the device, kept components too."""
+        while self._kept:
+            _drop(self._kept.popitem()[1])
+        self.collect()
+
+    def collect(self) -> None:
+        """Gives back what nothing uses any more; kept components stay."""
+        gc.collect()
+        self._empty_cache()
+
+    def _collected(self) -> int | None:
+        self.collect()
+        free = free_bytes(self.device)
+        if free is None or self.device.type != "cuda":
+            return free
+        return max(0, free - _RESERVED_MIB[platform.system() == "Windows"] * 2**20)
+
+    def _empty_cache(self) -> None:
+        module = memory_of(self.device)
+        if module is not None:
+            module.empty_cache()
+
+
+def _drop(module: nn.Module) -> None:
+    """Frees the weights now, even where a traceback still holds the module."""
+    nn.Module.to(module, "meta")  # not the library's own `to`, which may refuse

@@ -1,0 +1,78 @@
+"""Is this picture, or this cutout, one that a stage can work on?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import BadInput
+from ..types import Cutout
+
+MIN_SIDE_PX = 16
+MAX_SIDE_PX = 16_384
+MAX_PIXELS = 128_000_000
+"""About 0.5 GB as RGBA; above the largest cameras, below Pillow's own limit for decompression bombs."""
+SHORTER = "Scale it down and try again."
+
+
+def check_size(size_px: tuple[int, int], name: str) -> None:
+    """Raises BadInput where (width, height) is out of range; to be called before the pixels are decoded."""
+    width, height = size_px
+    if min(width, height) < MIN_SIDE_PX:
+        raise BadInput(
+            f"picture: {name} is {width}x{height} px; wanted at least {MIN_SIDE_PX} px a side. Use a larger picture."
+        )
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+        raise BadInput(
+            f"picture: {name} is {width}x{height} px; wanted at most {MAX_SIDE_PX} px a side and "
+            f"{MAX_PIXELS // 1_000_000} million pixels. {SHORTER}"
+        )
+
+
+def check_visible(image: Image.Image, name: str) -> None:
+    """Raises BadInput where every pixel is fully transparent."""
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() == (0, 0):
+        raise BadInput(f"picture: {name} is fully transparent; wanted something to see. Use another picture.")
+
+
+def has_real_transparency(image: Image.Image) -> bool:
+    """Whether the picture is a cutout already: over 1 % of its pixels are at least half transparent."""
+    if not image.has_transparency_data:
+        return False
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    return bool((alpha < 128).mean() > 0.01)
+
+
+def check_cutout(cutout: Cutout, stage: str) -> None:
+    """Raises BadInput, in the name of `stage`, where a cutout cannot be used."""
+    image, mask = cutout.image, cutout.mask
+    if image.ndim != 3 or image.shape[-1] != 3 or mask.shape != image.shape[:2] or mask.numel() == 0:
+        raise BadInput(
+            f"{stage}: the cutout's picture is {list(image.shape)} and its mask {list(mask.shape)}; "
+            "wanted [H,W,3] and [H,W]. Give a picture and a mask of one size."
+        )
+    for name, values in (("picture", image), ("mask", mask)):
+        if not torch.isfinite(values).all():
+            raise BadInput(f"{stage}: the cutout's {name} has NaN or infinite values; wanted 0 to 1. Make it again.")
+        low, high = float(values.min()), float(values.max())
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise BadInput(
+                f"{stage}: the cutout's {name} has values {low:.3g} to {high:.3g}; wanted 0 to 1. "
+                "Divide 8-bit values by 255."
+            )
+    _check_object(mask, stage)
+
+
+def _check_object(mask: Tensor, stage: str) -> None:
+    solid = mask >= 0.5
+    if not solid.any():
+        met = "is fully transparent" if float(mask.max()) == 0 else "has no pixel that is at least half opaque"
+        raise BadInput(f"{stage}: the cutout {met}; wanted an object. Use another background model or picture.")
+    height = int(solid.any(dim=1).sum())
+    width = int(solid.any(dim=0).sum())
+    if min(width, height) < 2:
+        raise BadInput(
+            f"{stage}: the object is {width}x{height} px; wanted at least 2 px a side. Use a picture that it fills."
+        )

@@ -1,0 +1,212 @@
+"""Meshes to files and back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+from torch import Tensor
+
+from ..checks.meshes import check_mesh
+from ..errors import BadInput
+from ..geometry.weld import smooth_normals, weld
+from ..host import Host
+from ..types import Mesh
+
+log = logging.getLogger(__name__)
+
+LOADABLE = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+
+
+def save(mesh: Mesh, path: Path | str, host: Host) -> Path:
+    """`save_mesh` as a step of a run."""
+    with host.phase("save"):
+        host.progress(0, 1)
+        result = save_mesh(mesh, path)
+        host.progress(1, 1)
+    return result
+
+
+def save_mesh(mesh: Mesh, path: Path | str) -> Path:
+    """Writes a mesh and returns its path; a file of that name is replaced.
+
+    .glb embeds the texture as PNG; .obj puts the files of `sidecars` beside it; .ply and .stl carry the shape alone.
+    Every file is complete or not there: it is written under another name first.
+
+    Raises:
+        BadInput: the mesh is broken, the extension unknown, or the place cannot be written.
+    """
+    path = Path(path)
+    check_mesh(mesh, "save", needs_uvs=mesh.texture is not None)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise BadInput(
+            f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(_WRITERS)}. Choose one of these."
+        )
+    files = writer(_plain(mesh), path)
+    for file, content in files.items():
+        _write(file, content)
+    log.info("save: %s, %d faces, %.1f MB", path.name, len(mesh.faces), sum(map(len, files.values())) / 1e6)
+    return path
+
+
+def sidecars(path: Path) -> tuple[Path, ...]:
+    """The files that a textured mesh of that name needs beside it: an OBJ's picture and material, else none.
+
+    Named so that they are not the picture that the mesh was made from: chair.png gives chair.obj, chair_texture.png.
+    """
+    if path.suffix.lower() != ".obj":
+        return ()
+    stem = "_".join(path.stem.split())
+    if stem != path.stem:
+        # Readers cut the names in an OBJ at a space; "a b" must not share its files with "a_b".
+        stem = f"{stem}_{hashlib.sha256(path.stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return path.with_name(f"{stem}_texture.png"), path.with_name(f"{stem}_texture.mtl")
+
+
+def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
+    """The mesh in a file, all its parts in one; UVs and the base colour texture are kept if there is one part.
+
+    Without UVs its vertices come back welded. The host gets a note where UVs are lost.
+
+    Raises:
+        BadInput: the file is not there, of an unknown kind, or holds no usable mesh.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in LOADABLE:
+        raise BadInput(
+            f"load: the file name ends in {path.suffix!r}; wanted one of {', '.join(LOADABLE)}. Convert the mesh."
+        )
+    if not path.is_file():
+        raise BadInput(f"load: there is no file {path.name} in {path.parent}; wanted a mesh. Check the path.")
+    try:
+        parts = trimesh.load_scene(path, process=False).dump()
+    except Exception as error:  # each of trimesh's readers fails in its own ways on a damaged file
+        raise BadInput(f"load: {path.name} cannot be read ({error}); wanted a {path.suffix} mesh.") from error
+    parts = [part for part in parts if isinstance(part, trimesh.Trimesh)]
+    if not parts:
+        raise BadInput(f"load: {path.name} holds no triangles; wanted a mesh. Export it as triangles.")
+    if host is not None and len(parts) > 1 and any(getattr(part.visual, "uv", None) is not None for part in parts):
+        host.note(
+            f"load: {path.name} has {len(parts)} parts, which were joined without their UVs and textures; only a file "
+            "of one part keeps them. Join its parts under one texture in a 3D program, or have new UVs made."
+        )
+    mesh = from_trimesh(parts[0] if len(parts) == 1 else trimesh.util.concatenate([_bare(part) for part in parts]))
+    check_mesh(mesh, "load")
+    return mesh
+
+
+def _bare(part: trimesh.Trimesh) -> trimesh.Trimesh:
+    return trimesh.Trimesh(part.vertices, part.faces, process=False)
+
+
+def from_trimesh(part: trimesh.Trimesh) -> Mesh:
+    """A trimesh as a Mesh, with its UVs and texture; repeated vertices are welded where it has no UVs."""
+    vertices = torch.from_numpy(np.asarray(part.vertices, dtype=np.float32).copy())
+    faces = torch.from_numpy(np.asarray(part.faces, dtype=np.int64).copy())
+    uv = getattr(part.visual, "uv", None)
+    if uv is None or len(uv) != len(vertices):
+        # STL and the like repeat a vertex for each face.
+        first, group = weld(vertices)
+        return Mesh(vertices[first], group[faces]) if len(faces) else Mesh(vertices, faces)
+    up = torch.from_numpy(np.asarray(uv, dtype=np.float32)[:, :2].copy())
+    material = getattr(part.visual, "material", None)
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    texture = None if image is None else torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
+    return Mesh(vertices, faces, uvs=torch.stack([up[:, 0], 1 - up[:, 1]], dim=1), texture=texture)
+
+
+def _plain(mesh: Mesh) -> Mesh:
+    """The mesh on the CPU, in float32 and int64, without gradients."""
+    uvs, texture = (None if part is None else part.detach().cpu().float() for part in (mesh.uvs, mesh.texture))
+    return Mesh(mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long(), uvs=uvs, texture=texture)
+
+
+def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    """A Mesh as a trimesh with a matte material and normals that are smooth across UV seams."""
+    visual = None
+    if mesh.uvs is not None:
+        up = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=1).numpy()
+        material = trimesh.visual.material.PBRMaterial(
+            name="texture", baseColorTexture=_image(mesh.texture), metallicFactor=0.0, roughnessFactor=1.0
+        )
+        visual = trimesh.visual.TextureVisuals(uv=up, material=material)
+    normals = smooth_normals(mesh.vertices, mesh.faces).numpy()
+    return trimesh.Trimesh(
+        mesh.vertices.numpy(), mesh.faces.numpy(), vertex_normals=normals, visual=visual, process=False
+    )
+
+
+def _image(texture: Tensor | None) -> Image.Image | None:
+    if texture is None:
+        return None
+    image = Image.fromarray(texture.clamp(0, 1).mul(255).round().byte().numpy())
+    image.format = "PNG"
+    return image
+
+
+def _glb(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+    return {path: to_trimesh(mesh).export(file_type="glb", include_normals=True)}
+
+
+def _ply(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+    return {path: trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).export(file_type="ply")}
+
+
+def _stl(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+    return {path: trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).export(file_type="stl")}
+
+
+def _obj(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+    """The OBJ last, so that it never names a file that is not there yet."""
+    files: dict[Path, bytes] = {}
+    lines = []
+    if mesh.texture is not None:
+        picture, material = sidecars(path)
+        buffer = BytesIO()
+        image = _image(mesh.texture)
+        assert image is not None
+        image.save(buffer, format="PNG")
+        files[picture] = buffer.getvalue()
+        files[material] = f"newmtl texture\nKd 1 1 1\nKs 0 0 0\nmap_Kd {picture.name}\n".encode()
+        lines += [f"mtllib {material.name}", "usemtl texture"]
+    lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices.tolist()]
+    if mesh.uvs is None:
+        lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+    else:
+        lines += [f"vt {u:.7g} {1 - v:.7g}" for u, v in mesh.uvs.tolist()]
+        lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in (mesh.faces + 1).tolist()]
+    files[path] = ("\n".join(lines) + "\n").encode()
+    return files
+
+
+_WRITERS: Mapping[str, Callable[[Mesh, Path], dict[Path, bytes]]] = MappingProxyType(
+    {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl}
+)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise BadInput(
+            f"save: {path} cannot be written ({error.strerror or error}); wanted a place with room and permission. "
+            "Choose another folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Meshes as arrays: vertices joined and split, surfaces out of fields, UVs."""

@@ -1,0 +1,1 @@
+"""Weights on loan: the device and its memory, and weights that pass through it layer by layer."""

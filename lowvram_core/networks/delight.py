@@ -1,0 +1,75 @@
+"""The delight model: an InstructPix2Pix whose prompt is always empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadCheckpoint
+from ..host import Component
+from .diffusers_folders import UNET_BLOCKS, component, load_diffusers, load_unet, load_vae
+from .schedulers import euler_ancestral
+
+
+@dataclass(frozen=True)
+class DelightModel:
+    """The delight checkpoint, opened but not loaded."""
+
+    text_encoder: Component
+    """A module that returns the empty prompt's embedding [1,77,C]."""
+    unet: Component
+    vae: Component
+    make_scheduler: Callable[[], Any]
+
+
+def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
+    """Reads the delight checkpoint's configuration; loads nothing.
+
+    Args:
+        folder: the published diffusers layout.
+        dtype: the precision to run in.
+
+    Raises:
+        BadCheckpoint: a part is missing, truncated or of another kind.
+    """
+    return DelightModel(
+        text_encoder=component(folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt),
+        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel", UNET_BLOCKS),
+        vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL"),
+        make_scheduler=euler_ancestral(folder),
+    )
+
+
+class EmptyPrompt(nn.Module):
+    """The text encoder with the empty prompt's tokens."""
+
+    def __init__(self, encoder: nn.Module, tokens: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def forward(self) -> Tensor:
+        """[1,77,C] the embedding that every step of the UNet attends to."""
+        embedding: Tensor = self.encoder(self.tokens, attention_mask=None)[0]
+        return embedding
+
+
+def _load_empty_prompt(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder.parent / "tokenizer", local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise BadCheckpoint(
+            f"delight: {folder.parent / 'tokenizer'} could not be loaded ({error}); wanted the published files. "
+            "Download the folder again."
+        ) from error
+    tokens = tokenizer(
+        "", padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return EmptyPrompt(load_diffusers(CLIPTextModel, folder, dtype), tokens)

@@ -1,0 +1,160 @@
+"""The paint model: a UNet with attention between views, beside a dual UNet that reads the reference picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadCheckpoint
+from ..files.checkpoints import (
+    Entry,
+    StateDict,
+    build_empty,
+    bytes_at,
+    check_layout,
+    fill,
+    largest_layer_bytes,
+    read_pickle,
+    read_safetensors,
+)  # fmt: skip
+from ..host import Component
+from . import hy3dgen
+from .diffusers_folders import UNET_BLOCKS, component, find_weights, load_vae, read_json
+from .schedulers import euler_ancestral
+
+_DUAL = "unet_dual."
+_REFERENCE_TEXT = "unet.learned_text_clip_ref"
+
+References = dict[str, Tensor]
+"""Per attention layer, what the dual UNet saw: [B,tokens,channels]."""
+
+
+@dataclass(frozen=True)
+class PaintModel:
+    """The paint checkpoint, opened but not loaded. Its text encoder is never used, so it is not here."""
+
+    vae: Component
+    dual: Component
+    """A DualStream."""
+    main: Component
+    """Upstream's UNet2p5DConditionModel without its dual half: pass it `condition_embed_dict`."""
+    make_scheduler: Callable[[], Any]
+
+
+def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
+    """Reads the paint checkpoint's configuration and checks its weights' layout; loads nothing.
+
+    Args:
+        folder: the published diffusers layout, the UNet as a .bin of tensors.
+        dtype: the precision to run in.
+
+    Raises:
+        BadCheckpoint: a part is missing, truncated or of another model.
+    """
+    weights = find_weights(folder / "unet")
+    config = read_json(folder / "unet" / "config.json")
+    entries = {name: Entry(tuple(value.shape), value.nbytes) for name, value in _read(weights).items()}
+    check_layout(_build(config), entries, weights)
+    dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
+    main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
+    return PaintModel(
+        vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL"),
+        dual=_component(f"{weights}:dual:{dtype}", "paint dual UNet", dual, dtype,
+                        partial(_load_dual, weights, config, dtype)),
+        main=_component(f"{weights}:main:{dtype}", "paint UNet", main, dtype,
+                        partial(_load_main, weights, config, dtype)),
+        make_scheduler=euler_ancestral(folder, timestep_spacing="trailing"),
+    )  # fmt: skip
+
+
+def _component(
+    key: str, label: str, entries: Mapping[str, Entry], dtype: torch.dtype, load: Callable[[], nn.Module]
+) -> Component:
+    return Component(
+        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS
+    )
+
+
+class DualStream(nn.Module):
+    """The UNet that reads the reference picture, with the text that it reads it by.
+
+    Upstream runs it again at every step although its input never changes; once is enough.
+    """
+
+    def __init__(self, unet: nn.Module, learned_text_clip_ref: nn.Parameter) -> None:
+        super().__init__()
+        self.unet = unet
+        self.learned_text_clip_ref = learned_text_clip_ref
+
+    def forward(self, reference_latents: Tensor) -> References:
+        """What every attention layer of the main UNet will attend to.
+
+        Args:
+            reference_latents: [B,4,h,w], one reference picture per element of the batch.
+        """
+        references: References = {}
+        self.unet(
+            reference_latents,
+            0,
+            encoder_hidden_states=self.learned_text_clip_ref.repeat(len(reference_latents), 1, 1),
+            return_dict=False,
+            cross_attention_kwargs={"mode": "w", "num_in_batch": 1, "condition_embed_dict": references},
+        )
+        return references
+
+
+@contextmanager
+def without_reference(main: nn.Module) -> Iterator[None]:
+    """Within it, the main UNet computes no attention to the reference picture, for a half in which it counts nothing.
+
+    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, where `ref_scale` 0 multiplies that attention.
+    """
+    blocks: list[Any] = [part for part in main.modules() if getattr(part, "use_ra", False)]
+    for block in blocks:
+        block.use_ra = False
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.use_ra = True
+
+
+def _read(weights: Path) -> StateDict:
+    return read_safetensors(weights) if weights.suffix == ".safetensors" else read_pickle(weights)
+
+
+def _build(config: dict[str, Any]) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    two_and_a_half_d = hy3dgen.paint_unet()
+    try:
+        return build_empty(lambda: two_and_a_half_d(UNet2DConditionModel(**settings)))
+    except (TypeError, ValueError) as error:
+        raise BadCheckpoint(
+            f"paint: the UNet's config.json cannot be used ({error}); wanted the published one. "
+            "Download the folder again."
+        ) from error
+
+
+def _load_dual(weights: Path, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    whole = _build(config)
+    stream = DualStream(whole.unet_dual, whole.unet.learned_text_clip_ref)
+    state = _read(weights)
+    kept = {"unet." + name.removeprefix(_DUAL): value for name, value in state.items() if name.startswith(_DUAL)}
+    kept["learned_text_clip_ref"] = state[_REFERENCE_TEXT]
+    return fill(stream, kept, dtype, weights)
+
+
+def _load_main(weights: Path, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    whole = _build(config)
+    del whole.unet_dual
+    state = {name: value for name, value in _read(weights).items() if not name.startswith(_DUAL)}
+    return fill(whole, state, dtype, weights)

@@ -1,0 +1,40 @@
+"""Schedulers of the delight and the paint model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadCheckpoint
+from .diffusers_folders import read_json
+
+
+def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
+    """Makes fresh EulerAncestralDiscreteSchedulers from a pipeline folder's scheduler, as upstream converts it.
+
+    The folder's own class is built first: its defaults, such as the timestep spacing, carry over.
+    """
+    import diffusers
+
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    name = str(config.get("_class_name", "EulerAncestralDiscreteScheduler"))
+    cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if cls is None:
+        raise BadCheckpoint(
+            f"models: {folder}/scheduler names the class {name!r}; wanted a diffusers scheduler. Download it again."
+        )
+    settings = cls.from_config(config).config
+    return partial(diffusers.EulerAncestralDiscreteScheduler.from_config, settings, **changes)
+
+
+def next_latents(
+    scheduler: Any, noise: Tensor, timestep: Tensor, latents: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The scaled latents after a step, and the scheduler's guess at the final ones; both as `latents`."""
+    step = scheduler.step(noise, timestep, latents, generator=generator)
+    return step.prev_sample, step.pred_original_sample

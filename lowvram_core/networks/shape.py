@@ -1,0 +1,179 @@
+"""The shape model: conditioner (DINOv2), diffusion transformer and shape VAE, from one checkpoint folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ..errors import BadCheckpoint
+from ..files.checkpoints import (
+    Entry,
+    build_empty,
+    bytes_at,
+    check_layout,
+    fill,
+    largest_layer_bytes,
+    read_header,
+    read_safetensors,
+)
+from ..host import Component
+from . import hy3dgen
+from .dinov2 import to_installed_names
+
+CONFIG = "config.yaml"
+WEIGHTS = ("model.fp16.safetensors", "model.safetensors")
+
+_CLASSES: Mapping[str, tuple[str, str]] = {
+    "Hunyuan3DDiT": ("models", "Hunyuan3DDiT"),
+    "ShapeVAE": ("models", "ShapeVAE"),
+    "SingleImageEncoder": ("models", "SingleImageEncoder"),
+    "DualImageEncoder": ("models", "DualImageEncoder"),
+    "FlowMatchEulerDiscreteScheduler": ("schedulers", "FlowMatchEulerDiscreteScheduler"),
+    "ConsistencyFlowMatchEulerDiscreteScheduler": ("schedulers", "ConsistencyFlowMatchEulerDiscreteScheduler"),
+    "ImageProcessorV2": ("preprocessors", "ImageProcessorV2"),
+    "MVImageProcessorV2": ("preprocessors", "MVImageProcessorV2"),
+}
+"""What a configuration may name; anything else is refused, so that a checkpoint cannot choose code to run."""
+
+_PARTS = {"conditioner": "image encoder (DINOv2)", "model": "shape DiT", "vae": "shape VAE"}
+
+_BLOCKS = {"conditioner": r".*\.layers?\.\d+", "model": r"(?:double|single)_blocks\.\d+", "vae": ""}
+"""What streams as a whole."""
+_STAYS = {"vae": "geo_decoder"}
+"""It runs once for every few thousand points."""
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """One shape checkpoint, opened but not loaded."""
+
+    conditioner: Component
+    dit: Component
+    vae: Component
+    make_scheduler: Callable[[], Any]
+    """A fresh scheduler: it keeps its place in the schedule."""
+    image_processor: Any
+    """Pictures to the conditioner's input; for a multi-view model it takes a dict of named views."""
+    multiview: bool
+    guidance_embed: bool
+    """The guidance is an input of the network: no second, unconditional pass."""
+    latent_shape: tuple[int, int]
+    """Latent tokens and their channels."""
+    scale_factor: float
+
+
+def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
+    """Reads a shape checkpoint's configuration and checks its weights' layout; loads nothing.
+
+    Args:
+        folder: holds config.yaml and model.fp16.safetensors, as published.
+        dtype: the precision to run in.
+
+    Raises:
+        BadCheckpoint: the configuration or the weights are damaged or of another model.
+    """
+    config = _read_config(folder)
+    weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), folder / WEIGHTS[0])
+    header = read_header(weights)
+    parts = {part: _component(part, config, weights, header, dtype) for part in _PARTS}
+    vae = config["vae"]["params"]
+    return ShapeModel(
+        conditioner=parts["conditioner"],
+        dit=parts["model"],
+        vae=parts["vae"],
+        make_scheduler=partial(_make, config["scheduler"]),
+        image_processor=_make(config["image_processor"]),
+        multiview=config["image_processor"]["target"].endswith("MVImageProcessorV2"),
+        guidance_embed=bool(config["model"]["params"].get("guidance_embed", False)),
+        latent_shape=(int(vae["num_latents"]), int(vae["embed_dim"])),
+        scale_factor=float(vae.get("scale_factor", 1.0)),
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for part in (*_PARTS, "scheduler", "image_processor"):
+            if not isinstance(config[part]["target"], str):
+                raise TypeError(f"{part}.target is not a name")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(
+            f"shape: {path} cannot be used ({error!r}); wanted the published configuration with model, vae, "
+            "conditioner, scheduler and image_processor. Download the folder again."
+        ) from error
+    for part in (*_PARTS, "scheduler", "image_processor"):
+        if _class_name(config[part]) not in _CLASSES:
+            raise BadCheckpoint(
+                f"shape: {path} names {config[part]['target']!r}; wanted one of {', '.join(_CLASSES)}. "
+                "This is no Hunyuan3D-2 shape model: use a published folder."
+            )
+    return dict(config)
+
+
+def _class_name(node: Mapping[str, Any]) -> str:
+    return str(node["target"]).rsplit(".", 1)[-1]
+
+
+def _make(node: Mapping[str, Any]) -> Any:
+    module, cls = _CLASSES[_class_name(node)]
+    params = {key: value for key, value in (node.get("params") or {}).items() if key != "ckpt_path"}
+    return getattr(hy3dgen.shapegen(module), cls)(**params)
+
+
+def _component(
+    part: str, config: Mapping[str, Any], weights: Path, header: Mapping[str, Entry], dtype: torch.dtype
+) -> Component:
+    prefix = part + "."
+    entries = {name.removeprefix(prefix): entry for name, entry in header.items() if name.startswith(prefix)}
+    module = build_empty(partial(_make, config[part]))
+    check_layout(module, to_installed_names(entries, module.state_dict()), weights)
+    return Component(
+        key=f"{weights}:{part}:{dtype}",
+        label=_PARTS[part],
+        weight_bytes=bytes_at(entries, dtype),
+        load=partial(_load, config[part], weights, prefix, dtype),
+        largest_layer_bytes=largest_layer_bytes(entries, dtype, _BLOCKS[part] or _STAYS.get(part, "")),
+        blocks=_BLOCKS[part],
+        stays=_STAYS.get(part, ""),
+    )
+
+
+def _load(node: Mapping[str, Any], weights: Path, prefix: str, dtype: torch.dtype) -> nn.Module:
+    module = build_empty(partial(_make, node))
+    state = to_installed_names(read_safetensors(weights, prefix), module.state_dict())
+    return fill(module, state, dtype, weights)
+
+
+@contextmanager
+def shape_field(vae: Any, latents: Tensor, *, keys_once: bool) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The field that a shape VAE makes of latents: [N] float32 logits of [N,3] float32 points.
+
+    Args:
+        vae: upstream's ShapeVAE, on the device.
+        latents: [1,tokens,channels] on that device, at the precision of the VAE.
+        keys_once: the geometry decoder projects the tokens to keys and values once, not once per call.
+    """
+    with torch.inference_mode():
+        tokens = vae(latents)
+    attention = vae.geo_decoder.cross_attn_decoder.attn
+
+    @torch.inference_mode()
+    def field(points: Tensor) -> Tensor:
+        logits: Tensor = vae.geo_decoder(queries=points[None].to(latents), latents=tokens)[0, :, 0]
+        return logits.float()
+
+    attention.kv_cache = keys_once
+    try:
+        yield field
+    finally:
+        attention.kv_cache = False
+        attention.data = None

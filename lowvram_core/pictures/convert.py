@@ -1,0 +1,52 @@
+"""Pictures from one form into another: Pillow's, and the tensors that stages hand on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..types import Cutout
+
+
+def limit_long_side(image: Image.Image, px: int) -> Image.Image:
+    """The picture with its long side at `px` (LANCZOS) if it was longer, else the picture itself."""
+    long_side = max(image.size)
+    if long_side <= px:
+        return image
+    width, height = (max(1, round(side * px / long_side)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The picture as RGB, what is transparent over white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def image_from_pil(rgb: Image.Image) -> Tensor:
+    """[H,W,3] float32 0..1 from a picture; transparency is dropped."""
+    return torch.from_numpy(np.array(rgb.convert("RGB"), dtype=np.float32)).div_(255)
+
+
+def pil_from_image(image: Tensor) -> Image.Image:
+    """An RGB picture from [H,W,3] values in 0..1, rounded to 8 bits."""
+    return Image.fromarray(_bytes_of(image))
+
+
+def cutout_from_rgba(image: Image.Image) -> Cutout:
+    """A cutout whose mask is the picture's alpha."""
+    values = torch.from_numpy(np.array(image.convert("RGBA"), dtype=np.float32)).div_(255)
+    return Cutout(values[..., :3].contiguous(), values[..., 3].contiguous())
+
+
+def rgba_from_cutout(cutout: Cutout) -> Image.Image:
+    """An RGBA picture whose alpha is the cutout's mask; 8-bit values come back as they were."""
+    return Image.fromarray(_bytes_of(torch.cat((cutout.image, cutout.mask[..., None]), dim=-1)))
+
+
+def _bytes_of(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().float().mul(255).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -1,0 +1,275 @@
+"""Paint views: pictures of the mesh from several sides, in the reference picture's colours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from ..checks.finite import check_finite
+from ..checks.meshes import check_mesh
+from ..checks.pictures import check_cutout
+from ..errors import BadInput
+from ..files.store import ModelStore
+from ..fitting.budget import Need, need, plain_need, tiled_mib, together
+from ..fitting.ladder import fitted
+from ..host import Host
+from ..lending.halves import guided
+from ..networks.attention import choose_attention, set_attention, sliced_mib
+from ..networks.paint import PaintModel, References, open_paint, without_reference
+from ..networks.previews import preview
+from ..networks.schedulers import next_latents
+from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
+from ..pictures.convert import pil_from_image, rgba_from_cutout
+from ..pictures.recentre import recentre
+from ..presets import Preset
+from ..render.cameras import camera_class
+from ..render.maps import Scene
+from ..types import Camera, Cutout, Mesh, Views
+
+SEED = 0
+"""Upstream's."""
+GUIDANCE = 2.0
+"""Upstream's; the unconditional half sees neither text nor reference."""
+PAINT_MIB = 28.0
+VIEW_MIB = 72.5
+DUAL_MIB = 88.0
+"""Activations in float16: of the main UNet, alone and per view of each half, of the dual UNet per half."""
+MAP_BYTES = 60
+MAP_CHUNK_BYTES = 100 * 2**20
+"""Of the renderer: per pixel, and for a chunk of pixels."""
+
+log = logging.getLogger(__name__)
+
+
+def paint_views(
+    mesh: Mesh, reference: Tensor | Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED
+) -> Views:
+    """One 512 px picture of the mesh per camera of the preset's view set.
+
+    Args:
+        mesh: unwrapped; vertices split at the seams, as the model was trained on.
+        reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
+        preset: reads views, render_px, paint_steps, cfg_together, view_by_view, vae_slicing,
+            vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
+        seed: of all noise, drawn on the CPU.
+
+    Raises:
+        BadInput: the mesh, the picture or the checkpoint cannot be used.
+        NumericalFailure: a network gave NaN.
+
+    Memory:
+        One component at a time: VAE, dual UNet (once), main UNet, VAE.
+
+    Source:
+        hy3dgen.texgen.pipelines.Hunyuan3DPaintPipeline.__call__ up to the paint model, Multiview_Diffusion_Net
+        and HunyuanPaintPipeline; bit-identical on the CPU in float32 with cfg_together and no VAE slicing. The dual
+        UNet runs once instead of at every step; noise comes from the CPU on every device.
+    """
+    check_mesh(mesh, "paint", needs_uvs=True)
+    picture = _reference_picture(reference)
+    choose_attention(preset.attention, host.device, host.dtype)
+    model = open_paint(store.folder("paint"), host.dtype)
+
+    def run(fitting: Preset) -> Views:
+        cameras = fitting.cameras
+        classes = [camera_class(camera) for camera in cameras]
+        normals, positions = _geometry(mesh, cameras, fitting.render_px, host)
+        with host.phase("paint"):
+            images = _paint(picture, normals, positions, classes, model, fitting, host, seed)
+        return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
+
+    views = fitted("paint", preset, host, partial(_needs, model, host), run)
+    log.info("paint: %d views, %d steps, %d px", len(views.cameras), preset.paint_steps, VIEW_PX)
+    return views
+
+
+def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
+    views = 1 if preset.view_by_view else len(preset.cameras)
+    halves = 2 if preset.cfg_together else 1
+    pictures = 1 if preset.vae_slicing else len(preset.cameras)
+    readings = 1 if _reads_only_guided(preset) else 2
+    sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
+    dual = need(model.dual, host, DUAL_MIB * readings + sliced())
+    main = need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views))
+    if not preset.reference_once:
+        dual, main = together(dual, main), together(main, dual)
+    return [
+        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
+        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset)),
+        dual,
+        main,
+    ]
+
+
+def _reads_only_guided(preset: Preset) -> bool:
+    """Separate halves need no unconditional reference: what comes of it is multiplied by 0."""
+    return preset.skip_unguided_reference and not preset.cfg_together
+
+
+def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
+    if isinstance(reference, Cutout):
+        check_cutout(reference, "paint")
+        square = recentre(rgba_from_cutout(reference))
+        white = Image.new("RGBA", square.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, square).convert("RGB")
+    elif reference.ndim == 3 and reference.shape[-1] == 3 and bool(torch.isfinite(reference).all()):
+        picture = pil_from_image(reference)
+    else:
+        raise BadInput(
+            f"paint: a reference picture of shape {tuple(reference.shape)} or with NaN; wanted [H,W,3] finite "
+            "sRGB. Pass the delight stage's picture, or a cutout."
+        )
+    return picture.resize((VIEW_PX, VIEW_PX))
+
+
+def _geometry(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int, host: Host) -> tuple[Tensor, Tensor]:
+    """Normal and position maps, each [N,3,512,512] float32 0..1; one raster serves both maps of a view."""
+    scene: Scene | None = None
+    normals, positions = [], []
+    for index, camera in enumerate(cameras):
+        with host.phase("normals"):
+            scene = scene or Scene(mesh, size_px, host.device)
+            normals.append(_to_view_size(scene.normal_map(camera)))
+            host.progress(index + 1, len(cameras))
+        with host.phase("positions"):
+            positions.append(_to_view_size(scene.position_map(camera)))
+            host.progress(index + 1, len(cameras))
+    return torch.stack(normals), torch.stack(positions)
+
+
+def _to_view_size(pixels: Tensor) -> Tensor:
+    """[3,512,512] float32 0..1 of [S,S,3] uint8."""
+    resized = Image.fromarray(pixels.numpy()).resize((VIEW_PX, VIEW_PX))
+    return torch.from_numpy(np.asarray(resized, np.float32) / 255.0).permute(2, 0, 1)
+
+
+@torch.inference_mode()
+def _paint(
+    picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], model: PaintModel, preset: Preset,
+    host: Host, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """[N,512,512,3] uint8."""
+    pixels = torch.from_numpy(np.array(picture) / 255.0).permute(2, 0, 1)[None]
+    encoding_noise = torch.Generator().manual_seed(seed)
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, preset)
+        reference, normal, position = (
+            _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
+        )
+    check_finite("paint", "encode", host.dtype, reference, normal, position)
+    conditions = torch.cat([normal, position], dim=1)
+    latents = _painted(reference, conditions, classes, model, preset, host, seed)
+    check_finite("paint", "denoise", host.dtype, latents)
+    del conditions, reference, normal, position  # the decode is the peak
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, preset)
+        images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
+    check_finite("paint", "decode", host.dtype, images)
+    return (images.numpy() * 255).round().astype(np.uint8)
+
+
+def _painted(
+    reference: Tensor, conditions: Tensor, classes: list[int], model: PaintModel, preset: Preset, host: Host, seed: int
+) -> Tensor:
+    """Scaled latents [N,4,64,64] of views that look like the reference [1,4,64,64]."""
+    batch = reference if _reads_only_guided(preset) else torch.cat([torch.zeros_like(reference), reference])
+    with ExitStack() as reading:
+        dual = reading.enter_context(host.borrow(model.dual))
+        set_attention(dual, choose_attention(preset.attention, host.device, host.dtype))
+        references: References = dual(batch)
+        check_finite("paint", "reference", host.dtype, *references.values())
+        host.progress(0, preset.paint_steps)
+        if not preset.reference_once:
+            return _denoise(conditions, partial(dual, batch), classes, model, preset, host, seed)
+    return _denoise(conditions, lambda: references, classes, model, preset, host, seed)
+
+
+def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> Tensor:
+    """[N,4,64,64] scaled latents of pictures [N,3,512,512] in 0..1."""
+    scaled = (pictures.to(host.device, host.dtype) - 0.5) * 2.0
+    latents: Tensor = vae.encode(scaled).latent_dist.sample(generator=noise)
+    return latents * vae.config.scaling_factor
+
+
+def _denoise(
+    conditions: Tensor, read: Callable[[], References], classes: list[int], model: PaintModel, preset: Preset,
+    host: Host, seed: int,
+) -> Tensor:  # fmt: skip
+    """Scaled latents [N,4,64,64]; `read` is asked for the reference at every step."""
+    scheduler = model.make_scheduler()
+    scheduler.set_timesteps(preset.paint_steps, device=host.device)
+    generator = torch.Generator().manual_seed(seed)
+    count, _, height, width = conditions.shape
+    latents = randn_tensor((count, 4, height, width), generator=generator, device=host.device, dtype=host.dtype)
+    latents = latents * scheduler.init_noise_sigma
+    with (
+        host.borrow(model.main) as unet,
+        guided(unet, model.main, host, together=preset.cfg_together) as at_once,
+    ):
+        set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
+        text = unet.unet.learned_text_clip_gen.to(host.device)
+        halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]),
+                         torch.tensor([classes], device=host.device), preset.skip_unguided_reference)  # fmt: skip
+        for index, timestep in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(latents, timestep)
+            groups = [slice(view, view + 1) for view in range(count)] if preset.view_by_view else [slice(0, count)]
+            halves.references = read()
+            parts = [halves.run(scaled, timestep, group, together=at_once) for group in groups]
+            unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
+            noise = unconditional + GUIDANCE * (conditional - unconditional)
+            latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
+            host.progress(index + 1, preset.paint_steps, preview=preview(guess))
+    return latents
+
+
+class _Halves:
+    """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional."""
+
+    references: References
+    """What the dual UNet read, for one half or for both."""
+
+    def __init__(self, unet: Any, conditions: Tensor, text: Tensor, classes: Tensor, skips_unguided: bool) -> None:
+        self._unet = unet
+        self._conditions = conditions
+        self._text = text
+        self._classes = classes
+        self._skips_unguided = skips_unguided
+
+    def run(self, latents: Tensor, timestep: Tensor, views: slice, *, together: bool) -> tuple[Tensor, Tensor]:
+        """The noise [N,4,h,w] that each half predicts for these of the views."""
+        if together:
+            unconditional, conditional = self._pass(latents, timestep, views, slice(0, 2)).chunk(2)
+            return unconditional, conditional
+        with without_reference(self._unet) if self._skips_unguided else nullcontext():
+            unconditional = self._pass(latents, timestep, views, slice(0, 1))
+        return unconditional, self._pass(latents, timestep, views, slice(1, 2))
+
+    def _pass(self, latents: Tensor, timestep: Tensor, views: slice, half: slice) -> Tensor:
+        batch = half.stop - half.start
+        scale = torch.tensor([0.0, 1.0][half]).to(latents)
+        conditions = torch.stack([self._conditions[views]] * batch)
+        noise: Tensor = self._unet(
+            torch.stack([latents[views]] * batch),
+            timestep,
+            encoder_hidden_states=self._text[half],
+            normal_imgs=conditions[:, :, :4],
+            position_imgs=conditions[:, :, 4:],
+            camera_info_gen=torch.cat([self._classes[:, views]] * batch),
+            condition_embed_dict={layer: _of_half(tokens, half) for layer, tokens in self.references.items()},
+            ref_scale=scale,
+        )[0]
+        return noise
+
+
+def _of_half(tokens: Tensor, half: slice) -> Tensor:
+    """The reference of a half, or of both; where only the conditional one was read, it stands in for the other."""
+    return tokens[half] if len(tokens) == 2 else tokens.expand(half.stop - half.start, -1, -1)

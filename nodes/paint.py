@@ -1,0 +1,59 @@
+"""Pictures of the mesh from several sides."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lowvram_core.presets import VIEW_SETS, Preset
+from . import _convert, _host
+from ._core import stage
+from ._schema import ViewsType, choice_input, overridden, preset_input, schema, seed_input, steps_input
+
+
+class PaintViews(io.ComfyNode):
+    """MESH and IMAGE to one IMAGE per view."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The mesh is unwrapped here if it was not: the paint model sees its seams."""
+        return schema(
+            "PaintViews", "Paint Views",
+            "Paints the mesh from several sides in the picture's colours. Unwraps the mesh first if it has no UVs.",
+            ["texture", "multiview"],
+            inputs=[
+                io.Mesh.Input("mesh", tooltip="What to paint. UVs that it has are kept."),
+                io.Image.Input("image", tooltip="The picture to take colours from, best from Delight."),
+                preset_input(),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="1 = object; for a picture that did not go through Delight."),
+                steps_input("paint steps", "More steps take longer; upstream's is 30."),
+                seed_input(0, "the noise; 0 is upstream's"),
+                choice_input("views", tuple(VIEW_SETS), "Which sides are painted; set, it wins over the preset."),
+            ],
+            outputs=[
+                io.Image.Output("images", display_name="images", tooltip="One per view, 512 px."),
+                ViewsType.Output("views_out", display_name="views", tooltip="Where each was seen from."),
+                io.Mesh.Output("mesh_out", display_name="mesh", tooltip="The mesh with UVs."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, mesh: object, image: Tensor, preset: Preset, seed: int, steps: int, views: str, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        """[N,512,512,3], their cameras, and the mesh."""
+        host = _host.ComfyHost(preset.precision)
+        chosen = overridden(preset, paint_steps=steps, views=views)
+        picture = _convert.single_picture(image, "paint")
+        whole = _convert.usable_mask(mask) is None and picture.shape[-1] == 3
+        reference = picture if whole else _convert.cutout(image, mask, "paint")
+        core_mesh = _convert.mesh_from_comfy(mesh, "paint")
+        if core_mesh.uvs is None:
+            core_mesh = stage("unwrap").unwrap(core_mesh, chosen, host)
+        painted = stage("paint").paint_views(
+            core_mesh, reference, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
+        )
+        return io.NodeOutput(
+            _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()
+        )
