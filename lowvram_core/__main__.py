@@ -2,14 +2,19 @@
 
 import sys
 
+from .checks.packages import missing_package
+from .errors import MissingDependency
+
+_ALL = "To install everything that the command line needs: python -m pip install torch torchvision -r requirements.txt"
+
 try:
     from .app.cli import main
+except MissingDependency as error:
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(2) from None
 except ImportError as error:
-    sys.stderr.write(
-        f"packages: the Python package {error.name!r} could not be imported ({error}); wanted what requirements.txt "
-        "lists. Run: python -m pip install torch torchvision -r requirements.txt and then "
-        "python -m pip install --no-deps hy3dgen==2.0.2\n"
-    )
+    package = (error.name or str(error)).partition(".")[0]
+    sys.stderr.write(f"{missing_package('packages', package, met=str(error), otherwise=_ALL)}\n")
     raise SystemExit(2) from None
 
 raise SystemExit(main())

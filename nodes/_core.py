@@ -9,11 +9,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from ..lowvram_core.checks.packages import missing_package
 from ..lowvram_core.errors import MissingDependency
 
 _PACKAGE = __package__.rpartition(".")[0]
-_HOW = {"hy3dgen": "--no-deps hy3dgen==2.0.2"}
-"""What requirements.txt leaves out; see there."""
 
 
 def stage(name: str) -> Any:
@@ -62,10 +61,4 @@ def _named(what: str) -> Iterator[None]:
         raise
     except ImportError as error:
         missing = (error.name or str(error)).split(".")[0]
-        wanted = _HOW.get(missing, "-r requirements.txt")
-        stage_name = what.rpartition(".")[2]
-        raise MissingDependency(
-            f"{stage_name}: the Python package {missing!r} could not be imported ({error}); this node needs it. "
-            f"Run in ComfyUI's Python, from this pack's folder: python -m pip install {wanted}",
-            name=missing,
-        ) from error
+        raise missing_package(what.rpartition(".")[2], missing, met=str(error)) from error

@@ -1,45 +1,73 @@
-"""Are the Python packages that a run will import there? Asked before the first stage, not after the last minute."""
+"""Are the Python packages that a run imports installed? And one message for a package that is missing."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
-from ..presets import Preset
+
+if TYPE_CHECKING:  # presets import torch, which may be what is missing
+    from ..presets import Preset
 
 _PIP: Mapping[str, str] = MappingProxyType(
-    {"cv2": "opencv-python-headless", "skimage": "scikit-image", "fast_simplification": "fast-simplification"}
-)
-"""Names to install by, where they are not the names to import by."""
+    {
+        "cv2": "opencv-python-headless", "skimage": "scikit-image", "fast_simplification": "fast-simplification",
+        "yaml": "pyyaml", "PIL": "pillow", "rembg": "rembg onnxruntime",
+    }
+)  # fmt: skip
+"""What pip calls a package, where Python imports it by another name."""
 _ALWAYS = ("hy3dgen", "torchvision", "einops", "transformers", "diffusers", "cv2", "skimage", "fast_simplification")
-_ALONE = MappingProxyType({"hy3dgen": "--no-deps hy3dgen==2.0.2"})
-"""Installed in a step of its own; see requirements.txt."""
+_HY3DGEN = Path(__file__).parents[1] / "requirements-hy3dgen.txt"
+"""The only place that names hy3dgen's version."""
+
+
+def missing_package(stage: str, package: str, *, met: str = "", otherwise: str = "") -> MissingDependency:
+    """Returns the error for a Python package that a stage needs and that cannot be imported.
+
+    Args:
+        stage: begins the message.
+        package: the name that Python imports it by.
+        met: what Python said.
+        otherwise: a sentence about what the user can do instead.
+    """
+    said = f" ({met})" if met else ""
+    return MissingDependency(
+        f"{stage}: the Python package {package!r} could not be imported{said}; wanted it installed. "
+        f"Run: {install_command([package])}.{otherwise and ' ' + otherwise}",
+        name=package,
+    )
+
+
+def install_command(packages: Sequence[str]) -> str:
+    """Returns the commands that install packages, given by the names that Python imports them by."""
+    together = [_PIP.get(name, name) for name in packages if name not in _ALONE]
+    commands = [" ".join(together)] if together else []
+    commands += [f"--no-deps {_ALONE[name]}" for name in packages if name in _ALONE]
+    return " and then ".join(f"python -m pip install {command}" for command in commands)
 
 
 def check_packages(preset: Preset, *, background: bool = True) -> None:
-    """Looks for every package that stages import only when they run; imports none.
+    """Looks for every package that stages import only when they run. Imports none of them.
 
     Args:
-        background: backgrounds will be removed.
+        background: the run removes backgrounds.
 
     Raises:
-        MissingDependency: naming all that are missing.
+        MissingDependency: packages are missing; the message names all of them.
     """
     wanted = [*_ALWAYS, preset.unwrapper, *(("rembg", "onnxruntime") if background else ())]
     missing = [name for name in wanted if not _is_there(name)]
-    if not missing:
-        return
-    listed = [_PIP.get(name, name) for name in missing if name not in _ALONE]
-    commands = [f"python -m pip install {' '.join(listed)}"] if listed else []
-    commands += [f"python -m pip install {_ALONE[name]}" for name in missing if name in _ALONE]
-    raise MissingDependency(
-        f"packages: {', '.join(missing)} cannot be found; wanted everything that this run imports. "
-        f"Run: {' and then '.join(commands)}",
-        name=missing[0],
-    )
+    if missing:
+        raise MissingDependency(
+            f"packages: {', '.join(missing)} cannot be found; wanted every package that this run imports. "
+            f"Run: {install_command(missing)}",
+            name=missing[0],
+        )
 
 
 def _is_there(name: str) -> bool:
@@ -49,3 +77,12 @@ def _is_there(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _pinned(requirements: Path) -> str:
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line and not line.startswith("#"))
+
+
+_ALONE: Mapping[str, str] = MappingProxyType({"hy3dgen": _pinned(_HY3DGEN), "xformers": "xformers"})
+"""Packages that are installed without their requirements: these would replace torch, or add 1.5 GB."""

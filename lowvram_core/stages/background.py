@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..checks.packages import missing_package
 from ..checks.pictures import check_cutout, check_size, check_visible, has_real_transparency
 from ..errors import BadCheckpoint, BadInput, LowVramError, MissingDependency
 from ..files.store import ModelStore
@@ -100,10 +101,7 @@ def import_rembg() -> Any:
 
 
 def _not_installed(package: str, met: str) -> MissingDependency:
-    return MissingDependency(
-        f"background: the Python package {package} could not be imported ({met}); removing backgrounds needs it. "
-        "Run: python -m pip install rembg onnxruntime, or use a transparent PNG."
-    )
+    return missing_package("background", package, met=met, otherwise="Or use a transparent PNG.")
 
 
 def _session(rembg: Any, model: str, path: Path) -> Any:

@@ -172,5 +172,6 @@ def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str,
     assert done.returncode == 0, done.stderr
     # rembg itself prints before it ends the process
     message = done.stdout[done.stdout.index("caught: ") :]
-    assert package in message and "python -m pip install rembg onnxruntime" in message
+    command = {"rembg": "rembg onnxruntime"}.get(package, package)
+    assert f"{package!r}" in message and f"python -m pip install {command}." in message
     assert issubclass(MissingDependency, ImportError)

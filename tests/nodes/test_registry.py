@@ -25,11 +25,16 @@ def test_an_install_has_every_package_of_the_core() -> None:
     """As a library: `pip install .` takes the folders below lowvram_core along."""
     patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     folders = {file.parent for file in (ROOT / "lowvram_core").rglob("*.py")}
-    assert len(folders) == 5
+    assert len(folders) == 11
     for folder in folders:
         name = ".".join(folder.relative_to(ROOT).parts)
         assert any(fnmatch(name, pattern) for pattern in patterns), name
         assert (folder / "__init__.py").is_file(), name
+    data = PROJECT["tool"]["setuptools"]["package-data"]["lowvram_core"]
+    for file in (
+        path for path in (ROOT / "lowvram_core").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    ):
+        assert file.parent == ROOT / "lowvram_core" and any(fnmatch(file.name, pattern) for pattern in data), file
 
 
 def test_icon() -> None:
