@@ -1,1 +1,1 @@
-"""The roof: all stages in order, the stand-alone host, the command line."""
+"""The application without ComfyUI: the pipeline of all stages, the stand-alone host, the command line."""

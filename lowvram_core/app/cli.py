@@ -1,4 +1,4 @@
-"""The command line: pictures in, textured meshes out."""
+"""Makes textured meshes of pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 all went well, 1 a picture failed, 2 wrong usage."""
+    """Runs the command line. Returns the exit status: 0 success, 1 a picture failed, 2 wrong usage, 130 cancelled."""
     parser = build_parser()
     options = parser.parse_intermixed_args(arguments)
     _never_fail_to_print()
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every option; each value of a preset has one, named after it."""
+    """Builds the parser. Each value of a preset has an option of its name."""
     parser = argparse.ArgumentParser(prog="python -m lowvram_core", description=__doc__)
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="picture files or folders")
     parser.add_argument("-o", "--out", type=Path, default=Path("output"), help="a folder, or for one picture a file")
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
     for side in ("left", "back", "right"):
         parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a contact sheet of every step")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
     values = parser.add_argument_group("values of the preset; given here, they win over it")
@@ -104,7 +104,7 @@ def _preset_values() -> dict[str, dict[str, Any]]:
 
 
 def chosen_preset(options: argparse.Namespace) -> Preset:
-    """The preset with the values that the command line gives on top.
+    """Returns the preset, changed by the values on the command line.
 
     Raises:
         BadInput: the preset is unknown or a value out of range.
@@ -114,7 +114,7 @@ def chosen_preset(options: argparse.Namespace) -> Preset:
 
 
 Job = tuple[dict[str, Path], Path]
-"""Pictures by view, and where the mesh goes."""
+"""Pictures by view, and the file of the mesh."""
 
 
 def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
@@ -144,7 +144,7 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
             stopped = True
             _complain("cancelled")
             break
-        # Here, where no traceback holds tensors any more.
+        # Release here: no traceback holds tensors any more.
         if problem:
             failures += 1
             _complain(f"{pictures['front'].name}: {problem}")
@@ -164,7 +164,7 @@ def _attempt(
     pictures: Mapping[str, Path], output: Path, preset: Preset, host: TorchHost, store: ModelStore,
     options: argparse.Namespace, strips: list[Image.Image],
 ) -> str:  # fmt: skip
-    """Makes one mesh, and its strip of the sheet; returns what went wrong, if anything did."""
+    """Makes one mesh and its strip of the sheet. Returns the error message, or an empty text."""
     try:
         with _Bar(host, output.stem):
             _run_one(pictures, output, preset, host, store, options, strips)
@@ -202,7 +202,7 @@ def _write_sheet(strips: Sequence[Image.Image], path: Path) -> bool:
 
 
 class _Bar:
-    """A progress bar on standard error that follows the host's steps."""
+    """A progress bar on standard error that follows the phases of the host."""
 
     def __init__(self, host: TorchHost, name: str) -> None:
         self._host = host
@@ -215,7 +215,7 @@ class _Bar:
         return self
 
     def show(self, phase: str, done: int, total: int) -> None:
-        """Moves the bar; a new step starts a new one."""
+        """Moves the bar. A new phase starts a new bar."""
         if self._bar is None or self._phase != phase or self._bar.total != total:
             self._close()
             self._bar = tqdm(total=total, desc=f"{self._name} {phase}", leave=False, file=sys.stderr)
@@ -232,7 +232,7 @@ class _Bar:
 
 
 def _never_fail_to_print() -> None:
-    """A redirected console may know no Korean; a question mark is better than the end of a batch."""
+    """Prints question marks for characters that the console cannot show, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

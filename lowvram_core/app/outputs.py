@@ -1,4 +1,4 @@
-"""Where the command line writes: a mesh for each picture, never over a picture, never two in one place."""
+"""Output files of the command line: one mesh per picture; no file overwrites a picture or another mesh."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OTHER_FORMATS = (
 
 
 def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
-    """A mesh file for each picture: `out` itself for one picture, else files in the folder `out`.
+    """Returns a mesh file for each picture: `out` itself for one picture, or files in the folder `out`.
 
     Raises:
-        BadInput: `out` is no place for them, or cannot be written.
+        BadInput: `out` has the wrong kind, or cannot be written.
     """
     suffix = out.suffix.lower()
     if suffix in (*_OTHER_FORMATS, *SUFFIXES) and not out.is_dir():
@@ -40,9 +40,10 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
 
 
 def unique_stems(pictures: Sequence[Path]) -> list[str]:
-    """A name for each picture's mesh; no two are equal, also where case does not count.
+    """Returns a file name without extension for each picture. No two are equal, even where case does not count.
 
-    Two pictures of one stem get their extensions into it (a_jpg, a_png); what is equal even so is numbered.
+    Pictures that differ only in the extension get it into their names (a_jpg, a_png). Names that are still equal get
+    a number.
     """
     plain = [_sameness(picture.stem) for picture in pictures]
     taken: set[str] = set()
@@ -59,12 +60,12 @@ def unique_stems(pictures: Sequence[Path]) -> list[str]:
 
 
 def _sameness(name: str) -> str:
-    """Equal for names that some file system takes for one: case, and how accents and Hangul are composed."""
+    """Returns the same text for names that some file systems take as equal: other case, other Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_writable(folder: Path) -> None:
-    """Raises BadInput where no file can be written to a folder, which is made if it is not there."""
+    """Raises BadInput if no file can be written to a folder. Creates the folder if it is missing."""
     probe = folder / ".lowvram-write-test"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,14 +78,14 @@ def check_writable(folder: Path) -> None:
 
 
 def check_sheet(sheet: Path) -> None:
-    """Raises BadInput where a contact sheet cannot be written."""
+    """Raises BadInput if a contact sheet cannot be written."""
     if sheet.suffix.lower() != ".png" or sheet.is_dir():
         raise BadInput(f"sheet: {sheet} is no name of a PNG file; wanted one, such as sheet.png. Choose another.")
     check_writable(sheet.parent)
 
 
 def check_pictures_are_kept(pictures: Iterable[Path], meshes: Iterable[Path], sheet: Path | None) -> None:
-    """Raises BadInput where a mesh, what lies beside it, or the sheet would replace one of the pictures."""
+    """Raises BadInput if a mesh, a file beside it, or the sheet would overwrite one of the pictures."""
     inputs = {_identity(picture): picture for picture in pictures if picture.exists()}
     written = [path for mesh in meshes for path in (mesh, *sidecars(mesh))]
     for path in [*written, *([sheet] if sheet else [])]:

@@ -1,7 +1,7 @@
-"""The stages in order: what the command line runs, and the shortest way to use this package as a library.
+"""All stages in their order. The command line runs this, and it is the shortest way to use the package as a library:
 
 preset = get("8 GB Balanced")
-host = TorchHost.for_preset(preset)  # it, not the stages, keeps weights where the preset's residency says
+host = TorchHost.for_preset(preset)  # the host keeps or frees the weights, as the preset's residency says
 result = run(load_picture(path), preset, host, ModelStore(default_roots()))
 save_mesh(result.mesh, "out.glb")
 """
@@ -42,7 +42,7 @@ from ..types import Atlas, Cutout, Mesh, Views
 
 @dataclass(frozen=True)
 class Seeds:
-    """Of the noise in each generating stage; texture seeds default to upstream's fixed ones."""
+    """Seeds of the noise of each generating stage. delight and paint default to upstream's fixed seeds."""
 
     shape: int = 0
     delight: int = DELIGHT_SEED
@@ -51,7 +51,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Result:
-    """A textured mesh and what it was made from, for looking at each step."""
+    """A textured mesh, and the result of every stage before it."""
 
     mesh: Mesh
     cutout: Cutout
@@ -70,18 +70,19 @@ def run(
     seeds: Seeds | None = None,
     keep_background: bool = False,
 ) -> Result:
-    """One picture, or several of one object for the mv variants, to a textured mesh.
+    """Makes a textured mesh of one picture, or of several pictures of one object with an mv variant.
 
     Args:
-        pictures: RGB, or RGBA with the object cut out; several as front, left, back, right. The front one paints.
+        pictures: RGB, or RGBA with the object cut out. Several are named front, left, back, right; colours come
+            from the front.
         preset: all settings.
-        host: where it runs; it also collects the timings.
-        store: where the models' files are; all of them are looked up, and fetched, before the first one runs.
-            So are pictures, views and packages: what can be refused is refused before the first download.
-        keep_background: the whole picture is the object.
+        host: runs the stages and collects the timings.
+        store: finds the files of the models and downloads what is missing. This happens before the first stage runs;
+            pictures, views and packages are checked before the first download.
+        keep_background: take the whole picture as the object.
 
     Raises:
-        LowVramError: with the stage, what was met, what is wanted and what to do.
+        LowVramError: the message names the stage, the problem, what is wanted and what to do.
     """
     seeds = seeds or Seeds()
     named = {"front": pictures} if isinstance(pictures, Image.Image) else dict(pictures)
@@ -97,19 +98,19 @@ def run(
         for name, picture in named.items()
     }
     front = cutouts.get("front") or next(iter(cutouts.values()))
-    frame(front)  # refuses here, not after the shape, what delight could not use
+    frame(front)  # raises now, not after the shape is done, if delight cannot use the cutout
     mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
     return texture(mesh, front, preset, host, store, seeds=seeds)
 
 
 def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bool = True) -> None:
-    """Looks up every model that the preset needs, downloading what is missing, and opens each without loading it.
+    """Finds every model that the preset needs, downloads what is missing, and opens each model without loading it.
 
-    A download is the step `download` of its own and reports bytes as progress.
+    A download is a phase of its own, `download`, and reports bytes as progress.
 
     Raises:
-        MissingModel: one is not there and could not be fetched.
-        BadCheckpoint: one is truncated, or of another model.
+        MissingModel: a model is not there and could not be downloaded.
+        BadCheckpoint: a file is truncated, or belongs to another model.
     """
     for model in needed(preset):
         if model.id.startswith("background/") and not background:
@@ -139,11 +140,11 @@ def texture(
     seeds: Seeds | None = None,
     keep_uvs: bool = False,
 ) -> Result:
-    """A mesh and a picture of it to a textured mesh.
+    """Textures a mesh with the colours of a picture.
 
     Args:
-        mesh: clean; unwrapped here, before painting, as upstream does.
-        keep_uvs: paint on the UVs that the mesh has.
+        mesh: clean. It is unwrapped here, before painting, as upstream does.
+        keep_uvs: keep the UVs that the mesh has.
     """
     seeds = seeds or Seeds()
     mesh = unwrap(mesh, preset, host, keep_uvs=keep_uvs)

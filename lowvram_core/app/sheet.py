@@ -1,4 +1,4 @@
-"""The contact sheet: a run's pictures side by side, one row a picture."""
+"""The contact sheet: the results of a run side by side, one row per picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIGHT_SQUARE, _DARK_SQUARE = 0.92, 0.80
 
 
 def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
-    """RGB: the strips of several pictures, one below the other."""
+    """RGB: the strips of several pictures, stacked."""
     width = max(strip.width for strip in strips)
     sheet = Image.new("RGB", (width, sum(strip.height for strip in strips)), "white")
     top = 0
@@ -54,7 +54,7 @@ def _tiles(name: str, picture: Image.Image, result: Result) -> dict[str, Image.I
 
 
 def on_checkers(cutout: Cutout) -> Tensor:
-    """[H,W,3] the cutout over a chequered ground, so that its transparency shows."""
+    """[H,W,3] the cutout on a chequerboard, which shows through where it is transparent."""
     height, width = cutout.mask.shape
     cell = max(1, max(height, width) // 24)
     rows, columns = torch.arange(height)[:, None] // cell, torch.arange(width)[None] // cell

@@ -1,1 +1,1 @@
-"""Is this input one that a stage can work on? Asked before a model is borrowed."""
+"""Checks of inputs and results. Stages run them before they borrow a model."""

@@ -1,4 +1,4 @@
-"""Is this picture, or this cutout, one that a stage can work on?"""
+"""Checks of pictures and cutouts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..types import Cutout
 MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16_384
 MAX_PIXELS = 128_000_000
-"""About 0.5 GB as RGBA; above the largest cameras, below Pillow's own limit for decompression bombs."""
+"""About 0.5 GB as RGBA. The largest cameras make fewer pixels; Pillow refuses more as a decompression bomb."""
 SHORTER = "Scale it down and try again."
 
 
 def check_size(size_px: tuple[int, int], name: str) -> None:
-    """Raises BadInput where (width, height) is out of range; to be called before the pixels are decoded."""
+    """Raises BadInput if (width, height) is out of range. Call it before the pixels are decoded."""
     width, height = size_px
     if min(width, height) < MIN_SIDE_PX:
         raise BadInput(
@@ -32,13 +32,13 @@ def check_size(size_px: tuple[int, int], name: str) -> None:
 
 
 def check_visible(image: Image.Image, name: str) -> None:
-    """Raises BadInput where every pixel is fully transparent."""
+    """Raises BadInput if every pixel is fully transparent."""
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() == (0, 0):
         raise BadInput(f"picture: {name} is fully transparent; wanted something to see. Use another picture.")
 
 
 def has_real_transparency(image: Image.Image) -> bool:
-    """Whether the picture is a cutout already: over 1 % of its pixels are at least half transparent."""
+    """Returns whether the picture is a cutout already: more than 1 % of its pixels are at least half transparent."""
     if not image.has_transparency_data:
         return False
     alpha = np.asarray(image.convert("RGBA").getchannel("A"))
@@ -46,7 +46,7 @@ def has_real_transparency(image: Image.Image) -> bool:
 
 
 def check_cutout(cutout: Cutout, stage: str) -> None:
-    """Raises BadInput, in the name of `stage`, where a cutout cannot be used."""
+    """Raises BadInput if a cutout cannot be used; `stage` begins the message."""
     image, mask = cutout.image, cutout.mask
     if image.ndim != 3 or image.shape[-1] != 3 or mask.shape != image.shape[:2] or mask.numel() == 0:
         raise BadInput(

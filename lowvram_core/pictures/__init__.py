@@ -1,1 +1,1 @@
-"""Pictures as values: converted and framed."""
+"""Pictures in memory: conversion and framing."""

@@ -1,4 +1,4 @@
-"""Pictures from one form into another: Pillow's, and the tensors that stages hand on."""
+"""Conversion between Pillow's pictures and the tensors that stages exchange."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..types import Cutout
 
 
 def limit_long_side(image: Image.Image, px: int) -> Image.Image:
-    """The picture with its long side at `px` (LANCZOS) if it was longer, else the picture itself."""
+    """Returns the picture, scaled down (LANCZOS) if its long side has more than `px` pixels."""
     long_side = max(image.size)
     if long_side <= px:
         return image
@@ -20,7 +20,7 @@ def limit_long_side(image: Image.Image, px: int) -> Image.Image:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """The picture as RGB, what is transparent over white."""
+    """Returns the picture as RGB; transparent pixels show white."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -28,23 +28,23 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def image_from_pil(rgb: Image.Image) -> Tensor:
-    """[H,W,3] float32 0..1 from a picture; transparency is dropped."""
+    """[H,W,3] float32 0..1 of a picture, without its alpha channel."""
     return torch.from_numpy(np.array(rgb.convert("RGB"), dtype=np.float32)).div_(255)
 
 
 def pil_from_image(image: Tensor) -> Image.Image:
-    """An RGB picture from [H,W,3] values in 0..1, rounded to 8 bits."""
+    """RGB picture of [H,W,3] values in 0..1, rounded to 8 bits."""
     return Image.fromarray(_bytes_of(image))
 
 
 def cutout_from_rgba(image: Image.Image) -> Cutout:
-    """A cutout whose mask is the picture's alpha."""
+    """Returns a cutout. Its mask is the alpha channel of the picture."""
     values = torch.from_numpy(np.array(image.convert("RGBA"), dtype=np.float32)).div_(255)
     return Cutout(values[..., :3].contiguous(), values[..., 3].contiguous())
 
 
 def rgba_from_cutout(cutout: Cutout) -> Image.Image:
-    """An RGBA picture whose alpha is the cutout's mask; 8-bit values come back as they were."""
+    """Returns an RGBA picture. Its alpha is the mask of the cutout; 8-bit values survive the round trip."""
     return Image.fromarray(_bytes_of(torch.cat((cutout.image, cutout.mask[..., None]), dim=-1)))
 
 

@@ -1,4 +1,4 @@
-"""Framing a cutout the way the texturing models were trained on."""
+"""Framing: the object in the middle of a square, as the texture models were trained."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ BORDER = 0.2
 
 
 def recentre(picture: Image.Image, border: float = BORDER) -> Image.Image:
-    """The object in the middle of a transparent white square, with a border around its longer side.
+    """Puts the object into the middle of a transparent white square.
 
     Args:
         picture: RGBA with at least one pixel that is not transparent.
-        border: width of the border over the object's width, and likewise for heights.
+        border: width of the border divided by the width of the object; the same for the height.
 
     Returns:
-        RGBA, square. Pixels keep their size; nothing is resampled.
+        RGBA, square. Nothing is resampled.
 
     Source:
         hy3dgen.texgen.pipelines.Hunyuan3DPaintPipeline.recenter_image; bit-identical.
     """
     box = picture.getchannel("A").getbbox()
-    assert box is not None, "check_cutout lets no empty mask through"
+    assert box is not None, "check_cutout refuses empty masks"
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     border_width, border_height = int(width * border), int(height * border)

@@ -1,4 +1,4 @@
-"""background: a picture in, its object cut out."""
+"""Cuts the object out of a picture."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from ..types import Cutout
 log = logging.getLogger(__name__)
 
 FILL = [255, 255, 255, 0]
-"""What upstream has rembg put behind the object."""
+"""Colour behind the object, as upstream asks rembg for it."""
 
 PROVIDERS = ["CPUExecutionProvider"]
-"""Named, because rembg would take whatever onnxruntime finds, and graphics memory is for the networks."""
+"""Always the CPU. rembg would also use a GPU, whose memory the other networks need."""
 
 
 def remove_background(
     picture: Image.Image, preset: Preset, host: Host, store: ModelStore, *, keep_background: bool = False,
     is_cutout: bool = False,
 ) -> Cutout:  # fmt: skip
-    """The picture's object, cut out by one of rembg's networks on the CPU.
+    """Cuts the object out with one of rembg's networks, on the CPU.
 
-    A picture with real transparency is taken as it is.
+    A picture with real transparency stays as it is.
 
     Args:
         picture: any mode that `load_picture` gives.
-        preset: its `picture_px` limits the long side first; its `background_model` cuts out.
-        keep_background: cut nothing out: the whole picture is the object.
-        is_cutout: the picture's alpha is the object, even where next to nothing is transparent.
+        preset: reads picture_px (the limit of the long side) and background_model.
+        keep_background: take the whole picture as the object.
+        is_cutout: take the alpha channel as the object, even if almost nothing is transparent.
 
     Returns:
         [H,W,3] and [H,W], long side at most `picture_px`.
@@ -75,7 +75,7 @@ def remove_background(
 def _cut_out(picture: Image.Image, model: str, store: ModelStore) -> Image.Image:
     rembg = import_rembg()
     path = store.folder(f"background/{model}") / f"{model}.onnx"
-    # A picture of one colour makes rembg divide 0 by 0; what comes of it is an empty mask, which is checked.
+    # A picture of one colour makes rembg divide 0 by 0. The result is an empty mask, which check_cutout refuses.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         result: Image.Image = rembg.remove(picture, session=_session(rembg, model, path), bgcolor=FILL)
@@ -83,10 +83,11 @@ def _cut_out(picture: Image.Image, model: str, store: ModelStore) -> Image.Image
 
 
 def import_rembg() -> Any:
-    """The module rembg, imported now: it brings numba along, and ends the process where onnxruntime is missing.
+    """Imports rembg and returns it. The import is late because it also imports numba.
 
     Raises:
-        MissingDependency: it, or something that it needs, is not installed.
+        MissingDependency: rembg or a package that it needs is not installed. Without onnxruntime rembg ends the
+            process; this function raises the error instead.
     """
     try:
         with warnings.catch_warnings():
@@ -105,12 +106,12 @@ def _not_installed(package: str, met: str) -> MissingDependency:
 
 
 def _session(rembg: Any, model: str, path: Path) -> Any:
-    """A session of rembg that reads the weights at `path` and never downloads."""
+    """Returns a session of rembg that reads the weights at `path` and never downloads."""
     import onnxruntime
 
     base = next((known for known in rembg.sessions.sessions_class if known.name() == model), None)
     if base is None:
-        raise BadInput(f"background: rembg knows no model {model!r}; wanted one of its own. Update rembg.")
+        raise BadInput(f"background: this rembg has no model {model!r}; wanted a newer rembg. Update rembg.")
     local = type("LocalSession", (base,), {"download_models": classmethod(lambda cls, *args, **kwargs: str(path))})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -118,7 +119,7 @@ def _session(rembg: Any, model: str, path: Path) -> Any:
         return local(model, options, providers=list(PROVIDERS))
     except LowVramError:
         raise
-    # onnxruntime's own exceptions have no common base but Exception.
+    # The exceptions of onnxruntime have no common base class except Exception.
     except Exception as error:
         raise BadCheckpoint(
             f"background: {path} cannot be loaded ({error}); wanted the weights of {model}. "
