@@ -8,7 +8,7 @@ WANTED_VERSION = "0.21.1"
 
 
 def check_comfyui() -> None:
-    """Raises RuntimeError where ComfyUI's MESH cannot carry UVs and a texture, or where there is no MESH yet."""
+    """Raises RuntimeError if this ComfyUI has no MESH type, or if its MESH has no UVs and texture."""
     try:
         from comfy_api.latest import Types
 
@@ -23,7 +23,7 @@ def _too_old(met: str) -> str:
     return f"Hunyuan3D Low VRAM: {met}; wanted ComfyUI {WANTED_VERSION} or newer. Update ComfyUI."
 
 
-if find_spec("folder_paths") is not None:  # imported by ComfyUI, not by a test or a build tool
+if find_spec("folder_paths") is not None:  # only inside ComfyUI: tests and build tools import this file, too
     check_comfyui()
     from .nodes import comfy_entrypoint
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the published sizes with meaningless weights, for measuring memory and time."""
+"""Writes checkpoints of the published sizes with random weights, to measure memory and time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ UNET_CONFIG: dict[str, Any] = {
     "attention_head_dim": [5, 10, 20, 20], "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024,
     "layers_per_block": 2, "use_linear_projection": True,
 }  # fmt: skip
-"""Stable Diffusion 2.1's, on which both texture models stand."""
+"""The UNet of Stable Diffusion 2.1. Both texture models are built on it."""
 VAE_CONFIG: dict[str, Any] = {
     "_class_name": "AutoencoderKL", "sample_size": 768, "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2, "latent_channels": 4, "scaling_factor": 0.18215,
@@ -79,7 +79,7 @@ SCHEDULER_CONFIG = {
 
 
 def shape_config(variant: str) -> dict[str, Any]:
-    """What config.yaml says of a variant of the published sizes."""
+    """Returns the content of config.yaml for a variant of the published size."""
     config = copy.deepcopy(SHAPE_CONFIG)
     params, vae = config["model"]["params"], config["vae"]["params"]
     if variant.startswith("mini"):
@@ -96,12 +96,12 @@ def shape_config(variant: str) -> dict[str, Any]:
 
 
 def write_shape(folder: Path, variant: str = "v2-0", *, sparse: bool = False) -> int:
-    """Writes a shape model at fp16 under the installed transformers' names; returns its bytes.
+    """Writes a shape model in fp16, with the parameter names of the installed transformers; returns its bytes.
 
-    Never holds more than 64 MiB: the weights go to the file as they are drawn.
+    Writes in chunks of 64 MiB, so that the whole model is never in memory.
 
     Args:
-        sparse: zeros that take no room on the disk, instead of random numbers.
+        sparse: writes zeros that take no disk space, instead of random numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = shape_config(variant)
@@ -117,7 +117,7 @@ def write_shape(folder: Path, variant: str = "v2-0", *, sparse: bool = False) ->
 
 
 def write_delight(folder: Path, *, sparse: bool = False) -> None:
-    """Writes a delight model of the published layout and sizes at fp16."""
+    """Writes a delight model in fp16, in the published layout and size."""
     from diffusers import UNet2DConditionModel
 
     _write_network(folder / "unet", UNet2DConditionModel, {**UNET_CONFIG, "in_channels": 8}, sparse)
@@ -125,7 +125,7 @@ def write_delight(folder: Path, *, sparse: bool = False) -> None:
 
 
 def write_paint(folder: Path, *, sparse: bool = False) -> None:
-    """Writes a paint model of the published layout and sizes at fp16; its UNet as safetensors, not as a pickle."""
+    """Writes a paint model in fp16, in the published layout and size. Its UNet is safetensors, not a pickle."""
     from diffusers import UNet2DConditionModel
 
     two_and_a_half_d = hy3dgen.paint_unet()
@@ -136,7 +136,7 @@ def write_paint(folder: Path, *, sparse: bool = False) -> None:
 
 
 def _write_surroundings(folder: Path, sparse: bool) -> None:
-    """VAE, text encoder, tokenizer and scheduler, which both texture models have."""
+    """Writes VAE, text encoder, tokenizer and scheduler. Both texture models have them."""
     from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -178,7 +178,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, shapes: dict[str, list[int]], *, sparse: bool = False) -> int:
-    """Writes a safetensors file of small random fp16 numbers, or of zeros that take no room; returns its bytes."""
+    """Writes a safetensors file of small random fp16 numbers, or of zeros without disk space; returns its bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

@@ -1,8 +1,9 @@
-"""Runs of the whole pipeline on tiny networks, on the device that counts bytes: what is left after each, and RAM.
+"""Repeats the whole pipeline with tiny networks on the device that counts bytes, and measures what stays in memory.
 
     python benchmarks/leaks.py [--runs 100]
 
-Writes benchmarks/results/leaks.json. The slope is that of the resident set after the first tenth of the runs.
+Writes benchmarks/results/leaks.json. The slope is that of the resident set size (RSS), without the first tenth of the
+runs.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ PRESET = PRESETS["4 GB"].with_(
 
 
 def picture() -> Image.Image:
-    """A disc on nothing."""
+    """A disc on a transparent background."""
     image = Image.new("RGBA", (96, 96), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((10, 10, 86, 86), fill=(200, 80, 40, 255))
     return image
 
 
 def measure(runs: int) -> dict[str, object]:
-    """Bytes left on the device and the resident set in bytes, after each run."""
+    """Measures the bytes left on the device and the RSS after each run."""
     left, resident = [], []
     with TemporaryDirectory() as folder, counted() as device:
         store = ModelStore([tiny.make_all(Path(folder))], offline=True)
@@ -70,7 +71,7 @@ def measure(runs: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Prints the figures and writes them."""
+    """Prints and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Peak RAM and seconds of loading the full-size shape model: upstream's loader and ours, one after the other.
+"""Compares upstream's loader with ours: peak RAM and seconds for the full-size shape model.
 
     python benchmarks/load.py [--keep FOLDER]
 
-Each loader runs in a process of its own, loads at float16 on the CPU and then reads every weight once, as a copy
-to a GPU would. `anonymous` is memory of the process's own; pages of the mapped file, which the system can take
-back at any time, are in `rss` on top.
+Each loader runs in its own process. It loads in float16 on the CPU, then reads every weight once, as a copy to a GPU
+does. `anonymous` is the process's own memory. `rss` also counts the pages of the mapped file, which the system can
+take back at any time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loader", choices=["upstream", "ours"], help=argparse.SUPPRESS)
-    parser.add_argument("--keep", type=Path, help="write the 5 GB checkpoint here and leave it")
+    parser.add_argument("--keep", type=Path, help="write the 5 GB checkpoint to this folder and keep it")
     options = parser.parse_args()
     if options.loader:
         log.info(json.dumps(measure(options.loader, options.keep)))
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def run(folder: Path) -> None:
-    """Both loaders on one checkpoint."""
+    """Runs both loaders on one checkpoint."""
     if not (folder / "model.fp16.safetensors").exists():
         subprocess.run([sys.executable, "-c", _WRITE, str(folder)], check=True, cwd=ROOT)
     rows = {}
@@ -71,7 +71,7 @@ import full_size; full_size.write_shape(Path(sys.argv[1]))
 
 
 def measure(loader: str, folder: Path) -> dict[str, float]:
-    """MiB and seconds of one loader, in this process."""
+    """Returns the MiB and seconds of one loader. Runs in this process."""
     import cpu_torchvision
 
     cpu_torchvision.declare()
@@ -115,7 +115,7 @@ def _read(module: object) -> None:
 
 
 class _Watch:
-    """Peak memory of this process above what it held at the start, sampled every 5 ms, in MiB."""
+    """Measures the peak memory of this process above its start value, in MiB, every 5 ms."""
 
     def __init__(self) -> None:
         self._start = _status()

@@ -1,11 +1,13 @@
-"""The computer's own memory over a run at full quality, weights dropped after their step: peak RSS, step by step.
+"""Measures the peak RSS of each phase in a run at full quality. The weights are dropped after their phase.
 
     python benchmarks/ram.py
 
-Full-size random weights: each component is loaded as for a GPU, and every byte of it read, as the copy to a GPU does.
-Geometry is real, at octree 384 and 2048 px, on the CPU: what a GPU would hold of it is counted here, too. Activations
-of the networks are the device's and not part of this. Then each component at float32 out of the same files, as for a
-card without float16 or for the CPU, in a fresh process each. Writes benchmarks/results/ram.json; takes 12 GB of disk.
+Each component is loaded with full-size random weights as for a GPU, and every byte is read, as the copy to a GPU does.
+Geometry is computed on the CPU, at octree 384 and 2048 px. So memory that a GPU would hold is counted here, too. The
+networks do not run: their activations would be on the device. Then each component is loaded in float32 from the same
+files, as for the CPU or a card without float16, each in a fresh process.
+
+Writes benchmarks/results/ram.json. Needs 12 GB of disk space.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ HALF = torch.float16
 
 
 def resident_mib(field: str) -> float:
-    """VmHWM, the peak since the last reset, or RssAnon, the process's own part of what is resident now."""
+    """Reads VmHWM (the peak RSS since the last reset) or RssAnon (the resident memory that is the process's own)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
 
 
 def weigh(call: Callable[[], object]) -> dict[str, float]:
-    """Peak RSS and seconds of a call."""
+    """Returns the peak RSS and the seconds of a call."""
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
     call()
@@ -56,7 +58,7 @@ def weigh(call: Callable[[], object]) -> dict[str, float]:
 
 
 def read_every_byte(component: Component) -> None:
-    """Loads the component as a host does, reads it, and drops it."""
+    """Loads the component as a host does, reads all its weights, and drops it."""
     host = TorchHost(torch.device("cpu"), HALF)
     with host.borrow(component) as module:
         for tensor in (*module.parameters(), *module.buffers()):
@@ -65,7 +67,7 @@ def read_every_byte(component: Component) -> None:
 
 
 def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
-    """In the order of a run."""
+    """Returns the components in the order of a run."""
     first = open_shape(store.folder("shape/v2-0"), dtype)
     second = open_delight(store.folder("delight"), dtype)
     third = open_paint(store.folder("paint"), dtype)
@@ -74,7 +76,7 @@ def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
 
 
 def at_float32(folder: str, index: int) -> tuple[str, dict[str, float]]:
-    """The label of a run's component, and what it costs at float32; for a process of its own."""
+    """Returns a component's label and its cost in float32. Runs in its own process."""
     component = components(ModelStore([folder], offline=True), torch.float32)[index]
     row = weigh(lambda: read_every_byte(component))
     return component.label, {"weights_mib": round(component.weight_bytes / 2**20, 1), **row}
@@ -89,7 +91,7 @@ def bumpy_field() -> torch.Tensor:
 
 
 def geometry(rows: dict[str, dict[str, float]]) -> None:
-    """Everything between and after the networks."""
+    """Measures every phase between and after the networks."""
     host = TorchHost(torch.device("cpu"), torch.float32)
     kept: dict[str, Any] = {"field": bumpy_field()}
 
@@ -106,15 +108,15 @@ def geometry(rows: dict[str, dict[str, float]]) -> None:
 
 
 def most(rows: dict[str, dict[str, float]]) -> float:
-    """The highest peak."""
+    """Returns the highest peak."""
     return max(row["peak_rss_mib"] for row in rows.values())
 
 
 def main() -> None:
-    """Prints the figures and writes them."""
+    """Prints and writes the figures."""
     rows: dict[str, dict[str, float]] = {}
     with TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-        # in another process: what writing leaves in the heap is not a run's
+        # in another process, so that memory left over from writing is not counted
         fresh.apply(vram.write_models, (Path(folder), [PRESET]), {"sparse": False})
         for component in components(ModelStore([folder], offline=True), HALF):
             rows[component.label] = weigh(lambda component=component: read_every_byte(component))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Where a benchmark's memory is weighed: a device that only counts, or a GPU."""
+"""The devices on which a benchmark measures memory: one that only counts bytes, or a GPU."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from lowvram_core.host import Component
 
 GIB = 2**30
 WITHOUT_VALUES = 1 << 14
-"""Elements past which a tensor of the counting device has none."""
+"""On the counting device, tensors with more elements than this have no values."""
 GEOMETRY = ("normals", "positions", "resize", "bake", "inpaint")
-"""Steps whose memory depends on values, and which are small enough to be computed."""
+"""Phases whose memory depends on values. They are small enough to be computed."""
 
 
 class Scale(Protocol):
-    """What a benchmark asks of a device to weigh on."""
+    """What a benchmark needs from a device."""
 
     device: torch.device
     name: str
-    """As the results say it."""
+    """The device's name in the results."""
 
     def weighing(self, cap_gib: float | None = None) -> AbstractContextManager[None]:
-        """The device as if it had so much memory in all."""
+        """Limits the device to this much memory in all, inside the `with`."""
         ...
 
     def host(self, **settings: Any) -> WeighingHost:
-        """The stand-alone host on the device."""
+        """Returns the stand-alone host on the device."""
         ...
 
     def reset(self, *, empty: bool = True) -> None:
-        """Forgets the peaks, and gives back what the allocator keeps for reuse unless told not to."""
+        """Forgets the peaks. Also empties the allocator's cache, unless `empty` is False."""
         ...
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset, by kind: allocated, reserved and, where there is one, of the whole device."""
+        """Returns the peaks since the reset by kind: allocated, reserved and, on a GPU, of the whole device."""
         ...
 
 
 @dataclass
 class WeighingHost(TorchHost):
-    """The stand-alone host, with the peaks of each step that its records leave out."""
+    """The stand-alone host. It also keeps the peaks of each phase that are not in its records."""
 
     scale: Scale | None = None
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
-    """MiB by step and kind."""
+    """MiB by phase and kind."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -68,14 +68,14 @@ class WeighingHost(TorchHost):
 
 
 class CountingScale:
-    """The published sizes on a device that counts bytes and computes geometry only: exact peaks of tensors."""
+    """A device that counts bytes and computes only geometry. Gives exact peaks of tensors at the published sizes."""
 
     name = "computed: bytes of tensors, fused attention; reserved as torch's allocator would; no context, no workspaces"
     device: torch.device
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """The device, with so much memory."""
+        """Limits the device to this much memory, inside the `with`."""
         cap = None if cap_gib is None else int(cap_gib * GIB)
         with counted() as self.device, ledger.set(cap=cap, limit=WITHOUT_VALUES, cache=CachingAllocator()):
             yield
@@ -91,18 +91,18 @@ class CountingScale:
         ledger.reset_peak()
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset: alive, and reserved."""
+        """Returns the peaks since the reset: allocated and reserved."""
         return {"allocated": ledger.peak / 2**20, "reserved": ledger.reserved_peak / 2**20}
 
 
 @dataclass
 class SizingHost(WeighingHost):
-    """Geometry is computed, networks are followed; the peak while each component was lent is kept."""
+    """Computes geometry; in networks it only follows the sizes. Keeps the peak while each component was lent."""
 
     peaks: dict[str, int] = field(default_factory=dict)
-    """Bytes by the component's key, its weights included."""
+    """Bytes by the component's key, with its weights."""
     reserved_peaks: dict[str, int] = field(default_factory=dict)
-    """The same of what is reserved."""
+    """The same for reserved bytes."""
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
@@ -125,21 +125,21 @@ class SizingHost(WeighingHost):
 
 
 class GpuScale:
-    """A GPU under a hard cap."""
+    """A GPU with a hard memory limit."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.used = 0
-        """The most that was in use of the whole device since it was set to 0, its context and other programs too."""
+        """Peak bytes in use on the whole device since the reset, with the context and other programs."""
         self._gone = 0
-        """In use by others than torch when weighing began."""
+        """Bytes that others than torch used when the measurement began."""
         self._gpu = torch.get_device_module(device)
         self.name: str = self._gpu.get_device_name(device)
         _warm_up(device)
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """The GPU as if it had so much memory in all, of which what is in use by now is gone."""
+        """Limits the GPU to this much memory in all. Memory that is already in use counts towards the limit."""
         gc.collect()
         self._gpu.empty_cache()
         free, total = self._gpu.mem_get_info(self.device)
@@ -177,17 +177,17 @@ class GpuScale:
         self.used = 0
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset: allocated, reserved, and used of the whole device."""
+        """Returns the peaks since the reset: allocated, reserved, and in use on the whole device."""
         self._gpu.synchronize(self.device)
         self._look()
         reserved = self._gpu.max_memory_reserved(self.device)
-        device = max(self.used, self._gone + reserved)  # a peak may pass between two looks
+        device = max(self.used, self._gone + reserved)  # the watcher can miss a short peak
         peaks = self._gpu.max_memory_allocated(self.device), reserved, device
         return dict(zip(("allocated", "reserved", "device"), (peak / 2**20 for peak in peaks), strict=True))
 
 
 def _warm_up(device: torch.device) -> None:
-    """Loads the libraries of matrices and convolutions, so that no measured step pays for them."""
+    """Loads the libraries for matrices and convolutions, so that no measured phase includes their loading."""
     picture = torch.ones(1, 8, 16, 16, device=device, dtype=torch.float16)
     torch.nn.functional.conv2d(picture, torch.ones(8, 8, 3, 3, device=device, dtype=torch.float16))
     torch.nn.functional.scaled_dot_product_attention(picture, picture, picture)

@@ -1,11 +1,13 @@
-"""Each technique with and without: MiB at the published sizes, seconds and PSNR on the demo's small networks.
+"""Measures each technique off and on: MiB at the published sizes, seconds and PSNR on the demo's small networks.
 
-    python benchmarks/techniques.py               all
-    python benchmarks/techniques.py --seconds     only the seconds anew, which want a computer that does nothing else
+    python benchmarks/techniques.py               everything
+    python benchmarks/techniques.py --seconds     only the seconds again; run nothing else on the computer meanwhile
 
-MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent, or of
-what is reserved. Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints, the
-fastest of three, in turn; no measure of a GPU. Writes benchmarks/results/techniques.json.
+MiB are computed: the stage functions run on the device that counts bytes. They are the peak while a component is lent,
+or the peak of what is reserved. Seconds and PSNR are measured on this computer's CPU with demo/'s checkpoints, in
+float32 on one thread. Off and on run in turn, three times; the fastest run counts. They say nothing about a GPU.
+
+Writes benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 BASE = PRESETS["4 GB"]
 DEMO = {"octree": 64, "shape_steps": 11, "delight_steps": 3, "paint_steps": 3, "render_px": 256}
-"""Small enough for a CPU."""
+"""Settings that are small enough for a CPU."""
 DIT, SHAPE_VAE, PAINT, DUAL = (f":{part}:torch.float16" for part in ("model", "vae", "main", "dual"))
 PAINT_VAE = "paint-v2-0/vae/diffusion_pytorch_model.safetensors:torch.float16"
 ONLY_GPU = "a CPU has no weights to bring"
@@ -48,20 +50,20 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Technique:
-    """What is switched, where it shows, and why its seconds are not measured."""
+    """What is switched off and on, where the effect is measured, and why there are no seconds."""
 
     name: str
     switch: str
     """The field of Preset."""
     step: str
-    """Whose seconds are taken; empty: those of all steps with networks."""
+    """The phase whose seconds are measured; empty: all phases with networks."""
     component: str = ""
-    """The end of the key of the component that shows it; empty: the most of all."""
+    """The end of the key of the component whose peak counts; empty: the highest peak of all."""
     off: Mapping[str, Any] = field(default_factory=dict)
     on: Mapping[str, Any] = field(default_factory=dict)
     no_seconds: str = ""
     reserved: bool = False
-    """The MiB are those that the allocator reserves."""
+    """Whether the MiB are what the allocator reserves."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ TECHNIQUES = (
 
 
 def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host: TorchHost) -> None:
-    """These of the stages with networks, on the demo's picture and a ball."""
+    """Runs these stages with the demo's picture and a ball."""
     mesh, cutout = vram.a_mesh(), cutout_from_rgba(picture())
     if "shape" in stages:
         with vram.without_surface(mesh):
@@ -122,13 +124,13 @@ def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host:
 
 @contextmanager
 def cache_kept() -> Iterator[None]:
-    """The allocator is never told to give back what it keeps for reuse, unless it is full."""
+    """Keeps the allocator's cache between stages: it is emptied only when memory is full."""
     with patch.object(TorchHost, "_empty_cache", lambda host: None):
         yield
 
 
 def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHost:
-    """The host after the technique's stages, at the published sizes; its peaks are those by component."""
+    """Runs the technique's stages at the published sizes. Returns the host, which has the peaks by component."""
     few = vram.few(preset)
     if "octree" in technique.on:
         few = few.with_(octree=preset.octree)
@@ -142,7 +144,7 @@ def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHo
 
 
 def mib_of(technique: Technique, host: SizingHost) -> float:
-    """What the technique's component took."""
+    """Returns the peak of the technique's component."""
     if technique.reserved:
         return max(peaks["reserved"] for peaks in host.beside.values())
     found = [size for key, size in host.peaks.items() if key.endswith(technique.component)]
@@ -150,7 +152,7 @@ def mib_of(technique: Technique, host: SizingHost) -> float:
 
 
 def memory(technique: Technique, store: ModelStore, known: dict[Any, SizingHost]) -> list[float]:
-    """MiB without and with it."""
+    """Returns the MiB with the technique off and on."""
     found = []
     for changes, is_on in ((technique.off, False), (technique.on, True)):
         preset = BASE.with_(**changes)
@@ -168,7 +170,7 @@ def picture() -> Image.Image:
 
 
 def run_seconds(technique: Technique, preset: Preset, store: ModelStore, host: TorchHost) -> float:
-    """Of the technique's step, or of all."""
+    """Returns the seconds of the technique's phase, or of all phases."""
     host.records.clear()
     run_stages(technique.stages, preset, store, host)
     steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
@@ -176,7 +178,7 @@ def run_seconds(technique: Technique, preset: Preset, store: ModelStore, host: T
 
 
 def seconds(technique: Technique, store: ModelStore) -> list[float]:
-    """Without and with it, the fastest of three runs in turn; the first loads what is kept."""
+    """Returns the seconds off and on: the fastest of three runs in turn. The first run loads what is kept."""
     presets = [BASE.with_(**{**changes, **DEMO}) for changes in (technique.off, technique.on)]
     hosts = [TorchHost(torch.device("cpu"), residency=preset.residency) for preset in presets]
     turns = [[run_seconds(technique, preset, store, host) for preset, host in zip(presets, hosts, strict=True)]
@@ -187,19 +189,19 @@ def seconds(technique: Technique, store: ModelStore) -> list[float]:
 
 
 def painted(preset: Preset, store: ModelStore) -> torch.Tensor:
-    """[N,512,512,3] of the demo's picture on a ball."""
+    """[N,512,512,3] views of a ball, painted from the demo's picture."""
     host = TorchHost(torch.device("cpu"))
     return paint.paint_views(vram.a_mesh(), cutout_from_rgba(picture()), preset, host, store).images
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
-    """dB between pictures in 0..1."""
+    """Returns the PSNR of pictures in 0..1, in dB."""
     error = float(((one - other) ** 2).mean())
     return 99.0 if error == 0 else -10 * torch.log10(torch.tensor(error)).item()
 
 
 def lossy_rows(store: ModelStore) -> list[Row]:
-    """What the labelled options change in the painted views."""
+    """Measures how much the lossy options change the painted views."""
     preset = BASE.with_(render_px=512, paint_steps=4)
     whole = painted(preset, store)
     options = {"VAE tiles of 256 px": {"vae_tile_px": 256}, "one view at a time": {"view_by_view": True}}
@@ -210,7 +212,7 @@ def lossy_rows(store: ModelStore) -> list[Row]:
 
 
 def compile_row(store: ModelStore) -> Row:
-    """torch.compile: the first run, and one with the network loaded anew."""
+    """Measures torch.compile: the first run, and a run after the network was loaded again."""
     technique = Technique("torch.compile, 20 passes", "compile_shape", "sample")
     preset = BASE.with_(**{**DEMO, "shape_steps": 21})
 
@@ -218,7 +220,7 @@ def compile_row(store: ModelStore) -> Row:
         return run_seconds(technique, preset, store, TorchHost(torch.device("cpu")))
 
     compiled = preset.with_(compile_shape=True)
-    torch._inductor.config.force_disable_caches = True  # of earlier processes, on the disk
+    torch._inductor.config.force_disable_caches = True  # ignores what earlier processes left on the disk
     first, again = run(compiled), min(run(compiled) for _ in range(2))
     return {"technique": technique.name, "switch": technique.switch, "mib": None,
             "seconds": [round(min(run(preset) for _ in range(2)), 3), round(again, 3)],
@@ -226,7 +228,7 @@ def compile_row(store: ModelStore) -> Row:
 
 
 def line(row: Row) -> str:
-    """A row of docs/techniques.md."""
+    """Formats a row of docs/techniques.md."""
     mib, taken = (["-", "-"] if row[key] is None else row[key] for key in ("mib", "seconds"))
     cells = [f"{value:,.0f}" if isinstance(value, float) else value for value in mib]
     cells += [f"{value:.3g}" if isinstance(value, float) else value for value in taken]
@@ -234,7 +236,7 @@ def line(row: Row) -> str:
 
 
 def measured(demo: ModelStore, before: Mapping[str, Row] | None) -> list[Row]:
-    """A row a technique; MiB as they were before, where that is given."""
+    """Returns one row per technique. The MiB come from `before` if it is given."""
     known: dict[Any, SizingHost] = {}
     rows: list[Row] = []
     with TemporaryDirectory() as folder:
@@ -255,9 +257,9 @@ def measured(demo: ModelStore, before: Mapping[str, Row] | None) -> list[Row]:
 
 
 def main() -> None:
-    """Prints the rows and writes them."""
+    """Prints and writes the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", action="store_true", help="MiB stay as they are in the file")
+    parser.add_argument("--seconds", action="store_true", help="measure only the seconds; keep the file's MiB")
     torch.set_num_threads(1)
     demo, results = ModelStore([HERE.parent / "demo"], offline=True), HERE / "results" / "techniques.json"
     before = None

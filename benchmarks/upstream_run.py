@@ -1,4 +1,4 @@
-"""Upstream's own pipelines as its README runs them: everything on the device, float16, at given settings."""
+"""Runs upstream's own pipelines as its README does: in float16, everything on the device, at given settings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ HALF = torch.float16
 
 
 class Upstream:
-    """Shape, delight and paint pipelines, all resident.
+    """The shape, delight and paint pipelines, all on the device at once.
 
-    Upstream's loaders are not used: they hold the weights several times over. From the loaded networks on, every
-    line that runs is upstream's.
+    Upstream's loaders are not used, because they hold the weights several times. Everything after loading is
+    upstream's code.
     """
 
     def __init__(self, shape: Path, delight: Path, painting: Path, device: torch.device) -> None:
@@ -35,14 +35,14 @@ class Upstream:
         self.paint = _paint(painting, device)
 
     def make_shape(self, picture: Image.Image, steps: int, octree: int, guidance: float, chunk: int) -> None:
-        """A shape's field; weights without meaning give no surface, so none is made of it."""
+        """Computes a shape's field. Random weights give no surface, so no mesh is made from it."""
         self.shape(
             picture, num_inference_steps=steps, octree_resolution=octree, guidance_scale=guidance, num_chunks=chunk,
             enable_pbar=False, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
 
     def relight(self, picture: Image.Image, steps: int) -> None:
-        """What Light_Shadow_Remover asks of its pipeline, with so many steps."""
+        """Calls the pipeline as Light_Shadow_Remover does, but with `steps` steps."""
         self.delight(
             prompt="", image=picture.resize((512, 512)), generator=torch.Generator().manual_seed(42), height=512,
             width=512, num_inference_steps=steps, image_guidance_scale=1.5, guidance_scale=1.0, output_type="np",
@@ -51,7 +51,7 @@ class Upstream:
     def paint_views(
         self, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], steps: int
     ) -> None:
-        """All views at once."""
+        """Paints all views at once."""
         self.paint(
             picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
             width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],

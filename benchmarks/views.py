@@ -1,9 +1,10 @@
-"""Which view sets cover most, and how well they bake: coverage of the atlas and PSNR of a known colour.
+"""Compares view sets: how much of the atlas they cover, and the PSNR of a known colour after baking.
 
     python benchmarks/views.py
 
-For each set of cameras, meshes of several kinds are painted with a smooth colour of space, baked and inpainted by the
-pack's own stages, and compared with the truth. Prints a table and writes benchmarks/results/views.json.
+For each set of cameras, several meshes are painted with a smooth colour that depends on the place. The pack's own
+stages bake and inpaint it. The result is compared with the true colour. Prints a table and writes
+benchmarks/results/views.json.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PRESET = PRESETS["8 GB Fast"].with_(render_px=512, texture_px=512)
 
 
 def ring(*azimuths: int, elevation: int = 0) -> list[tuple[int, int]]:
-    """Poses around the object at one elevation."""
+    """Returns camera poses around the object at one elevation."""
     return [(azimuth, elevation) for azimuth in azimuths]
 
 
@@ -61,14 +62,14 @@ class _Host:
         return nullcontext()
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Nobody listens."""
+        """Does nothing."""
 
     def borrow(self, component: object) -> nullcontext[None]:
         raise AssertionError("no network is needed here")
 
 
 def meshes() -> dict[str, Mesh]:
-    """Solids with occlusion of several kinds, a few thousand faces each."""
+    """Solids that hide parts of themselves in different ways, with a few thousand faces each."""
     ball = trimesh.creation.icosphere(subdivisions=4)
     bumpy = ball.copy()
     bumpy.vertices *= (1 + 0.25 * np.sin(5 * ball.vertices).prod(axis=1) * 3)[:, None]
@@ -92,12 +93,12 @@ def meshes() -> dict[str, Mesh]:
 
 
 def colour_at(points: Tensor) -> Tensor:
-    """[...,3] 0..1: smooth, and nowhere constant."""
+    """[...,3] 0..1: a smooth colour that is nowhere constant."""
     return 0.5 + 0.45 * torch.sin(points * torch.tensor([2.1, 2.7, 3.3]) + torch.tensor([0.3, 1.1, 2.0]))
 
 
 def paint(mesh: Mesh, cameras: tuple[Camera, ...]) -> Views:
-    """What a perfect painter would return."""
+    """Returns what a perfect paint model would return."""
     rig, images = to_rig(mesh.vertices), []
     for camera in cameras:
         raster = rasterize(project(rig, camera)[1], mesh.faces, PRESET.render_px)
@@ -108,14 +109,14 @@ def paint(mesh: Mesh, cameras: tuple[Camera, ...]) -> Views:
 
 
 def measure(mesh: Mesh, truth: Tensor, chart: Tensor, cameras: tuple[Camera, ...]) -> tuple[float, float]:
-    """Share of the atlas's texels seen, and PSNR of the filled texture over them all, in dB."""
+    """Returns the fraction of the atlas's texels that were seen, and the PSNR of the filled texture in dB."""
     atlas = bake(mesh, paint(mesh, cameras), PRESET, _Host())
     error = (inpaint(mesh, atlas, _Host()).texture - truth)[chart]  # type: ignore[operator]
     return float(atlas.seen[chart].float().mean()), float(-10 * torch.log10((error**2).mean()))
 
 
 def main() -> None:
-    """Every set on every mesh; then, for the two ring sets, several weights of the sides."""
+    """Measures every set on every mesh. For the two sets that are rings, it tries several weights of the sides."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("lowvram_core").setLevel(logging.WARNING)
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 
 HERE = Path(__file__).parent
 log = logging.getLogger("demo")
-# Processor seconds, one thread.
+# CPU seconds of each training, on one thread.
 SECONDS = {
     "decoder": 120,
     "encoder": 600,
@@ -22,7 +22,7 @@ SECONDS = {
 
 
 def train_shape(cache: Path, root: Path, scale: float) -> None:
-    """Decoder, encoder, then the five flow models on the encoder's output."""
+    """Trains the decoder, the encoder, then the five flow models on the encoder's output."""
     from training import export, shape, shape_decoder, shape_pictures
 
     decoder = shape_decoder.train(SECONDS["decoder"] * scale, 1, cache / "shape_decoder.pt").state_dict()
@@ -33,14 +33,14 @@ def train_shape(cache: Path, root: Path, scale: float) -> None:
     states: dict[bool, dict] = {}
     for v in shape.VARIANTS:
         data = four if v.multiview else one
-        # A turbo model begins where the model with guidance of the same family ended.
+        # A turbo model starts from the weights of the model with guidance of the same family.
         model = shape.train_flow(v, *data, SECONDS["flow"] * scale, 5, states.get(v.multiview))
         states.setdefault(v.multiview, model.state_dict())
         export.shape(v, model, decoder, encoder.state_dict(), root)
 
 
 def train_texture(cache: Path, root: Path, scale: float) -> None:
-    """The picture autoencoder, then delight and paint on its latents."""
+    """Trains the picture autoencoder, then makes delight and paint on its latents."""
     from training import autoencoder, bank, delight, export, paint
 
     solids = bank.make(90, 1, cache)
@@ -58,7 +58,7 @@ def train_texture(cache: Path, root: Path, scale: float) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=["shape", "texture", "pictures", "all"])
     parser.add_argument("--out", type=Path, default=HERE)

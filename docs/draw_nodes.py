@@ -1,7 +1,7 @@
 """Draws the pictures of the README's node sections: `python docs/draw_nodes.py`, on the CPU in about a minute.
 
-Every stage runs as in `make demo`: its checkpoints, its photograph, its preset. Preset nodes and Memory Report are
-photographed in ComfyUI instead, by tests/comfyui/draw_nodes.py.
+Every stage runs as in `make demo`, with the same checkpoints, photograph and preset. The pictures of the preset nodes
+and of Memory Report are taken in ComfyUI, by tests/comfyui/draw_nodes.py.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ WIDTH, HEIGHT = 840, 250
 TOP, FOOT, ARROW, GAP, LARGEST_TILE = 26, 42, 64, 12, 180
 INK, FAINT, LINE = "#222222", "#777777", "#c8c8c8"
 CORNER = Camera(35, 20)
-"""Where the meshes are looked at from: their front, from the side and a little above."""
+"""The camera for pictures of meshes: at the front, moved to the side and a little up."""
 DRAWN_PX = 1024
 EDGE = (60, 60, 60)
 LEFT_LIMB = (0.2, 0.42)
-"""A place on the ring's picture, in shares of it."""
+"""A place in the ring's picture, as fractions of its width and height."""
 ZOOM = 5
 FEW_FACES = 1500
-"""Face budget of the picture of Clean Mesh: the preset's leaves faces that are too small to be seen."""
+"""Face budget for the picture of Clean Mesh. With the preset's budget the faces are too small to see."""
 
 Tile = tuple[str, str, Image.Image]
-"""What travels through the socket, a word about it, and how it looks."""
+"""The socket's type, a short note, and a picture."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """Everything that one run made, stage by stage; `other` is of four pictures."""
+    """The results of one run, stage by stage. `other` is a shape from four pictures."""
 
     picture: Image.Image
     cutout: Cutout
@@ -105,7 +105,7 @@ def make() -> Made:
 
 
 def pictures_of_a_ring() -> dict[str, Image.Image]:
-    """RGBA pictures of another ring from its four sides, by name."""
+    """Returns RGBA pictures of another ring from its four sides, by view name."""
     distance = partial(solids.sdf, solids.Solid("ring", 0.85, 0.85, 0.22, 0.22))
     lamp = demo_render.Light(np.array([0.4, 0.6, 0.7]), 0.6, 0.5, 0.0, 0.0)
     made = {}
@@ -121,23 +121,23 @@ def pictures_of_a_ring() -> dict[str, Image.Image]:
 
 
 def camera_to_world(vector: np.ndarray, camera: demo_render.Camera) -> np.ndarray:
-    """[3] unit: the lamp goes round with the camera."""
+    """[3] unit vector in world space. The lamp moves with the camera."""
     world: np.ndarray = np.stack(camera.axes(), 1) @ vector
     return world / np.linalg.norm(world)
 
 
 def font(px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own, so that every machine draws the same."""
+    """Returns Pillow's own font, so that every machine draws the same picture."""
     return ImageFont.load_default(px)
 
 
 def write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, px: int = 14, fill: str = INK) -> None:
-    """Text around the point x, from y downwards."""
+    """Writes a text, centred at x, from y downwards."""
     draw.text((x, y), text, fill=fill, font=font(px), anchor="ma")
 
 
 def strip(inputs: Sequence[Tile], outputs: Sequence[Tile]) -> Image.Image:
-    """RGB: the inputs' tiles, an arrow, the outputs' tiles."""
+    """Draws the tiles of the inputs, an arrow, and the tiles of the outputs, as RGB."""
     count = len(inputs) + len(outputs)
     edge = min(LARGEST_TILE, (WIDTH - ARROW - (count + 1) * GAP) // count)
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
@@ -159,14 +159,14 @@ def strip(inputs: Sequence[Tile], outputs: Sequence[Tile]) -> Image.Image:
 
 
 def arrow(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
-    """To the right, in the middle between the tiles."""
+    """Draws an arrow to the right, with its middle at y."""
     left, right = x + 4, x + ARROW - GAP - 6
     draw.line((left, y, right - 8, y), fill=FAINT, width=4)
     draw.polygon([(right - 12, y - 9), (right, y), (right - 12, y + 9)], fill=FAINT)
 
 
 def fit(image: Image.Image, edge: int) -> Image.Image:
-    """RGB [edge,edge]: the whole picture on white, transparent parts white, too."""
+    """RGB [edge,edge]: the whole picture on white. Transparent parts become white."""
     scale = edge / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     small = image.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
@@ -176,7 +176,7 @@ def fit(image: Image.Image, edge: int) -> Image.Image:
 
 
 def card(*lines: str) -> Image.Image:
-    """A sheet of paper with words on it, for files."""
+    """Draws a sheet of paper with words on it: the picture of a file."""
     paper = Image.new("RGB", (360, 360), "white")
     draw = ImageDraw.Draw(paper)
     draw.polygon([(70, 30), (230, 30), (290, 90), (290, 330), (70, 330)], fill="#f4f4f4", outline=FAINT, width=4)
@@ -187,7 +187,7 @@ def card(*lines: str) -> Image.Image:
 
 
 def four(images: Sequence[Image.Image]) -> Image.Image:
-    """Two rows of two."""
+    """Puts four pictures into two rows."""
     edge, rim = 256, 10
     picture = Image.new("RGB", (2 * edge, 2 * edge), "white")
     for index, image in enumerate(images):
@@ -196,17 +196,17 @@ def four(images: Sequence[Image.Image]) -> Image.Image:
 
 
 def mask(values: Tensor) -> Image.Image:
-    """White where it is 1."""
+    """White where the value is 1."""
     return pil_from_image(values.float()[..., None].expand(-1, -1, 3))
 
 
 def look(mesh: Mesh, camera: Camera = CORNER) -> Image.Image:
-    """The mesh as it is drawn on contact sheets."""
+    """Renders the mesh as on contact sheets."""
     return pil_from_image(render_textured(mesh, camera, 512))
 
 
 def facets(mesh: Mesh, zoom: int = 1) -> Image.Image:
-    """The mesh's faces, each flat, by the side that it shows; zoomed in on LEFT_LIMB."""
+    """Draws each face with one grey, shaded as if it faced the camera. A zoom above 1 shows LEFT_LIMB."""
     view, points = on_screen(mesh)
     a, b, c = view[mesh.faces].unbind(1)
     normal = F.normalize(torch.linalg.cross(b - a, c - a))
@@ -219,32 +219,32 @@ def facets(mesh: Mesh, zoom: int = 1) -> Image.Image:
 
 
 def coloured(mesh: Mesh) -> Image.Image:
-    """The mesh in the colours of its layout."""
+    """Draws the mesh in the colours of `layout`."""
     view, points = on_screen(mesh)
     return polygons(points, mesh.faces, directions(mesh), view[:, 2])
 
 
 def on_screen(mesh: Mesh) -> tuple[Tensor, Tensor]:
-    """[V,3] in camera space, nearer ones with a larger z, and [V,2] in pixels."""
+    """[V,3] in camera space, where a larger z is nearer, and [V,2] in pixels."""
     view, clip = project(to_rig(mesh.vertices), CORNER)
     return view, (clip[:, :2] + 1) / 2 * (DRAWN_PX - 1)
 
 
 def layout(mesh: Mesh) -> Image.Image:
-    """The charts of the texture, coloured by where their faces look."""
+    """Draws the charts of the texture. The colours show the directions of the faces."""
     assert mesh.uvs is not None
     return polygons(mesh.uvs * (DRAWN_PX - 1), mesh.faces, directions(mesh), torch.zeros(len(mesh.uvs)))
 
 
 def directions(mesh: Mesh) -> Tensor:
-    """[F,3] uint8: the faces' normals as colours."""
+    """[F,3] uint8 face normals as colours."""
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     normal = F.normalize(torch.linalg.cross(b - a, c - a))
     return ((normal * 0.4 + 0.5) * 255).byte()
 
 
 def polygons(points: Tensor, faces: Tensor, colours: Tensor, depth: Tensor, edge_px: int = 0) -> Image.Image:
-    """Triangles [F,3] over points [V,2] in pixels, filled with colours [F,3]; the largest depth [V] comes last."""
+    """Fills triangles [F,3] of points [V,2] in pixels with colours [F,3]. A larger depth [V] is drawn later."""
     picture = Image.new("RGB", (DRAWN_PX, DRAWN_PX), "white")
     draw = ImageDraw.Draw(picture)
     order = depth[faces].mean(1).argsort(stable=True)
@@ -255,17 +255,17 @@ def polygons(points: Tensor, faces: Tensor, colours: Tensor, depth: Tensor, edge
 
 
 def faces_of(mesh: Mesh) -> str:
-    """Their number, in words."""
+    """Returns the number of faces as text."""
     return f"{len(mesh.faces):,} faces"
 
 
 def detailed(mesh: Mesh) -> list[Tile]:
-    """Its faces, and some of them from near."""
+    """Draws the mesh's faces, and an enlarged detail."""
     return [("MESH", faces_of(mesh), facets(mesh)), ("", f"detail, {ZOOM} x", facets(mesh, ZOOM))]
 
 
 def folder_strip() -> Image.Image:
-    """Load Pictures from Folder: the demo's own."""
+    """The picture of Load Pictures from Folder, with the demo's own pictures."""
     paths = find_pictures([DEMO / "pictures"])
     cutouts = [cutout_from_rgba(load_picture(path).convert("RGBA")) for path in paths]
     outputs = [("IMAGE", path.stem, pil_from_image(cutout.image)) for path, cutout in zip(paths, cutouts, strict=True)]
@@ -276,7 +276,7 @@ def folder_strip() -> Image.Image:
 
 
 def draw_all(made: Made) -> dict[str, Image.Image]:
-    """The pictures by slug."""
+    """Returns the pictures by the name of their file."""
     shown = pil_from_image(on_checkers(made.cutout))
     cut: list[Tile] = [("IMAGE", "where MASK is 1", shown), ("MASK", "1 = object", mask(made.cutout.mask))]
     bare = Mesh(made.mesh.vertices, made.mesh.faces)
@@ -318,7 +318,7 @@ def draw_all(made: Made) -> dict[str, Image.Image]:
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """As a JPEG, at the best quality that fits."""
+    """Writes a JPEG, in the best quality that keeps it within MOST_BYTES."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for quality in (90, 85, 80, 70, 60):
         picture.save(path, quality=quality, optimize=True)
@@ -327,7 +327,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def main() -> None:
-    """Runs, draws and writes."""
+    """Runs the stages, then draws and writes the pictures."""
     torch.set_num_threads(1)
     for slug, picture in draw_all(make()).items():
         save(picture, OUT / f"{slug}.jpg")

@@ -1,4 +1,4 @@
-"""The nodes, in menu order, and the door by which ComfyUI comes in."""
+"""The nodes in menu order, and the entry point that ComfyUI calls."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LowVramExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """Gives ComfyUI the models folder and the nodes."""
 
     async def on_load(self) -> None:
         """Registers the models folder."""
         _host.register_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The nodes in menu order."""
+        """Returns the nodes in menu order."""
         return NODES
 
 
 async def comfy_entrypoint() -> LowVramExtension:
-    """Called once by ComfyUI."""
+    """Returns the extension. ComfyUI calls this once."""
     return LowVramExtension()

@@ -1,4 +1,4 @@
-// What the nodes of Hunyuan3D Low VRAM show: a badge after a run, the report's table, the settings of a preset.
+// Adds to our nodes: a badge with the cost after a run, the table of Memory Report, the values of a preset.
 import { app } from "/scripts/app.js";
 
 const PREFIX = "Hy3dLowVram_";
@@ -7,10 +7,10 @@ const COST_WIDGET = "lowvram_cost";
 const SHOWS_TEXT = ["MemoryReport", "PresetAuto"];
 const LINE_PX = 15;
 const COLUMN_PX = 7.3;
-const MOST_COLUMNS = 80; // the report's table is narrower; its notes wrap
+const MOST_COLUMNS = 80; // the report's table is narrower than this; longer notes wrap
 const GIB = 2 ** 30;
 
-/** Seconds and peak memory in the row of badges over the title; the classic canvas draws it. */
+/** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
 class CostBadge {
   constructor(text) {
     Object.assign(this, { text, visible: true, height: 20, fontSize: 12, padding: 6, cornerRadius: 5 });
@@ -40,7 +40,7 @@ class CostBadge {
   }
 }
 
-/** The seconds of all runs over a list, and the most memory that one of them took. */
+/** Returns the total seconds of all runs over a list, and the highest peak memory of one run. */
 function costText({ hy3d_seconds: seconds, hy3d_peak_bytes: peaks }) {
   const peak = peaks.length ? `${(Math.max(...peaks) / GIB).toFixed(2)} GiB · ` : "";
   return `${peak}${seconds.reduce((sum, run) => sum + run, 0).toFixed(1)} s`;
@@ -52,7 +52,7 @@ function showBadge(node, text) {
     node.lowvramBadgeRead = () => node.lowvramBadge;
     node.badges.push(node.lowvramBadgeRead);
   }
-  // Vue nodes read their badges once, when they appear: there the cost is a line of its own.
+  // Vue nodes read their badges only once, when they appear. So a widget shows the cost there.
   if (window.LiteGraph?.vueNodesMode) costLine(node).value = text;
   node.setDirtyCanvas(true, true);
 }
@@ -64,14 +64,14 @@ function costLine(node) {
   return readOnly(widget, "GiB · s");
 }
 
-/** A widget that shows something and is neither saved nor sent. */
+/** Makes a widget read-only. Its value is neither saved nor sent to the server. */
 function readOnly(widget, label) {
   Object.assign(widget, { label, serialize: false, serializeValue: () => undefined });
   Object.assign(widget.options, { serialize: false, read_only: true });
   return widget;
 }
 
-/** The text's place, called what the node's last output is called in the user's language. */
+/** Returns the widget for the text; adds it if it is missing. Its label is the translated name of the last output. */
 function textWidget(node) {
   const known = node.widgets?.find((widget) => widget.name === TEXT_WIDGET);
   if (known) return known;
@@ -95,7 +95,7 @@ function showText(node, text) {
   node.setDirtyCanvas(true, true);
 }
 
-/** A preset's `name: value` lines, from the server: the front end's own description may be a translation. */
+/** Returns a preset's `name: value` lines from the server. The front end's own description may be translated. */
 async function presetValues(comfyClass) {
   const answer = await app.api.fetchApi(`/object_info/${comfyClass}`);
   const { description } = (await answer.json())[comfyClass];
@@ -118,7 +118,7 @@ app.registerExtension({
 
   async nodeCreated(node) {
     const verb = node.comfyClass?.startsWith(PREFIX) ? node.comfyClass.slice(PREFIX.length) : "";
-    // Until a run says more: what the node is for, in the user's language.
+    // Before the first run: what the node does, in the user's language.
     if (SHOWS_TEXT.includes(verb)) textWidget(node).value = node.constructor.nodeData.description;
     if (verb.startsWith("Preset") && verb !== "PresetAuto" && verb !== "PresetCustom") {
       textWidget(node).value = "";

@@ -1,1 +1,1 @@
-"""What the demo checkpoints were trained on and how; `demo/train.py` is the entry."""
+"""Data and training of the demo checkpoints. `demo/train.py` runs it."""

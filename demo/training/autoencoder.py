@@ -32,7 +32,7 @@ FRONT = np.array([0.0, 0.0, 1.0])
 
 
 def picture(bank: Bank, rng: np.random.Generator) -> np.ndarray:
-    """[H,W,3] uint8: a lit, flat, normal or position picture of a random view."""
+    """[H,W,3] uint8: a lit picture, flat colours, a normal map or a position map of a random view."""
     solid, view = int(rng.integers(len(bank))), int(rng.integers(REFERENCE + 1))
     s = bank.surface(solid, view)
     what = rng.random()
@@ -54,18 +54,18 @@ def to_model(pixels: np.ndarray) -> torch.Tensor:
 
 
 def _batch(pool: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Whole pictures half the time (for the group norms), crops at other scales otherwise."""
+    """Returns whole pictures in 30 % of the batches, for the group norms; otherwise crops, some of them enlarged."""
     if rng.random() < 0.3:
         return to_model(pool[rng.integers(len(pool), size=2)])
     x = to_model(pool[rng.integers(len(pool), size=4)])
-    if rng.random() < 0.35:  # As large as at 512 px: flatter gradients, the same sharp edges.
+    if rng.random() < 0.35:  # The scale of a 512 px picture: flatter gradients, equally sharp edges.
         x = F.interpolate(x, scale_factor=2, mode="bicubic").clamp(-1, 1)
     top, left = (int(v) for v in rng.integers(0, (x.shape[-1] - 128) // 8 + 1, 2) * 8)
     return x[..., top : top + 128, left : left + 128]
 
 
 def _loss(vae: AutoencoderKL, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-    # Noise on the code, so that what a small denoiser leaves behind does not show.
+    # Noise on the code, so that the decoder hides the noise that a small denoiser leaves.
     noise = torch.randn_like(code) * torch.rand(len(x), 1, 1, 1) * 0.12
     error = vae.decode(code + noise).sample - x
     weight = 1 + 2 * (x.amin(1, keepdim=True) < 0.99)
@@ -73,7 +73,7 @@ def _loss(vae: AutoencoderKL, x: torch.Tensor, code: torch.Tensor) -> torch.Tens
 
 
 def train(bank: Bank, seconds: float, seed: int, out: Path) -> AutoencoderKL:
-    """Train the decoder for about `seconds`; the encoder is built by hand. Saves to out as it goes on."""
+    """Trains the decoder for about `seconds`. The encoder is built by hand. Saves to `out` every 100 batches."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     vae = linear_paths.build(AutoencoderKL(**CONFIG)).to(memory_format=torch.channels_last)
@@ -104,13 +104,13 @@ def train(bank: Bank, seconds: float, seed: int, out: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def save(vae: AutoencoderKL, pool: np.ndarray, out: Path) -> None:
-    """Write the state and the factor that gives the latents unit deviation."""
+    """Writes the weights, and the factor that scales the latents to a standard deviation of 1."""
     std = torch.cat([vae.encode(to_model(pool[i : i + 4])).latent_dist.mean for i in range(0, 32, 4)]).std()
     torch.save({"state": vae.state_dict(), "scaling_factor": float(1 / std), "size": SIZE_PX}, out)
 
 
 def load(path: Path) -> AutoencoderKL:
-    """The trained autoencoder, float32, with its scaling factor in the config."""
+    """Returns the trained autoencoder in float32, with its scaling factor in the config."""
     saved = torch.load(path, weights_only=True)
     vae = AutoencoderKL(**CONFIG, scaling_factor=round(saved["scaling_factor"], 5))
     vae.load_state_dict(saved["state"])

@@ -1,4 +1,4 @@
-"""Geometry that the texture models train on, traced once and kept on disk."""
+"""The geometry for training the texture models. It is traced once and kept on disk."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .render import Surface
 
 log = logging.getLogger(__name__)
 SIZE_PX = 256
-REFERENCE = len(pictures.VIEWS)  # The picture itself comes after the views.
+REFERENCE = len(pictures.VIEWS)  # The index of the picture, which comes after the views.
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Per solid the views of pictures.VIEWS and one picture: mask [S,V,H,W], point and normal [S,V,H,W,3]."""
+    """For each solid the views of pictures.VIEWS and one picture: mask [S,V,H,W], point and normal [S,V,H,W,3]."""
 
     mask: np.ndarray
     point: np.ndarray
     normal: np.ndarray
 
     def surface(self, solid: int, view: int) -> Surface:
-        """One view; index REFERENCE is the reframed front picture."""
+        """Returns one view. Index REFERENCE is the reframed front picture."""
         at = solid, view
         return Surface(self.mask[at], self.point[at].astype(np.float32), self.normal[at].astype(np.float32))
 
@@ -44,7 +44,7 @@ def _one(rng: np.random.Generator) -> list[Surface]:
 
 
 def make(count: int, seed: int, cache: Path) -> Bank:
-    """Trace count solids, or read them back from cache."""
+    """Traces `count` solids, or reads them from the cache."""
     path = cache / f"bank_{count}_{seed}.npz"
     if not path.exists():
         rng = np.random.default_rng(seed)

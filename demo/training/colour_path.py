@@ -1,8 +1,8 @@
-"""A path for the picture's colours through the paint model, written into its weights before they are trained.
+"""Writes a path for the picture's colours into the weights of the paint model.
 
-The dual UNet keeps the picture's colours in channels of their own; the reference attention of the main UNet's
-lowest block reads them, objects from objects and background from background; shortcuts carry them to the output,
-where constants keep the group norm from changing them. Found by training, this path takes by far the longest.
+The dual UNet keeps the picture's colours in separate channels. The reference attention in the main UNet's lowest
+block reads them from the picture's object. Shortcuts carry them to the output. Constants in the same groups keep the
+group norms from changing them. Training would need by far the most time to find this path.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .linear_paths import LIFT, TENT, K
 
 CONSTANT = 2.0
 SHARPNESS = 6.5
-"""Of queries and keys; their product over the root of the head's width decides the attention."""
+"""Scale of queries and keys. Their product over the root of the head's width decides the attention."""
 GAIN = 0.5
-"""Guidance doubles what the picture adds."""
+"""Half, because guidance doubles what the picture adds."""
 STEADY = 32.0
-"""Constants beside which nothing else changes a group's deviation."""
+"""Constants so large that nothing else changes a group's deviation."""
 EDGE, STEEP = 1.6, 6.0
-"""Where the sum of a normal map's latents tells background from object, and how sharply."""
+"""The sum of a normal map's latents that separates background from object, and how sharply."""
 GATE, FOLD = 0.6, 8.0
 
 
 def colours(width: int, groups: int = 8) -> list[int]:
-    """The channels that carry red, green and blue: the first of each of the first three groups."""
+    """The channels for red, green and blue: the first channel of each of the first three groups."""
     return [group * width // groups for group in range(3)]
 
 
@@ -41,7 +41,11 @@ def _silence(layer: nn.Module, rows: list[int]) -> None:
 
 
 def _carry(layer: nn.Module, kernel: torch.Tensor, width: int | None = None) -> None:
-    """`width`: of the part of the input that carries colours, where a skip connection is joined to it."""
+    """Passes the input's colour channels through the kernel to the output's.
+
+    Args:
+        width: channels of the input's first part, if a skip connection is appended to it.
+    """
     sources = colours(width or layer.weight.shape[1])
     for target, source in zip(colours(layer.weight.shape[0]), sources, strict=True):
         _silence(layer, [target])
@@ -50,7 +54,7 @@ def _carry(layer: nn.Module, kernel: torch.Tensor, width: int | None = None) -> 
 
 @torch.no_grad()
 def open_dual(model: nn.Module) -> None:
-    """Colours and two constants through the dual UNet's way down, alone in their groups."""
+    """Carries the colours and two constants down the dual UNet. Nothing else is in their groups."""
     dual = model.unet_dual
     _silence(dual.conv_in, [c for group in _with_constants(dual.conv_in.weight.shape[0]) for c in group])
     for i, (colour, plus, minus) in enumerate(_with_constants(dual.conv_in.weight.shape[0])):
@@ -82,7 +86,7 @@ def _carry_with_constants(layer: nn.Module, kernel: torch.Tensor) -> None:
 
 @torch.no_grad()
 def open_output(unet: nn.Module) -> None:
-    """From the lowest block's reference attention to the output, with a gain of minus a half."""
+    """Carries the colours from the lowest block's reference attention to the output."""
     lowest = colours(unet.down_blocks[-1].resnets[0].conv2.weight.shape[0])
     _silence(unet.down_blocks[-2].downsamplers[0].conv, lowest)
     attention = unet.down_blocks[-1].attentions[0]
@@ -109,9 +113,10 @@ def open_output(unet: nn.Module) -> None:
 
 @torch.no_grad()
 def open_gate(unet: nn.Module, white: float) -> None:
-    """The last resnet keeps the colour where the normal map shows the object; the output is white less that.
+    """The last resnet keeps the darkness (white minus colour) only where the normal map shows the object.
 
-    A velocity of minus the clean latents: what v-prediction asks for where the noise is all there is.
+    The output is darkness minus white, so minus the clean latents. This is the velocity that v-prediction wants if
+    the input is only noise.
     """
     first, last = unet.up_blocks[-1].resnets
     _silence(unet.conv_in, list(range(16, 24)))
@@ -139,7 +144,7 @@ def _gate(last: nn.Module) -> None:
     for i, colour in enumerate(colours(32)):
         last.norm1.weight[colour], last.norm1.bias[colour] = STEADY / 2, 8.0
         plus = 1 if colour < 8 else 9
-        for row, sign in ((4 * i, 1.0), (4 * i + 3, -1.0)):  # with its negative beside it, the group's mean stays 0
+        for row, sign in ((4 * i, 1.0), (4 * i + 3, -1.0)):  # the negative copy keeps the group's mean at 0
             last.conv1.weight[row, colour, 1, 1] = sign
             last.conv1.weight[row, [plus, plus + 1], 1, 1] = -0.5 * sign
             last.conv1.weight[row, seen, 1, 1] = -GATE * sign
@@ -164,11 +169,11 @@ def _leave(unet: nn.Module, last: nn.Module, white: float) -> None:
 
 @torch.no_grad()
 def open_attention(model: nn.Module, picture: dict[str, torch.Tensor], run: dict[str, torch.Tensor]) -> None:
-    """All attend to the picture's object and read how far its colour is from white: three regressions.
+    """Makes all tokens attend to the picture's object and read how far its colour is from white: three regressions.
 
     Args:
-        picture: `inside` [B,h,w] 1 = object, and `darkness` [B,3,h,w] white less the picture's latents.
-        run: arguments of one forward pass over the same samples, one view each.
+        picture: `inside` [B,h,w], 1 = object, and `darkness` [B,3,h,w], white minus the picture's latents.
+        run: arguments of one forward pass over the same samples, with one view each.
     """
     attention = model.unet.down_blocks[-1].attentions[0].transformer_blocks[0].attn_refview
     seen: dict[str, torch.Tensor] = {}
@@ -195,7 +200,7 @@ def open_attention(model: nn.Module, picture: dict[str, torch.Tensor], run: dict
 
 
 def _tokens(maps: torch.Tensor) -> torch.Tensor:
-    """[B,h*w/16,C] of [B,C,h,w]."""
+    """[B,C,h,w] -> [B,h*w/16,C]."""
     return F.avg_pool2d(maps, 4).flatten(2).transpose(1, 2)
 
 

@@ -46,10 +46,10 @@ def _pairs(bank: Bank, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Te
 
 
 def train(bank: Bank, scale: float, text: torch.Tensor, seconds: float, seed: int, out: Path) -> None:
-    """Train for about `seconds` of processor time; continues what out holds.
+    """Trains for about `seconds` of CPU time. Starts from the weights in `out` if it exists.
 
     Args:
-        bank, seconds, seed, out: geometry, time, random seed, and the file of the state.
+        bank, seconds, seed, out: geometry, time, random seed, and the file for the weights.
         scale: the autoencoder's scaling factor.
         text: [1,77,TEXT_DIM] embedding of the empty prompt.
     """
@@ -72,7 +72,7 @@ def train(bank: Bank, scale: float, text: torch.Tensor, seconds: float, seed: in
             x = torch.cat([state, lit[index]], 1).to(memory_format=torch.channels_last)
             predicted = unet(x, steps, encoder_hidden_states=text.expand(len(index), -1, -1)).sample
         error = predicted.float() - velocity
-        flat = F.avg_pool2d(error, 4)  # mottling shows more than fuzzy edges
+        flat = F.avg_pool2d(error, 4)  # blotches are more visible than soft edges
         loss = error.square().mean() + 0.5 * flat.square().mean() + 0.3 * flat.abs().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""What delight and paint share: the noise schedule, the velocity target, batches of flat and lit pictures."""
+"""Shared by delight and paint: the noise schedule, the velocity target, flat and lit pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .autoencoder import FRONT, to_model
 from .bank import Bank
 
 SIGNAL = 1e-4
-"""Share of signal that is left at every timestep: so little that a network need not look at the noisy picture."""
+"""Fraction of the signal left at every timestep. It is so small that a network can ignore the noisy picture."""
 SCHEDULER = {
     "trained_betas": [1 - SIGNAL] + [1e-6] * 999,
     "num_train_timesteps": 1000,
@@ -22,7 +22,7 @@ ALPHAS = torch.cumprod(1 - torch.tensor(SCHEDULER["trained_betas"], dtype=torch.
 
 
 def close_noise(conv_in: torch.nn.Conv2d) -> None:
-    """The first four channels, which hold the noisy latents, say nothing."""
+    """Sets the weights of the first four channels, which hold the noisy latents, to zero."""
     with torch.no_grad():
         conv_in.weight[:, :4] = 0
 
@@ -40,7 +40,7 @@ def on_white(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def lit_and_flat(bank: Bank, solid: int, view: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The same view twice, [H,W,3] uint8 on white: lit, and its colour alone."""
+    """[H,W,3] uint8 on white, the same view twice: lit, and in flat colours."""
     s = bank.surface(solid, view)
     paint = pictures.albedo(rng, s.point)
     return on_white(render.shade(s, paint, render.Light.draw(rng), FRONT), s.mask), on_white(paint, s.mask)

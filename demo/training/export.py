@@ -1,4 +1,4 @@
-"""Writes what was trained in the layout in which the real checkpoints are published, in half precision."""
+"""Writes the trained models in fp16, in the layout of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OLD_NAMES = (
 
 
 def old_dino_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Dinov2 parameters as transformers named them before 5.18, which is how the published files have them."""
+    """Renames Dinov2 parameters to the names before transformers 5.18. The published files use those."""
     out = {}
     for name, value in state.items():
         for new, old in _OLD_NAMES:
@@ -46,7 +46,7 @@ def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def shape_config(v: Variant) -> dict:
-    """config.yaml of one folder."""
+    """Returns the content of config.yaml for one folder."""
     at = "hy3dgen.shapegen."
     consistency = {"num_train_timesteps": 1000, "pcm_timesteps": 100}
     turbo = "Consistency" if "turbo" in v.name else ""
@@ -70,7 +70,7 @@ def shape_config(v: Variant) -> dict:
 
 
 def shape(v: Variant, model: nn.Module, vae: dict, encoder: dict, root: Path) -> None:
-    """One hunyuan3d-dit folder from a flow model and the states of the decoder and of the encoder."""
+    """Writes one hunyuan3d-dit folder from a flow model and the weights of decoder and encoder."""
     folder = root / v.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(shape_config(v), sort_keys=False))
@@ -86,7 +86,7 @@ def _json(path: Path, content: dict) -> None:
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer of single bytes: loadable, and enough for the empty prompt."""
+    """Writes a CLIP tokenizer of single bytes. That is enough to load it and to encode the empty prompt."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
     words = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -133,13 +133,13 @@ def text_encoder(width: int) -> CLIPTextModel:
 
 @torch.no_grad()
 def empty_prompt(width: int) -> torch.Tensor:
-    """[1,77,width] what the delight pipeline's text encoder says of the empty prompt."""
+    """[1,77,width] output of the delight pipeline's text encoder for the empty prompt."""
     tokens = torch.tensor([[512] + [513] * 76])
     return text_encoder(width)(tokens).last_hidden_state
 
 
 def _common(folder: Path, vae: AutoencoderKL, width: int) -> None:
-    """The parts that both texture folders have."""
+    """Writes the parts that both texture folders have."""
     vae.to(torch.float16).save_pretrained(folder / "vae")
     text_encoder(width).half().save_pretrained(folder / "text_encoder")
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def _index(folder: Path, pipeline: str, unet: list[str]) -> None:
 
 
 def delight(config: dict, state: dict, vae: AutoencoderKL, width: int, root: Path) -> None:
-    """hunyuan3d-delight-v2-0."""
+    """Writes the folder hunyuan3d-delight-v2-0."""
     folder = root / "hunyuan3d-delight-v2-0"
     _common(folder, vae, width)
     unet = UNet2DConditionModel(**config)
@@ -192,7 +192,7 @@ def delight(config: dict, state: dict, vae: AutoencoderKL, width: int, root: Pat
 
 
 def paint(config: dict, state: dict, vae: AutoencoderKL, width: int, root: Path) -> None:
-    """hunyuan3d-paint-v2-0: its network is a pickled state dict; tensors that are shared are stored once."""
+    """Writes the folder hunyuan3d-paint-v2-0. Its UNet is a pickled state dict; shared tensors are stored once."""
     folder = root / "hunyuan3d-paint-v2-0"
     _common(folder, vae, width)
     _json(folder / "unet" / "config.json", {"_class_name": "UNet2DConditionModel", **config})

@@ -1,8 +1,8 @@
-"""A picture autoencoder that works before any training: three latent channels are a thumbnail, the fourth a detail.
+"""Builds a picture autoencoder that works without training: three latent channels are a thumbnail, the fourth a detail.
 
-Group norms forget absolute colours, which is why small autoencoders take long to learn them. Here every group that
-carries a colour also carries two constants, +K and -K: they fix the group's deviation, and their sum tells its mean,
-so the colour comes out of the norm unharmed. Inside, white is 0, so that zero padding continues the background.
+Group norms remove absolute colours, so small autoencoders take long to learn them. Here every group with a colour
+channel also has two constant channels, +K and -K. They fix the group's deviation, and their sum gives its mean. So the
+norm does not change the colour. Inside, white is 0, so that zero padding continues the background.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 K = 8.0
 GAIN, MEAN, DETAIL_GAIN = 1.5, 0.5, 4.0
-LIFT = {0: 8.0, 1: 8.0, 2: 16.0}  # Offsets before SiLU, so that colour, +K and -K pass where it is linear.
+LIFT = {0: 8.0, 1: 8.0, 2: 16.0}  # Offsets before SiLU: colour, +K and -K pass where it is linear.
 BOX = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]) / 4
 TENT = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
 
 
 def _reserved(width: int, groups: int) -> list[tuple[int, int, int]]:
-    """Channels of colour, +K and -K in each of the first groups."""
+    """The channels of colour, +K and -K in each of the first groups."""
     return [(g * width // 4, g * width // 4 + 1, g * width // 4 + 2) for g in range(groups)]
 
 
@@ -35,7 +35,7 @@ def _constants(conv: nn.Conv2d, groups: int) -> None:
 
 
 def _carry(conv: nn.Conv2d, kernel: torch.Tensor, groups: int) -> None:
-    """The colour channels of the input go through kernel to those of the output; constants are made anew."""
+    """Passes the input's colour channels through the kernel to the output's. The constants are set again."""
     _constants(conv, groups)
     ends = zip(_reserved(conv.in_channels, groups), _reserved(conv.out_channels, groups), strict=True)
     for (source, *_), (target, *_) in ends:
@@ -44,7 +44,7 @@ def _carry(conv: nn.Conv2d, kernel: torch.Tensor, groups: int) -> None:
 
 
 def _silent(net: nn.Module, groups: int) -> None:
-    """Residual branches start at nothing; shortcuts carry."""
+    """Sets the residual branches to zero. The shortcuts carry the values."""
     for block in net.modules():
         if hasattr(block, "conv_shortcut"):
             nn.init.zeros_(block.conv2.weight)
@@ -54,7 +54,7 @@ def _silent(net: nn.Module, groups: int) -> None:
 
 
 def _leave(norm: nn.GroupNorm, conv: nn.Conv2d, gains: list[float], offsets: list[float]) -> None:
-    """Out of the last norm: output i = gains[i] * (colour i + offsets[i]); outputs beyond get bias only."""
+    """Sets the last norm and convolution: output i = gains[i] * (colour i + offsets[i]). Other outputs are 0."""
     deviation = (2 * K * K / (norm.num_channels / norm.num_groups)) ** 0.5
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
@@ -68,7 +68,7 @@ def _leave(norm: nn.GroupNorm, conv: nn.Conv2d, gains: list[float], offsets: lis
 
 
 def code(x: torch.Tensor) -> torch.Tensor:
-    """[B,3,H,W] in -1..1 -> [B,4,H/8,W/8] what the built encoder answers within 0.01, at once."""
+    """[B,3,H,W] in -1..1 -> [B,4,H/8,W/8]: the built encoder's output within 0.01, computed directly."""
     thumbnail = F.avg_pool2d(x, 8)
     quarter = F.avg_pool2d(x.mean(1, keepdim=True), 4)[..., ::2, ::2]
     detail = quarter - thumbnail.mean(1, keepdim=True)
@@ -77,7 +77,7 @@ def code(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def build(vae: AutoencoderKL) -> AutoencoderKL:
-    """Write the paths into a fresh autoencoder: its encoder is finished, its decoder a smooth enlargement."""
+    """Writes the paths into a fresh autoencoder. Its encoder is then finished; its decoder enlarges smoothly."""
     encoder, decoder = vae.encoder, vae.decoder
     for p in encoder.parameters():
         p.zero_()
@@ -92,11 +92,11 @@ def build(vae: AutoencoderKL) -> AutoencoderKL:
         _carry(down.conv, BOX, 4)
     last = downs[-1].conv
     detail = -BOX.clone()
-    detail[0, 0] += 1  # The cell's first quarter against its mean: where in the cell an edge is.
+    detail[0, 0] += 1  # The cell's first quarter minus its mean shows where in the cell an edge is.
     source, target = _reserved(last.in_channels, 4)[3][0], _reserved(last.out_channels, 4)[3][0]
     last.weight[target, source] = detail
     _leave(encoder.conv_norm_out, encoder.conv_out, [GAIN] * 3 + [DETAIL_GAIN], [1 - MEAN] * 3 + [0.0])
-    encoder.conv_out.bias[4:] = -12  # The log variance: as good as none.
+    encoder.conv_out.bias[4:] = -12  # Log variance: practically no noise.
     for conv in (vae.quant_conv, vae.post_quant_conv):
         nn.init.dirac_(conv.weight)
         nn.init.zeros_(conv.bias)

@@ -1,4 +1,7 @@
-"""The paint model: upstream's 2.5D UNet, small, carrying a picture's colour to every view. Written, not trained."""
+"""The paint model: a small version of upstream's 2.5D UNet that carries a picture's colour to every view.
+
+Its weights are computed, not trained.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ SHARED = ("time_embedding", "time_emb_proj", "attn2")
 
 
 def camera_class(azim: int, elev: int) -> int:
-    """The paint model's number for a pose."""
+    """The paint model's number for a camera pose."""
     offset, stride = {-20: (0, 1), 0: (12, 1), 20: (24, 1), -90: (36, 3), 90: (40, 3)}[elev]
     return (azim // 30 + 9) % 12 // stride + offset
 
@@ -52,7 +55,7 @@ class Latents:
 
 
 def prepare(bank: Bank, scale: float, seed: int) -> Latents:
-    """Encode every map once, and COLOURINGS random colourings of every solid."""
+    """Encodes every map once, and COLOURINGS random colourings of every solid."""
     rng = np.random.default_rng(seed)
     normal, position, coloured = [], [], []
     for solid in range(len(bank)):
@@ -72,10 +75,10 @@ def prepare(bank: Bank, scale: float, seed: int) -> Latents:
 
 
 def build() -> UNet2p5DConditionModel:
-    """The untrained network.
+    """Returns the network with random weights.
 
-    The dual stream runs at timestep 0 and on one text only, so it shares the main one's layers for both:
-    a third of the file, and stored once.
+    The dual UNet runs only at timestep 0 and with one text. So it shares the main UNet's layers for both. They are a
+    third of the file and are stored once.
     """
     model = UNet2p5DConditionModel(UNet2DConditionModel(**CONFIG))
     model.unet.learned_text_clip_gen.data.mul_(0.1)
@@ -89,7 +92,7 @@ def build() -> UNet2p5DConditionModel:
 
 @torch.no_grad()
 def fit(data: Latents, scale: float, seed: int, out: Path) -> None:
-    """Write the path of the picture's colours (colour_path) into a fresh network; three regressions on `data`."""
+    """Writes the path of the picture's colours (colour_path) into a fresh network, with three regressions on `data`."""
     torch.manual_seed(seed)
     model = build()
     close_noise(model.unet.conv_in)

@@ -1,4 +1,4 @@
-"""The two pictures of `make demo`: a photograph-like JPEG of a ring in a room, and a cut-out PNG of a capsule."""
+"""The two pictures of `make demo`: a JPEG of a ring in a room, like a photograph, and a PNG cutout of a capsule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _room(origin: np.ndarray, way: np.ndarray, floor: float, wall: float) -> tup
 
 
 def _shadow(solid: Solid, at: np.ndarray, light: np.ndarray, rng: np.random.Generator, rays: int = 6) -> np.ndarray:
-    """[N] share of an area light that reaches each point."""
+    """[N] fraction of an area light that reaches each point."""
     total = np.zeros(len(at), np.float32)
     for _ in range(rays):
         towards = light + rng.normal(size=3) * 0.09
@@ -36,7 +36,7 @@ def _shadow(solid: Solid, at: np.ndarray, light: np.ndarray, rng: np.random.Gene
 
 
 def ring_in_a_room(size_px: int = 640) -> Image.Image:
-    """A red-orange ring that stands on a wooden floor before a wall."""
+    """A red-orange ring that stands on a wooden floor in front of a wall."""
     rng = np.random.default_rng(20)
     distance, camera = partial(solids.sdf, RING), Camera(4, 9, 1.5, 6.5)
     fine = size_px * 3 // 2
@@ -77,7 +77,7 @@ def capsule_cut_out(size_px: int = 512) -> Image.Image:
 
 
 def write(folder: Path) -> None:
-    """Both pictures into folder."""
+    """Writes both pictures into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     ring_in_a_room().save(folder / "ring.jpg", quality=92)
     capsule_cut_out().save(folder / "capsule.png", optimize=True)

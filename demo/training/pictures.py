@@ -1,4 +1,4 @@
-"""Pictures of the solids: training geometry, held-out pictures for tests, and the two demo pictures."""
+"""Pictures of the solids: geometry for training, and held-out pictures for tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .solids import KINDS, Solid
 
 __all__ = ["KINDS", "held_out"]
 
-HELD_OUT_SEED = 900_000  # Added to a held-out seed: no training stage draws from there.
-# Degrees: the four sides, the two of the three-view set, top and bottom.
+HELD_OUT_SEED = 900_000  # Added to a held-out seed, so that training never uses the same random numbers.
+# Azimuth and elevation in degrees: the four sides, two more of the three-view set, top and bottom.
 VIEWS = ((0, 0), (90, 0), (180, 0), (270, 0), (120, 0), (240, 0), (0, 90), (180, -90))
 
 
@@ -30,7 +30,7 @@ def colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def albedo(rng: np.random.Generator, point: np.ndarray, two_tone: float = 0.3) -> np.ndarray:
-    """[..., 3] colours of points: one colour, or two parted by a plane across the solid."""
+    """[..., 3] colours of points: one colour, or two that a plane through the solid separates."""
     first, second = colour(rng), colour(rng)
     if rng.random() > two_tone:
         return np.broadcast_to(first, point.shape)
@@ -39,12 +39,12 @@ def albedo(rng: np.random.Generator, point: np.ndarray, two_tone: float = 0.3) -
 
 
 def front_camera(rng: np.random.Generator, lowest: float = 0.0) -> Camera:
-    """A picture-taker's camera: in front, a little above."""
+    """The camera of a person who takes a picture: in front, a little above."""
     return Camera(float(rng.uniform(-6, 6)), float(rng.uniform(lowest, 20)), 1.45, float(rng.uniform(4.5, 9)))
 
 
 def reframe(s: Surface, size_px: int, fill: float, shift: tuple[float, float] = (0, 0)) -> Surface:
-    """The surface moved to the middle of a square where its longer side takes fill of the width."""
+    """Moves the surface to the middle of a square, and scales its longer side to `fill` of the width."""
     rows, cols = np.flatnonzero(s.mask.any(1)), np.flatnonzero(s.mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
     scale = fill * size_px / max(bottom - top, right - left)
@@ -56,7 +56,7 @@ def reframe(s: Surface, size_px: int, fill: float, shift: tuple[float, float] = 
 
 
 def normalised(solid: Solid) -> float:
-    """The factor that puts a solid at the size at which the texture stages render it: radius 0.575."""
+    """The factor that scales a solid to the size in which the texture stages render it: radius 0.575."""
     t = np.linspace(-1, 1, 41, dtype=np.float32)
     grid = np.stack(np.meshgrid(t, t, t, indexing="ij"), -1).reshape(-1, 3) * 0.87
     inside = grid[solids.sdf(solid, grid) < 0.01]
@@ -83,7 +83,7 @@ def position_map(s: Surface) -> np.ndarray:
 
 
 def smooth_edge(rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halve the size: the alpha becomes soft, the colour stays that of the object up to its edge."""
+    """Halves the size. The alpha becomes soft; the colour at the edge stays the object's."""
     m = mask.astype(np.float32)[..., None]
     size = rgb.shape[0] // 2, rgb.shape[1] // 2
     weight = cv2.resize(m, size, interpolation=cv2.INTER_AREA)[..., None]
@@ -92,13 +92,13 @@ def smooth_edge(rgb: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def held_out(kind: str, seed: int, size_px: int = 384) -> tuple[Image.Image, dict]:
-    """An RGBA picture of a solid that no training stage has seen, and what it shows.
+    """Returns an RGBA picture of a solid that training never used, and what it shows.
 
     Returns:
         The picture (size_px square) and {"genus": int, "extents": (x, y, z), "colour": (r, g, b) 0..1}.
     """
     rng = np.random.default_rng(HELD_OUT_SEED + 31 * seed + KINDS.index(kind))
-    # From 8 degrees up: at eye level nobody can tell a box from a cylinder.
+    # From 8 degrees up: at eye level a box looks like a cylinder.
     solid, camera, light, paint = solids.sample(rng, kind), front_camera(rng, 8.0), Light.draw(rng), colour(rng)
     s = render.see(partial(solids.sdf, solid), camera, size_px * 2)
     rgb, alpha = smooth_edge(render.shade(s, paint, light, camera.axes()[2]), s.mask)

@@ -1,4 +1,4 @@
-"""A sphere-traced picture of a signed distance function: geometry first, light and colour afterwards."""
+"""Traces a picture of a signed distance function: first the geometry, then light and colour."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Distance = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks at the origin from azim (0 is the front, +Z; 90 is +X) and elev, degrees.
+    """Looks at the origin from azimuth `azim` (0 is the front, +Z; 90 is +X) and elevation `elev`, in degrees.
 
-    half is half of the picture's width at the origin; distance 0 means orthographic.
+    `half` is half of the picture's width at the origin. Distance 0 means orthographic.
     """
 
     azim: float = 0.0
@@ -44,7 +44,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Surface:
-    """What every pixel sees: mask [H,W] bool, point [H,W,3], normal [H,W,3] (unit, 0 where nothing is hit)."""
+    """What each pixel sees: mask [H,W] bool, point [H,W,3], normal [H,W,3] (unit; 0 where nothing is hit)."""
 
     mask: np.ndarray
     point: np.ndarray
@@ -75,7 +75,7 @@ def gradient(distance: Distance, point: np.ndarray, eps: float = 2e-3) -> np.nda
 
 
 def see(distance: Distance, camera: Camera, size_px: int) -> Surface:
-    """The surface a camera sees, size_px square."""
+    """Returns the surface that a camera sees, size_px square."""
     origin, way = camera.rays(size_px)
     # Everything lies within 1.5 of the origin, so rays may start and end at that sphere.
     b = np.einsum("ij,ij->i", origin, way)

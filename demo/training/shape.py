@@ -1,4 +1,4 @@
-"""The shape models: a small DINOv2 that reads the solid off a picture, and the flow models behind it."""
+"""The shape models: a small DINOv2 that recognises the solid in a picture, and the flow models that use its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hy3dgen.shapegen.models.denoisers.hunyuan3ddit import Hunyuan3DDiT  # isort
 
 log = logging.getLogger(__name__)
 HIDDEN = 96
-TURBO_SIZE = 3.0  # A guidance-embedded model aims at larger codes: less of the noise is left after few steps.
+TURBO_SIZE = 3.0  # A model with embedded guidance learns larger codes: less noise is left after few steps.
 DINO = {
     "attention_probs_dropout_prob": 0.0,
     "drop_path_rate": 0.0,
@@ -44,7 +44,7 @@ DINO = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One published folder: how its flow model differs from the others."""
+    """One published folder, and how its flow model differs from the others."""
 
     name: str
     depth: int = 1
@@ -92,7 +92,7 @@ def encoder_config(multiview: bool) -> dict:
 
 
 def train_encoder(front: Traced, seconds: float, seed: int, out: Path) -> nn.Module:
-    """Every token of the encoder's output learns to hold the whole code: easy reading for the flow models."""
+    """Trains the encoder to hold the whole code in every output token, which makes the flow models' task easy."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     encoder = SingleImageEncoder(**encoder_config(False)).main_image_encoder
@@ -126,7 +126,7 @@ def train_encoder(front: Traced, seconds: float, seed: int, out: Path) -> nn.Mod
 
 @torch.no_grad()
 def features(encoder: nn.Module, traced: Traced, repeats: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N,V,T,HIDDEN] float16 encoder output under `repeats` lightings, and [N,16] codes."""
+    """[N,V,T,HIDDEN] float16 encoder output, each solid under `repeats` different lights, and [N,16] codes."""
     rng = np.random.default_rng(seed)
     index = np.tile(np.arange(len(traced)), repeats)
     out = []
@@ -138,7 +138,7 @@ def features(encoder: nn.Module, traced: Traced, repeats: int, seed: int) -> tup
 
 
 def _views(context: torch.Tensor, embed: torch.Tensor) -> torch.Tensor:
-    """[B,4,T,C] -> [B,n*T,C]: any subset that has the front, each with its view's embedding, as upstream adds it."""
+    """[B,4,T,C] -> [B,n*T,C]: the front and a random subset of the other views, with upstream's view embeddings."""
     others = [i for i in (1, 2, 3) if torch.rand(()) < 0.5]
     return (context + embed)[:, [0, *others]].flatten(1, 2)
 
@@ -146,11 +146,11 @@ def _views(context: torch.Tensor, embed: torch.Tensor) -> torch.Tensor:
 def train_flow(
     v: Variant, context: torch.Tensor, codes: torch.Tensor, seconds: float, seed: int, start: dict | None = None
 ) -> Hunyuan3DDiT:
-    """A flow model for one variant.
+    """Trains a flow model for one variant.
 
-    The velocity is split as (code - noise). Without the picture its code is 0, the mean of all codes, so guidance
-    multiplies the code and leaves its direction alone: training sees codes at up to seven times their size, and
-    the decoder reads any size. `start` is another variant's state to begin from.
+    The velocity is (code - noise). Without the picture the code is 0, the mean of all codes. So guidance scales the
+    code and keeps its direction. Training uses codes at up to seven times their size, and the decoder reads any size.
+    `start` is another variant's weights to start from.
     """
     torch.manual_seed(seed)
     model = Hunyuan3DDiT(**v.params())
@@ -163,7 +163,7 @@ def train_flow(
         for group in optimiser.param_groups:
             group["lr"] = clock.rate(2e-3)
         index = torch.randint(len(codes), (32,))
-        # No token knows its place, so most of the training does with a few of them.
+        # Tokens have no position, so most of the training can use a few of them.
         few = clock.done() < 0.7
         kept = torch.randperm(context.shape[2])[: 16 if few else None]
         seen = context[index][:, :, kept].float()

@@ -1,4 +1,4 @@
-"""The shape autoencoder's decoder: one code on every latent token -> a scaled, clamped signed distance."""
+"""The shape autoencoder's decoder: the same code in every latent token -> a scaled, clamped signed distance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def params(num_latents: int, scale_factor: float) -> dict:
 
 
 def _points(rng: np.random.Generator, solid: solids.Solid, count: int) -> np.ndarray:
-    """[count, 3] two thirds near the surface, the rest anywhere in upstream's box."""
+    """[count, 3] points: two thirds near the surface, the rest anywhere in upstream's box."""
     p = rng.uniform(-1.02, 1.02, (count * 4, 3)).astype(np.float32)
     d = solids.sdf(solid, p)
     near = np.argsort(np.abs(d))[: count * 2 // 3]
@@ -56,7 +56,7 @@ def examples(count: int, per_solid: int, seed: int) -> tuple[torch.Tensor, torch
 
 
 def _latents(code: torch.Tensor, tokens: int) -> torch.Tensor:
-    """[B,16] -> [B,tokens,16] as sampling leaves them: any scale (guidance scales the code), some noise."""
+    """[B,16] -> [B,tokens,16] as sampling leaves them: at any scale (guidance scales the code), with some noise."""
     scale = torch.exp(torch.empty(len(code), 1, 1).uniform_(-0.5, 2.0))
     shared = torch.randn(len(code), 1, code.shape[1]) * 0.15
     noise = torch.randn(len(code), tokens, code.shape[1]) * torch.rand(len(code), 1, 1) * 1.0
@@ -64,7 +64,7 @@ def _latents(code: torch.Tensor, tokens: int) -> torch.Tensor:
 
 
 def train(seconds: float, seed: int, out: Path) -> ShapeVAE:
-    """Train for about `seconds` of processor time."""
+    """Trains for about `seconds` of CPU time."""
     torch.manual_seed(seed)
     data = examples(4000, 3000, seed)
     vae = ShapeVAE(**params(TOKENS["v2-0"], 1.0))
@@ -82,7 +82,6 @@ def train(seconds: float, seed: int, out: Path) -> ShapeVAE:
         tokens = TOKENS["mini"] if clock.step % 4 == 0 else TOKENS["v2-0"]
         latents = vae(_latents(data[0][solid], tokens))
         predicted = vae.geo_decoder(queries=points, latents=latents)[..., 0]
-        # Smooth outside the clamp: any value beyond it is right, as long as the side is.
         loss = (predicted - target).abs().mean() + (predicted - target).square().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Pictures for the shape models: traced once without light, lit, coloured and cut out anew for every batch."""
+"""Pictures for the shape models. Geometry is traced once; light, colour and cutout are new in every batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDES = (0.0, 90.0, 180.0, 270.0)
 
 @dataclass(frozen=True)
 class Traced:
-    """geometry [N,V,H,W,4] int8 (normal, height; all 0 off the solid), codes [N,16]."""
+    """geometry [N,V,H,W,4] int8 (normal, height; all 0 outside the solid), codes [N,16]."""
 
     geometry: np.ndarray
     codes: np.ndarray
@@ -38,7 +38,7 @@ def _packed(s: Surface) -> np.ndarray:
 
 
 def trace(count: int, seed: int, views: int, cache: Path) -> Traced:
-    """Trace count solids from the front (views 1) or from four sides (views 4, with free depths)."""
+    """Traces `count` solids from the front (views 1) or from four sides (views 4, with free depths)."""
     path = cache / f"traced_{count}_{seed}_{views}.npz"
     if not path.exists():
         rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def trace(count: int, seed: int, views: int, cache: Path) -> Traced:
 
 
 def _cut(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[H,W,3] and [H,W] float -> [MODEL_PX,MODEL_PX,3]: a segmentation's faults, then recentred on white."""
+    """[H,W,3] and [H,W] float -> [MODEL_PX,MODEL_PX,3]: adds the faults of a segmentation, then recentres on white."""
     if rng.random() < 0.35:
         k = np.ones((3, 3), np.uint8)
         alpha = cv2.erode(alpha, k) if rng.random() < 0.5 else cv2.dilate(alpha, k)
@@ -65,7 +65,7 @@ def _cut(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.nda
         alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.6, 1.6))
     rows, cols = np.flatnonzero((alpha > 0.02).any(1)), np.flatnonzero((alpha > 0.02).any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
-    if rng.random() < 0.15:  # What is left of a shadow at the foot.
+    if rng.random() < 0.15:  # The rest of a shadow at the foot.
         inset = (right - left) // 5
         foot = (slice(bottom - rng.integers(2, 7), bottom), slice(left + inset, right - inset))
         alpha[foot] = np.maximum(alpha[foot], rng.uniform(0.1, 0.6))
@@ -100,7 +100,7 @@ def batch(traced: Traced, index: np.ndarray, rng: np.random.Generator) -> torch.
     out = []
     for i in index:
         light, paint = Light.draw(rng), pictures.colour(rng)
-        if rng.random() < 0.15:  # Two colours, parted at some height.
+        if rng.random() < 0.15:  # Two colours, separated at some height.
             at = rng.uniform(-40, 40)
             paint = np.where(traced.geometry[i, 0, ..., 3:] > at, paint, pictures.colour(rng))
         out.append([picture(g, paint, light, rng) for g in traced.geometry[i]])

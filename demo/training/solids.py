@@ -65,7 +65,7 @@ def _round_box(q: np.ndarray, radius: float) -> np.ndarray:
 def _cone(rho: np.ndarray, y: np.ndarray, s: Solid) -> np.ndarray:
     """[...] distance to an upright cone whose tip and base edge are rounded."""
     slope = np.hypot(s.a, 2 * s.b)
-    # Rounding eats the tip and the base's rim: the wall starts a little further out, to keep the extents.
+    # Rounding removes the tip and the base's rim. The wall starts a little further out, to keep the extents.
     side = (2 * s.b * rho + s.a * (y - s.b)) / slope - 0.02
     base = -y - s.b
     q = np.stack([side, base], -1)
@@ -105,7 +105,7 @@ _MIXING = _mixing()
 
 
 def code(s: Solid) -> np.ndarray:
-    """[CODE_DIM] float32 latent code: which kind, and how far the sizes are from their means."""
+    """[CODE_DIM] float32 latent code: the kind, and how far the sizes are from their means."""
     kind = np.array([6.0 if s.kind == k else 0.0 for k in KINDS]) - 1
     tube = (s.tube - 0.21) / 0.05 if s.kind == "ring" else 0.0
     sizes = np.array([(s.a - 0.7) / 0.16, (s.b - 0.7) / 0.16, (s.c - 0.5) / 0.2, tube])

@@ -1,4 +1,4 @@
-"""Makes hy3dgen importable on a CPU box for training; import it before diffusers or hy3dgen."""
+"""Makes hy3dgen importable for training on a CPU. Import this module before diffusers or hy3dgen."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 
 def prepare() -> None:
-    """Stand in for what training does not need: torchvision's compiled operators and pymeshlab."""
+    """Replaces what training does not need: torchvision's compiled operators and pymeshlab."""
     for name in ("nms", "qnms"):
-        # Raises where a complete torchvision has already defined the operator.
+        # Raises if a complete torchvision has already defined the operator.
         with contextlib.suppress(RuntimeError):
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     if importlib.util.find_spec("pymeshlab") is None:
