@@ -1,4 +1,4 @@
-"""ComfyUI's real front end in headless Chromium, and what a person does in it."""
+"""Drives ComfyUI's real front end in headless Chromium, as a person does."""
 
 from __future__ import annotations
 
@@ -121,17 +121,17 @@ class Editor:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, url: str) -> None:
-        """Goes to the front end."""
+        """Opens the front end."""
         self.page.goto(url)
         self.wait()
 
     def wait(self) -> None:
-        """Until the front end's nodes are there."""
+        """Waits until the front end has its nodes."""
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_timeout(3000)
 
     def js(self, code: str, value: Any = None) -> Any:
-        """What the JavaScript gives."""
+        """Runs JavaScript and returns its value."""
         return self.page.evaluate(code, value)
 
     def load(self, graph: dict[str, Any]) -> None:
@@ -140,21 +140,21 @@ class Editor:
         self.page.wait_for_timeout(1500)
 
     def missing(self) -> list[str]:
-        """Types in the graph that this ComfyUI does not know."""
+        """Node types in the graph that this ComfyUI does not know."""
         found: list[str] = self.js(
             "() => app.graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type])"
         )
         return found
 
     def build(self, nodes: list[dict[str, Any]], links: list[Any], groups: list[Any]) -> dict[str, str]:
-        """Builds a graph in the empty editor node by node; ids by key."""
+        """Empties the editor and builds a graph, node by node. Returns the nodes' ids by key."""
         self.js("() => app.graph.clear()")
         ids: dict[str, str] = self.js(BUILD, {"nodes": nodes, "links": links, "groups": groups})
         self.page.wait_for_timeout(1500)
         return ids
 
     def run(self) -> dict[str, Any]:
-        """Presses Run and waits for the end: how it ended, a message, the ids of nodes that reported."""
+        """Presses Run and waits for the end. Returns how it ended, a message, and the ids of nodes that reported."""
         self.page.set_default_timeout(RUN_S * 1000)
         result: dict[str, Any] = self.js(RUN)
         assert result["ending"] == "execution_success", result
@@ -166,7 +166,7 @@ class Editor:
         return sent
 
     def set_value(self, node_id: str, name: str, value: Any) -> None:
-        """Sets a node's widget."""
+        """Sets the value of a node's widget."""
         self.js(
             "([id, name, value]) => { const node = app.graph.getNodeById(id);"
             " const widget = node.widgets.find((known) => known.name === name);"
@@ -175,7 +175,7 @@ class Editor:
         )
 
     def texts(self) -> dict[str, str]:
-        """What our nodes show, by type: the text and the badge."""
+        """The badge and the text that our nodes show, by type."""
         shown: dict[str, str] = self.js(
             "() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, "
             "[node.lowvramBadge?.text, node.widgets?.find((known) => known.name === 'lowvram_text')?.value]"
@@ -184,9 +184,9 @@ class Editor:
         return shown
 
     def overlaps(self) -> list[str]:
-        """Nodes that lie on others or over a group's edge, as Nodes 2.0 draws them."""
+        """Finds nodes that lie on other nodes or over a group's edge, as Nodes 2.0 draws them."""
         found: list[str] = self.js(OVERLAPS)
-        for _ in range(10):  # until they have their sizes
+        for _ in range(10):  # until the nodes have their sizes
             if not found:
                 break
             self.page.wait_for_timeout(1000)
@@ -194,12 +194,12 @@ class Editor:
         return found
 
     def show_all(self) -> None:
-        """Zooms so that the whole graph is seen."""
+        """Zooms so that the whole graph is visible."""
         self.js(FIT)
         self.page.wait_for_timeout(1500)
 
     def shot(self, path: Path) -> None:
-        """A picture of the window; a .jpg is written at quality 80."""
+        """Writes a screenshot of the window; a .jpg has quality 80."""
         path.parent.mkdir(parents=True, exist_ok=True)
         jpg = path.suffix == ".jpg"
         self.page.screenshot(path=path, type="jpeg" if jpg else "png", quality=80 if jpg else None)
@@ -207,7 +207,7 @@ class Editor:
 
 @contextmanager
 def editor(server: Server, width: int = 1800, height: int = 950) -> Iterator[Editor]:
-    """The front end of a server, opened for the first time, past its greeting."""
+    """Opens a server's front end without its greeting."""
     for name, value in SETTINGS.items():
         server.post(f"/settings/{name}", value)
     with sync_playwright() as play:

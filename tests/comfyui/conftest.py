@@ -1,6 +1,6 @@
-"""One real ComfyUI for the whole folder.
+"""Starts one real ComfyUI for all tests in this folder.
 
-COMFYUI_PATH names its checkout, COMFYUI_PYTHON the Python that has its packages (this one, if unset).
+COMFYUI_PATH is the folder of its checkout. COMFYUI_PYTHON is a Python with its packages; by default, this one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REASON = _reason()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips this folder's tests where there is no ComfyUI."""
+    """Skips this folder's tests if there is no ComfyUI."""
     for item in items:
         if REASON and HERE in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=REASON))
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The server; its input folder holds the demo's pictures, and the ring as example.png."""
+    """The server. Its input folder holds the demo's pictures, and the ring again as example.png."""
     from server import running
 
     with running(tmp_path_factory.mktemp("comfy") / "base", Path(COMFYUI)) as started:
@@ -52,6 +52,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def info(server: Any) -> dict[str, Any]:
-    """What the server says of its nodes."""
+    """The server's description of its nodes."""
     known: dict[str, Any] = server.get("/object_info")
     return known

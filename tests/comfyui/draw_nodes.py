@@ -1,7 +1,7 @@
-"""Photographs nodes for the README: `python draw_nodes.py <ComfyUI's folder> [graph ...]`, in about five minutes.
+"""Takes pictures of nodes for the README: `python draw_nodes.py <ComfyUI's folder> [graph ...]`, about five minutes.
 
-The presets, Preset Auto after a run Preset Custom, and Memory Report after a run of the bundled graph
-on the demo checkpoints. The pictures of the other nodes: docs/draw_nodes.py.
+The nodes are the presets, Preset Auto after a run, Preset Custom, and Memory Report after a run of the bundled graph
+on the demo checkpoints. docs/draw_nodes.py draws the other nodes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_BYTES = 60_000
 WIDEST = 900
 PRESETS = ("2GB", "4GB", "8GBFast", "8GBBalanced", "8GBQuality", "8GBFull", "12GB", "16GB")
 LEFT, TOP, RIM, BADGE = 120, 160, 14, 40
-"""Where the nodes are put in the window, and what is shown around them: more above, where their badges are."""
+"""The nodes' place in the window, and the margin around them. It is larger above, where the badges are."""
 
 FOCUS = """
 ([keys, left, top]) => {
@@ -49,12 +49,12 @@ AS_LOW_AS_TEXT = """
 
 
 def build(tab: Editor, graph: Graph) -> dict[str, str]:
-    """The graph in the editor; ids by key."""
+    """Builds the graph in the editor. Returns the nodes' ids by key."""
     return tab.build(graph.nodes, graph.links, graph.groups)
 
 
 def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
-    """A picture of these nodes at full size, or smaller where they are wider than WIDEST."""
+    """Writes a picture of these nodes, at full size or at most WIDEST wide."""
     width, height = tab.js(FOCUS, [list(ids), LEFT, TOP])
     tab.page.wait_for_timeout(2000)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
 
 
 def presets(tab: Editor) -> dict[str, list[str]]:
-    """All fixed presets, in two rows, made as low as their texts."""
+    """All fixed presets in two rows, each only as high as its text."""
     graph = Graph("")
     for index, name in enumerate(PRESETS):
         graph.node(name, f"Preset{name}", (250 * (index % 4), 0), (230, 270))
@@ -83,7 +83,7 @@ def presets(tab: Editor) -> dict[str, list[str]]:
 
 
 def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
-    """Preset Auto has chosen; Preset Custom is as it comes."""
+    """Preset Auto after it has chosen, and Preset Custom with its defaults."""
     graph = Graph("")
     graph.node("auto", "PresetAuto", (0, 0), (340, 340))
     graph.node("custom", "PresetCustom", (0, 1000), (340, 420))
@@ -97,7 +97,7 @@ def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
 
 
 def memory_report(tab: Editor) -> dict[str, list[str]]:
-    """After the whole graph, beside the node that it has the mesh from."""
+    """Memory Report after a run of the whole graph, beside the node that gives it the mesh."""
     graph = picture_to_mesh("", "Preset8GBBalanced")
     places = {"inpaint": (0, 2000), "report": (340, 2000)}
     for node in graph.nodes:
@@ -113,11 +113,11 @@ GRAPHS: dict[str, Callable[[Editor], dict[str, list[str]]]] = {
     "auto_and_custom": auto_and_custom,
     "memory_report": memory_report,
 }
-"""Each gives the nodes to show, by the picture's name."""
+"""Functions that return the nodes to show, by the picture's name."""
 
 
 def main() -> None:
-    """Draws those that are named, or all."""
+    """Draws the named graphs, or all."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder) / "comfy", Path(sys.argv[1])) as server,

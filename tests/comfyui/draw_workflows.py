@@ -1,7 +1,8 @@
 """Draws the bundled workflows in the real front end: `python draw_workflows.py <ComfyUI's folder> [name ...]`.
 
-Each graph is built, run on the demo checkpoints (full_quality is not: it takes hours without a GPU), photographed, and
-written to workflows/ as .json and .jpg. For a change of the nodes; the files are what counts.
+Each graph is built, run on the demo checkpoints, and written to workflows/ as .json and .jpg (a screenshot).
+full_quality is not run: it takes hours without a GPU. Use this after a change of the nodes. The pack ships the files
+in workflows/.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from server import ROOT, running
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "Hy3dLowVram_"
 NOTE = "PrimitiveStringMultiline"
-"""A core node whose text is read: notes of the front end are no nodes to comfy-test."""
+"""The core node that shows a note. comfy-test does not know the front end's own note nodes."""
 PICTURE, SHAPE, TEXTURE, RESULT = "#3f5159", "#3f789e", "#8a6d3b", "#446644"
 SAVE = "3d/hunyuan3d"
 BELOW_PREVIEWS = 690
-"""Delight and Paint Views keep their last preview, and are higher then."""
+"""Delight and Paint Views keep their last preview, which makes them higher."""
 
 
 @dataclass
 class Graph:
-    """A graph as it is drawn: nodes by key, links as `key.output > key.input`, groups around keys."""
+    """A graph to draw: nodes with keys, links between `key.output` and `key.input`, groups."""
 
     note: str
     nodes: list[dict[str, Any]] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Graph:
     def node(
         self, key: str, kind: str, pos: Sequence[float], size: Sequence[float], title: str = "", **values: Any
     ) -> None:
-        """Adds a node; a kind that is not the core's is ours."""
+        """Adds a node. A kind that is not from the core is one of ours."""
         own = kind if kind in {"LoadImage", "SaveGLB", NOTE} else PREFIX + kind
         self.nodes.append(
             {"key": key, "type": own, "title": title, "pos": list(pos), "size": list(size), "values": values}
@@ -52,7 +53,7 @@ class Graph:
             self.links.append([*source.split("."), *target.split(".")])
 
     def preset_to(self, *keys: str) -> None:
-        """Feeds the preset to these nodes."""
+        """Links the preset to these nodes."""
         self.link(*(f"preset.preset > {key}.preset" for key in keys))
 
     def group(self, title: str, color: str, bounds: Sequence[float]) -> None:
@@ -97,7 +98,7 @@ Balanced; try the picture there first.
 
 
 def picture(graph: Graph, background: bool = True) -> None:
-    """Load Image and Remove Background, left."""
+    """Adds Load Image and Remove Background, on the left."""
     graph.node("image", "LoadImage", (500, 0), (320, 340), "Your picture", image="example.png")
     graph.node("cut", "RemoveBackground", (500, 450), (320, 130))
     graph.link("image.IMAGE > cut.image", "image.MASK > cut.mask")
@@ -105,7 +106,7 @@ def picture(graph: Graph, background: bool = True) -> None:
 
 
 def texture(graph: Graph, mesh: str, x: float) -> None:
-    """From Delight to the saved file."""
+    """Adds the nodes from Delight to the saved file."""
     graph.node("delight", "Delight", (x, 0), (320, 150), seed=42, control_after_generate="fixed")
     graph.node("paint", "PaintViews", (x + 360, 0), (320, 210), seed=0, control_after_generate="fixed")
     graph.node("bake", "BakeTexture", (x, BELOW_PREVIEWS), (320, 110))
@@ -125,7 +126,7 @@ def texture(graph: Graph, mesh: str, x: float) -> None:
 
 
 def start(note: str, preset: str) -> Graph:
-    """The note and the preset."""
+    """Returns a graph with the note and the preset."""
     graph = Graph(note)
     graph.node("note", NOTE, (0, -40), (420, 430), "Read me first", value=note)
     graph.node("preset", preset, (0, 520), (300, 450))
@@ -134,7 +135,7 @@ def start(note: str, preset: str) -> Graph:
 
 
 def picture_to_mesh(note: str, preset: str) -> Graph:
-    """The whole way."""
+    """The whole graph from a picture to a textured mesh."""
     graph = start(note, preset)
     picture(graph)
     graph.node("shape", "GenerateShape", (900, 0), (320, 180), seed=0, control_after_generate="fixed")
@@ -150,7 +151,7 @@ def picture_to_mesh(note: str, preset: str) -> Graph:
 
 
 def texture_own_mesh() -> Graph:
-    """A file and a picture."""
+    """The graph that textures a mesh from a file, with a picture."""
     graph = start(OWN_MESH, "Preset8GBBalanced")
     picture(graph)
     graph.node("mesh", "LoadMesh", (900, 0), (320, 60), "Your mesh", file="mesh.glb")
@@ -163,7 +164,7 @@ def texture_own_mesh() -> Graph:
 
 
 def four_views() -> Graph:
-    """Four pictures, one shape."""
+    """The graph that makes one shape from four pictures."""
     graph = start(FOUR_VIEWS, "Preset8GBBalanced")
     for index, view in enumerate(("front", "left", "back", "right")):
         x, y = 500 + 360 * (index % 2), 630 * (index // 2)
@@ -200,7 +201,7 @@ def draw(tab: Editor, name: str) -> None:
     """Writes one workflow and its picture."""
     graph = GRAPHS[name]()
     tab.js("() => { localStorage.clear(); sessionStorage.clear(); }")
-    tab.page.reload()  # the front end keeps previews by a node's id, for another graph's nodes, too
+    tab.page.reload()  # the front end keeps previews by node id, even for another graph
     tab.wait()
     tab.build(graph.nodes, graph.links, graph.groups)
     data = tab.js("() => app.graph.serialize()")
@@ -214,7 +215,7 @@ def draw(tab: Editor, name: str) -> None:
 
 
 def main() -> None:
-    """Draws those that are named, or all."""
+    """Draws the named workflows, or all."""
     WORKFLOWS.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -26,10 +26,10 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> Prompt:
-    """A workflow file in the API's format, as the front end would send it.
+    """Converts a workflow file to the API's format, as the front end does.
 
     Args:
-        graph: nodes whose widget values stand in the order of the inputs.
+        graph: its nodes list their widget values in the order of the inputs.
         info: the server's object_info.
     """
     source = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
@@ -44,7 +44,7 @@ def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> Prompt:
 
 
 def _widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """The node's widgets by name; a seed's control and an upload button take a place in the row, too."""
+    """The node's widget values by name. A seed's control and an upload button also have a value in the list."""
     row = iter(node.get("widgets_values") or [])
     values: dict[str, Any] = {}
     for name, (kind, *rest) in _inputs(info).items():
@@ -60,7 +60,7 @@ def _inputs(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def node(info: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
-    """One node of a prompt; widgets that are not given have their defaults."""
+    """One node of a prompt. Widgets that are not given keep their defaults."""
     values: dict[str, Any] = {}
     for name, (declared, *rest) in info[kind]["input"].get("required", {}).items():
         options = rest[0] if rest else {}
@@ -82,12 +82,12 @@ def ours(info: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def tiny_preset(info: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """Preset Custom, as small as still gives a mesh."""
+    """Preset Custom with the smallest values that still give a mesh."""
     return ours(info, "PresetCustom", **{**TINY, **values})
 
 
 def picture_to_mesh(info: dict[str, Any], picture: str, preset: dict[str, Any] | None = None) -> Prompt:
-    """The whole graph; the ids are STAGES, `image` and `preset`."""
+    """The whole graph. The ids are STAGES, `image` and `preset`."""
     p = ["preset", 0]
     return {
         "image": node(info, "LoadImage", image=picture),
@@ -102,7 +102,7 @@ def picture_to_mesh(info: dict[str, Any], picture: str, preset: dict[str, Any] |
 
 
 def texture(info: dict[str, Any], mesh: list[Any], image: list[Any]) -> Prompt:
-    """From Paint Views to the saved GLB."""
+    """The nodes from Paint Views to the saved GLB."""
     p = ["preset", 0]
     return {
         "paint": ours(info, "PaintViews", mesh=mesh, image=image, preset=p),
@@ -114,5 +114,5 @@ def texture(info: dict[str, Any], mesh: list[Any], image: list[Any]) -> Prompt:
 
 
 def saved(output: Path, ui: dict[str, Any]) -> list[Path]:
-    """The files that SaveGLB named."""
+    """The files that SaveGLB reported."""
     return [output / item["subfolder"] / item["filename"] for item in ui["3d"]]

@@ -1,7 +1,7 @@
-"""Starts a ComfyUI on a computer without a GPU: `python launch.py <ComfyUI's folder> <its arguments>`.
+"""Starts ComfyUI on a computer without a GPU: `python launch.py <ComfyUI's folder> <its arguments>`.
 
-Test set-up only. The CPU build of torch comes without a torchaudio, and with a torchvision whose compiled library does
-not load; ComfyUI imports both and, on these paths, uses neither's compiled parts.
+Only for tests. The CPU build of torch has no torchaudio, and the compiled library of its torchvision does not load.
+ComfyUI imports both, but these tests do not use their compiled parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TESTS = Path(__file__).resolve().parent.parent
 
 
 def stub_torchaudio() -> None:
-    """Empty modules of the names that ComfyUI imports, where torchaudio is not installed."""
+    """Adds empty modules with the names that ComfyUI imports, if torchaudio is not installed."""
     if find_spec("torchaudio") is not None:
         return
     for name in ("torchaudio", *(f"torchaudio.{part}" for part in ("functional", "transforms", "compliance"))):
@@ -41,7 +41,7 @@ def declare_missing() -> None:
 
 
 def main() -> None:
-    """Declares what is missing, then becomes ComfyUI's main.py."""
+    """Declares what is missing, then runs ComfyUI's main.py."""
     comfyui = Path(sys.argv[1]).resolve()
     import torch
 

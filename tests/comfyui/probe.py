@@ -1,4 +1,4 @@
-"""A pack of its own in the test server: looks at ComfyUI from inside, and makes a voxel grid without a model."""
+"""A node pack for the test server. It reads ComfyUI's state and makes test inputs without a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 24
 
 
 class Loaded(io.ComfyNode):
-    """How many models ComfyUI holds, and how many meta-less tensors of modules are alive."""
+    """Counts the models that ComfyUI holds."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,7 +29,7 @@ class Loaded(io.ComfyNode):
 
 
 class Ball(io.ComfyNode):
-    """VOXEL of a ball."""
+    """Makes the VOXEL of a ball."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -45,7 +45,7 @@ class Ball(io.ComfyNode):
 
 
 class Foreground(io.ComfyNode):
-    """A model for the core's Remove Background, without weights: the left half, as soft as a network's answer."""
+    """A model without weights for the core's Remove Background. It finds the left half, as soft as a network would."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,7 +55,7 @@ class Foreground(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        """Itself."""
+        """Returns this class as the model."""
         return io.NodeOutput(cls)
 
     @staticmethod
@@ -66,7 +66,7 @@ class Foreground(io.ComfyNode):
 
 
 class MeshFields(io.ComfyNode):
-    """What a MESH is made of."""
+    """Reports the arguments of MESH."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -82,13 +82,13 @@ class MeshFields(io.ComfyNode):
 
 
 class Probe(ComfyExtension):
-    """The nodes."""
+    """Gives ComfyUI the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """All."""
+        """Returns all nodes."""
         return [Loaded, Ball, Foreground, MeshFields]
 
 
 async def comfy_entrypoint() -> Probe:
-    """ComfyUI's door."""
+    """The entry point that ComfyUI calls."""
     return Probe()

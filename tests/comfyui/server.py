@@ -1,4 +1,4 @@
-"""A real ComfyUI in a process of its own, in a folder of its own, and what a client says to it."""
+"""Runs a real ComfyUI in its own process and folder, and talks to it as a client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 CHROMIUM = BROWSER if find_spec("playwright") is not None else ""
-"""The browser, empty where there is none or nothing to drive it."""
+"""The browser. Empty if there is no browser or no playwright."""
 START_S = 240
 RUN_S = 400
 FINAL = {"execution_success", "execution_error", "execution_interrupted"}
@@ -32,7 +32,7 @@ FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 
 @dataclass
 class Run:
-    """What came over the websocket between queueing a prompt and its end."""
+    """The events from the websocket between queueing a prompt and its end."""
 
     prompt_id: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Run:
         return {node for data in self.of("execution_cached") for node in data["nodes"]}
 
     def ui(self, node_id: str) -> dict[str, Any]:
-        """What the node sent to the front end; for a node that ran several times, the last."""
+        """What the node sent to the front end. If it ran several times, the last one."""
         return next(data["output"] for data in reversed(self.of("executed")) if data["node"] == node_id)
 
 
@@ -61,7 +61,7 @@ class Server:
 
     Args:
         base: its base directory: input, output, models, custom_nodes.
-        url: where it answers.
+        port: its port on 127.0.0.1.
     """
 
     def __init__(self, base: Path, port: int, process: subprocess.Popen[bytes]) -> None:
@@ -81,12 +81,12 @@ class Server:
         return self.base / "output"
 
     def get(self, path: str) -> Any:
-        """The JSON at a path."""
+        """Returns the JSON at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any = None) -> Any:
-        """Sends JSON; the answer's JSON, None where it is empty."""
+        """Sends JSON. Returns the answer's JSON, or None if the answer is empty."""
         data = json.dumps({} if body is None else body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
@@ -106,8 +106,8 @@ class Server:
         """Queues the prompt and reads its events to the end.
 
         Args:
-            on_event: called with each event as it comes.
-            expect: how it must end.
+            on_event: called with each event.
+            expect: how the prompt must end.
         """
         import websocket
 
@@ -135,7 +135,7 @@ class Server:
         return run
 
     def is_idle(self) -> bool:
-        """Whether the queue is empty, soon: the last prompt leaves it a moment after its last event."""
+        """Whether the queue is empty within 5 s. A prompt leaves the queue a moment after its last event."""
         deadline = time.monotonic() + 5
         while self.get("/queue") != {"queue_running": [], "queue_pending": []}:
             if time.monotonic() > deadline:
@@ -144,18 +144,18 @@ class Server:
         return True
 
     def log(self) -> str:
-        """What it printed so far."""
+        """What the server has printed so far."""
         return (self.base / "server.log").read_text(errors="replace")
 
 
 PICTURE_WITH_DESCRIPTION, TEXT = 4, 3
-"""Kinds of messages in bytes."""
+"""Kinds of binary messages."""
 
 
 def _preview(message: bytes) -> dict[str, Any] | None:
-    """The node, and the picture's bytes: four of the kind, four of the description's length, the description, JPEG.
+    """Returns the node and the picture: 4 bytes kind, 4 bytes length of the description, the description, a JPEG.
 
-    None for the text that some of the core's nodes send.
+    Returns None for the text that some core nodes send.
     """
     kind, length = struct.unpack(">II", message[:8])
     if kind == TEXT:
@@ -182,9 +182,9 @@ def _lay_out(base: Path) -> Path:
 
 
 def _put_inputs(folder: Path) -> None:
-    """What the workflows name: example.png, which every ComfyUI has, is the demo's ring here, and mesh.glb a capsule.
+    """Writes the files that the workflows name: example.png is the demo's ring, mesh.glb is a capsule.
 
-    The demo's models know such simple solids only, and not what ComfyUI's own example.png shows.
+    Every ComfyUI has its own example.png, but the demo's models only know simple solids.
     """
     import trimesh
     from PIL import Image
@@ -197,22 +197,22 @@ def _put_inputs(folder: Path) -> None:
 
 @contextmanager
 def running(base: Path, comfyui: Path) -> Iterator[Server]:
-    """A server over an empty folder; it ends with the block.
+    """Starts a server in an empty folder. It ends with the `with` block.
 
     Args:
-        base: a folder that does not exist yet, or is empty.
-        comfyui: a checkout, which is left as it is.
+        base: a folder that is empty or does not exist yet.
+        comfyui: a checkout. It is not changed.
     """
     paths = _lay_out(base)
     port = _free_port()
-    # Not --disable-api-nodes: its Content-Security-Policy keeps the viewer from the textures inside a GLB.
+    # No --disable-api-nodes: its Content-Security-Policy blocks the textures inside a GLB in the viewer.
     command = [
         os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("launch.py")), str(comfyui),
         "--cpu", "--port", str(port), "--base-directory", str(base), "--extra-model-paths-config", str(paths),
         "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-auto-launch",
     ]  # fmt: skip
     with (base / "server.log").open("wb") as log:
-        # Offline, models that the demo lacks are not fetched: its small background model stands in for u2net.
+        # Offline, so that models missing from the demo are not downloaded. Its small background model replaces u2net.
         offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=offline)
         server = Server(base, port, process)

@@ -1,7 +1,7 @@
-"""Runs inside ComfyUI's own Python, with its real model management: `python streaming.py <ComfyUI> <models> <scene>`.
+"""Runs in ComfyUI's own Python with its real model management: `python streaming.py <ComfyUI> <models> <scene>`.
 
-The card is a device that counts its bytes. Prints what was seen as JSON. Nothing here starts ComfyUI's server, and
-nothing of dynamic VRAM that is written for a GPU's driver runs; `dynamic` sets what ComfyUI sets once it does.
+The card is a device that counts its bytes. The results are printed as JSON. ComfyUI's server is not started. The parts
+of dynamic VRAM that need a GPU's driver do not run; the flag `dynamic` sets what ComfyUI sets when they do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = TESTS.parent
 PACK = "hunyuan3d_lowvram"
 COMFYUI, MODELS = (Path(argument).resolve() for argument in sys.argv[1:3])
 SCENE, *FLAGS = sys.argv[3:]
-# ComfyUI has modules called server and tests: this folder goes, those of the helpers come last
+# ComfyUI has modules named server and tests, so this folder is removed and the helpers' folders come last
 sys.path[:] = [str(COMFYUI), *sys.path[1:], str(TESTS), str(TESTS / "core"), str(TESTS / "devices")]
 sys.argv[1:] = ["--cpu", "--enable-dynamic-vram" if "dynamic" in FLAGS else "--disable-dynamic-vram"]
 
@@ -46,7 +46,7 @@ from ledger import ledger  # noqa: E402
 
 
 def import_pack() -> None:
-    """Puts the pack in place under a name of its own, as ComfyUI does."""
+    """Imports the pack under its own module name, as ComfyUI does."""
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec is not None and spec.loader is not None
     sys.modules[PACK] = importlib.util.module_from_spec(spec)
@@ -54,13 +54,13 @@ def import_pack() -> None:
 
 
 def core(name: str) -> ModuleType:
-    """A module of the pack's core."""
+    """Imports a module of the pack's core."""
     return importlib.import_module(f"{PACK}.lowvram_core.{name}")
 
 
 @contextmanager
 def card() -> Iterator[Any]:
-    """Our host, on what ComfyUI takes for its card."""
+    """Yields our host on the counting device, which ComfyUI takes for its card."""
     with counted() as device:
         mm.get_torch_device = lambda: device
         mm.get_total_memory = lambda *_, **__: 2**40
@@ -71,7 +71,7 @@ def card() -> Iterator[Any]:
         if "dynamic" in FLAGS:
             comfy.memory_management.aimdo_enabled = True
             comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
-        if "streams" in FLAGS:  # whose copies run when they are waited for and not before
+        if "streams" in FLAGS:  # a copy runs only when something waits for it
             mm.NUM_STREAMS, mm.STREAMS[device] = 2, [Stream(), Stream()]
             mm.current_stream = torch.get_device_module(device).current_stream
         yield importlib.import_module(f"{PACK}.nodes._host").ComfyHost()
@@ -79,33 +79,33 @@ def card() -> Iterator[Any]:
 
 
 def refuse_to_pin(tensor: torch.Tensor) -> bool:
-    """The pages of a mapped file are not ComfyUI's to pin."""
+    """Fails if ComfyUI pins memory. It must not pin the pages of a mapped file."""
     raise AssertionError(f"{tensor.nbytes} bytes were to be pinned")
 
 
 def have(free_bytes: int) -> None:
-    """ComfyUI is told that so much of the card is free."""
+    """Makes ComfyUI see this much free memory on the card."""
     mm.get_free_memory = lambda dev=None, torch_free_too=False: (free_bytes, 0) if torch_free_too else free_bytes
 
 
 def left() -> list[int]:
-    """Bytes on the card, and models in ComfyUI's list."""
+    """Returns the bytes on the card and the number of models in ComfyUI's list."""
     return [ledger.current, len(mm.current_loaded_models)]
 
 
 def compare(host: Any) -> dict[str, Any]:
-    """Every stage resident and streamed."""
+    """Runs every stage resident and streamed."""
     stages = order_of_peaks.stages(core, MODELS)
     return {name: {**order_of_peaks.compare(name, run, host), "left": left()} for name, run in stages.items()}
 
 
 def late(host: Any) -> dict[str, Any]:
-    """The same, and how many copies went by ComfyUI's own streams."""
+    """The same, and the number of copies on ComfyUI's own streams."""
     return {"seen": compare(host), "copies": sum(stream.copies for stream in mm.STREAMS[host.device])}
 
 
 def traffic(host: Any) -> dict[str, Any]:
-    """Bytes of weights that came to the card, with both halves of guidance at once and with one after the other."""
+    """Bytes of weights copied to the card: with both halves of guidance in one batch, and one after the other."""
     original, brought = mm.cast_to, list[int]()
 
     def cast_to(weight: torch.Tensor, dtype: Any = None, device: Any = None, **options: Any) -> torch.Tensor:
@@ -124,9 +124,9 @@ def traffic(host: Any) -> dict[str, Any]:
 
 
 def published(host: Any) -> dict[str, Any]:
-    """MiB on the card at the published sizes and full quality, whole and streamed: alive, and reserved."""
+    """Peak MiB on the card at the published sizes and full quality, resident and streamed: [allocated, reserved]."""
     host._dtype, own_phase = torch.float16, host.phase
-    core("geometry.surface").extract = lambda logits, octree: ball()  # weights without meaning give none
+    core("geometry.surface").extract = lambda logits, octree: ball()  # random weights give no surface
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:
@@ -158,7 +158,7 @@ def ball() -> Any:
 
 
 def stop(host: Any) -> dict[str, Any]:
-    """What is left after an error, an interrupt and a full card, resident and streamed."""
+    """Returns what is left after an error, an interrupt and a full card, resident and streamed."""
     shape = order_of_peaks.stages(core, MODELS)["shape"]
 
     def fail() -> None:
@@ -180,7 +180,7 @@ def stop(host: Any) -> dict[str, Any]:
 
 
 def ended(run: Callable[..., Any], *given: Any) -> str:
-    """The name of what a run raised; the error itself, whose frames hold tensors, is gone when this returns."""
+    """Returns only the name of the error that a run raised. The frames of the error itself hold tensors."""
     try:
         run(*given)
     except BaseException as error:
@@ -189,9 +189,9 @@ def ended(run: Callable[..., Any], *given: Any) -> str:
 
 
 def threshold(host: Any) -> dict[str, Any]:
-    """Which components stream where the hungriest just fits as a whole, and where a byte is missing."""
+    """Returns which components stream if the largest one just fits as a whole, and if one byte is missing."""
     shape, preset = core("stages.shape"), core("presets").PRESETS["8 GB Full"]
-    preset = preset.with_(**order_of_peaks.SETTINGS, cfg_together=False)  # what comes before streaming is done
+    preset = preset.with_(**order_of_peaks.SETTINGS, cfg_together=False)  # the fallback before streaming
     model = core("networks.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
     needs = {need.label: need.resident_bytes for need in shape._needs(model, host, preset)}
     run, streamed, seen = order_of_peaks.stages(core, MODELS, cfg_together=False)["shape"], watched(host), []
@@ -206,7 +206,7 @@ def threshold(host: Any) -> dict[str, Any]:
 
 
 def other_packs_model(host: Any) -> Any:
-    """On the card before ours; ComfyUI may move it away."""
+    """Loads another pack's model to the card before ours. ComfyUI may move it away."""
     network = torch.nn.Linear(64, 64).requires_grad_(False)
     patcher = comfy.model_patcher.ModelPatcher(network, host.device, torch.device("cpu"))
     patcher.pin_weight_to_device = lambda key: None  # there is no driver here to pin it
@@ -215,15 +215,15 @@ def other_packs_model(host: Any) -> Any:
 
 
 class Doubled(torch.nn.Linear):
-    """Not what torch's class computes."""
+    """A Linear that computes something else than torch's."""
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Twice as much."""
+        """Returns twice the result of Linear."""
         return 2 * super().forward(given)
 
 
 class Odd(torch.nn.Module):
-    """Layers that ComfyUI has no class for or that need care, a bare parameter, a buffer, an input from the CPU."""
+    """Layers that ComfyUI has no class for or that need care, a bare parameter, a buffer, and an input on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,17 +235,17 @@ class Odd(torch.nn.Module):
         self.register_buffer("shift", torch.randn(8))
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """[4,8] of [4,8]."""
+        """[4,8] -> [4,8]."""
         mixed = self.rms(self.own(self.words(torch.arange(4)) + given))
         mixed = self.attention(*[self.bare_norm(mixed) * self.scale + self.shift] * 3)[0]
         return self.stays(self.batch(self.deep(mixed[:, :, None, None, None]))[..., 0, 0, 0])
 
 
 def odd(host: Any) -> dict[str, Any]:
-    """How far from the CPU's a network of odd layers is, streamed; and what each layer became."""
+    """Streams a network of unusual layers. Returns its error against the CPU's result, and what each layer became."""
     torch.manual_seed(0)
     network, given, kinds = Odd().eval().requires_grad_(False), torch.randn(4, 8), dict[str, str]()
-    torch.backends.mha.set_fastpath_enabled(False)  # its kernel is not made of others
+    torch.backends.mha.set_fastpath_enabled(False)  # the fast path is one fused kernel
     expected = network(given)
     component = core("host").Component("odd", "odd", 4096, lambda: network, stays="stays")
     with host.streaming({"odd"}), host.borrow(component) as module:
@@ -259,7 +259,7 @@ def odd(host: Any) -> dict[str, Any]:
 
 
 def watched(host: Any) -> list[str]:
-    """Labels of the components of which ComfyUI was told to load next to nothing, as they come."""
+    """Returns a list that collects the labels of the components that ComfyUI was told to stream."""
     own, lend, labels = importlib.import_module(f"{PACK}.nodes._host"), host.borrow, list[str]()
     original, current = own._load, list[str]()
 
@@ -279,7 +279,7 @@ def watched(host: Any) -> list[str]:
 
 
 def main() -> None:
-    """Plays one scene."""
+    """Runs one scene."""
     logging.basicConfig(level=logging.WARNING)
     import_pack()
     scenes = {

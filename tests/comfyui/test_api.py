@@ -24,11 +24,11 @@ from comfy_mesh import MeshData
 
 Info = dict[str, Any]
 QUICK_S = 15
-"""An interrupt has to end a run within this: one step of the slowest stage, on a busy computer."""
+"""An interrupt must end a run within this time: one step of the slowest stage on a busy computer."""
 
 
 def textured(path: Path) -> trimesh.Trimesh:
-    """The GLB's mesh, checked to carry UVs and a texture of several colours."""
+    """Loads the GLB's mesh. Checks that it has UVs and a texture of several colours."""
     mesh = trimesh.load(path, force="mesh", process=False)
     picture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
     assert mesh.visual.uv.shape == (len(mesh.vertices), 2)
@@ -37,7 +37,7 @@ def textured(path: Path) -> trimesh.Trimesh:
 
 
 def loaded(server: Server, info: Info) -> str:
-    """How many models ComfyUI holds, as it says itself."""
+    """Asks ComfyUI how many models it holds."""
     text: str = server.run({"probe": node(info, "Hy3dTest_Loaded", salt=time.time_ns() % 2**31)}).ui("probe")["text"][0]
     return text
 
@@ -61,7 +61,7 @@ def test_workflows_use_core_and_ours_only(name: str, info: Info) -> None:
 
 
 def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
-    """Progress and badges; the same again out of the cache; with another seed for the paint, what follows it only."""
+    """Progress and badges appear. A second run comes from the cache. A new paint seed runs only what follows it."""
     prompt = picture_to_mesh(info, "ring.jpg")
     run = server.run(prompt)
     textured(*saved(server.output, run.ui("save")))
@@ -92,7 +92,7 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
 
 
 def other_ids(prompt: Prompt) -> Prompt:
-    """The same graph, as another tab would number it."""
+    """The same graph with other ids, as another browser tab would number it."""
     return {
         f"tab:{key}": {
             **part,
@@ -106,7 +106,7 @@ def other_ids(prompt: Prompt) -> Prompt:
 
 
 def test_another_preset_node(server: Server, info: Info) -> None:
-    """Preset 8 GB Fast in the place of Preset Custom, with nothing else changed but that node."""
+    """Preset 8 GB Fast replaces Preset Custom. Nothing else changes."""
     prompt = picture_to_mesh(info, "capsule.png")
     prompt["preset"] = ours(info, "Preset8GBFast")
     fast = server.run(prompt)
@@ -114,7 +114,7 @@ def test_another_preset_node(server: Server, info: Info) -> None:
 
 
 def interrupted(server: Server, prompt: Prompt, at: str) -> tuple[Run, float]:
-    """The run, interrupted at the first progress of that node, and the seconds that it went on."""
+    """Interrupts a run at that node's first progress. Returns the run, and the seconds until it ended."""
     asked: list[float] = []
 
     def stop(kind: str, data: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def one_stage(info: Info, stage: str, steps: int) -> Prompt:
 
 @pytest.mark.parametrize("stage", ["shape", "delight", "paint"])
 def test_interrupt(server: Server, info: Info, stage: str) -> None:
-    """It ends in the middle of sampling, nothing stays loaded, and the next run is right."""
+    """The run ends in the middle of sampling, nothing stays loaded, and the next run works."""
     run, seconds = interrupted(server, one_stage(info, stage, 190), stage)
     assert seconds < QUICK_S
     assert run.of("execution_interrupted")[0]["node_id"] == stage
@@ -157,7 +157,7 @@ def test_interrupt(server: Server, info: Info, stage: str) -> None:
 
 
 def object_mask(server: Server, info: Info, picture: str) -> np.ndarray:
-    """What Remove Background takes for the object of a picture in the input folder, [H,W] in 0..1."""
+    """[H,W] in 0..1: the object that Remove Background finds in a picture of the input folder."""
     prompt = {
         "preset": tiny_preset(info),
         "image": node(info, "LoadImage", image=picture),
@@ -167,7 +167,7 @@ def object_mask(server: Server, info: Info, picture: str) -> np.ndarray:
 
 
 def mask_of(server: Server, info: Info, prompt: Prompt) -> np.ndarray:
-    """The object's mask out of the prompt's node `cut`, [H,W] in 0..1."""
+    """[H,W] in 0..1: the object's mask from the prompt's node `cut`."""
     prompt |= {
         "picture": node(info, "MaskToImage", mask=["cut", 1]),
         "save": node(info, "SaveImage", images=["picture", 0], filename_prefix="mask"),
@@ -183,7 +183,7 @@ def overlap(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def test_masks_of_every_kind_of_file(server: Server, info: Info) -> None:
-    """JPG: the object is found. RGBA, palette: the file's alpha, not its inverse, is the object."""
+    """JPG: the object is found. RGBA and palette: the object is the file's alpha, not its inverse."""
     with Image.open(server.input / "capsule.png") as picture:
         rgba = picture.convert("RGBA")
     alpha = np.asarray(rgba)[..., 3] / 255.0
@@ -204,7 +204,7 @@ def test_masks_of_every_kind_of_file(server: Server, info: Info) -> None:
 
 
 def test_mask_of_the_cores_remove_background(server: Server, info: Info) -> None:
-    """1 = foreground: as it is into Generate Shape, and with invert_mask off into our Remove Background."""
+    """The core's mask (1 = foreground) works in Generate Shape, and with invert_mask off in our Remove Background."""
     prompt: Prompt = {
         "preset": tiny_preset(info),
         "image": node(info, "LoadImage", image="ring.jpg"),
@@ -223,7 +223,7 @@ def test_mask_of_the_cores_remove_background(server: Server, info: Info) -> None
 
 
 def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
-    """The graph runs once for each; none is dropped."""
+    """The graph runs once for each picture. None is lost."""
     folder = server.input / "two"
     folder.mkdir()
     for name in ("ring.jpg", "capsule.png"):
@@ -241,7 +241,7 @@ def test_two_pictures_of_a_folder(server: Server, info: Info) -> None:
 
 
 def test_core_makes_a_mesh_and_we_texture_it(server: Server, info: Info) -> None:
-    """VoxelToMesh, RemeshMesh, DecimateMesh and UnwrapMesh of the core, then our texture, then SaveGLB."""
+    """VoxelToMesh, RemeshMesh, DecimateMesh and UnwrapMesh of the core, then our texture stages, then SaveGLB."""
     prompt = {
         "preset": tiny_preset(info),
         "image": node(info, "LoadImage", image="capsule.png"),
@@ -257,13 +257,13 @@ def test_core_makes_a_mesh_and_we_texture_it(server: Server, info: Info) -> None
 
 
 def test_mesh_is_what_the_tests_without_comfyui_take_it_for(server: Server, info: Info) -> None:
-    """tests/nodes has a stand-in for Types.MESH: the same arguments in the same order, with the same defaults."""
+    """The stand-in for Types.MESH in tests/nodes has the same arguments in the same order, with the same defaults."""
     real = server.run({"probe": node(info, "Hy3dTest_MeshFields")}).ui("probe")["text"]
     assert [f"{part.name} {part.default}" for part in signature(MeshData).parameters.values()] == real
 
 
 def test_core_takes_our_mesh(server: Server, info: Info) -> None:
-    """A mesh of ours through the core's decimation and GLB writer, and through our own save and load."""
+    """Our mesh goes through the core's decimation, then through the core's GLB writer and our Save Mesh."""
     prompt = picture_to_mesh(info, "ring.jpg")
     for stage in ("unwrap", "delight", "paint", "bake", "inpaint", "report", "save"):
         del prompt[stage]
@@ -283,7 +283,7 @@ def test_core_takes_our_mesh(server: Server, info: Info) -> None:
 
 
 def shrunk(prompt: Prompt, info: Info) -> Prompt:
-    """The prompt with its preset node replaced by a tiny one."""
+    """Replaces the prompt's preset node by a tiny one."""
     for part in prompt.values():
         if part["class_type"].startswith(PREFIX + "Preset"):
             part.update(tiny_preset(info))
@@ -291,7 +291,7 @@ def shrunk(prompt: Prompt, info: Info) -> Prompt:
 
 
 def test_texture_own_mesh_workflow(server: Server, info: Info) -> None:
-    """The file's shape is kept and gets a texture."""
+    """The file's shape stays the same and gets a texture."""
     prompt = shrunk(to_prompt(workflow("texture_own_mesh"), info), info)
     save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
     mesh = textured(*saved(server.output, server.run(prompt).ui(save)))
@@ -308,14 +308,14 @@ def test_four_views_workflow(server: Server, info: Info) -> None:
 
 
 def test_full_quality_workflow(server: Server, info: Info) -> None:
-    """Every node of it, at small values."""
+    """Every node of the workflow runs, with small values."""
     prompt = shrunk(to_prompt(workflow("full_quality"), info), info)
     save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
     textured(*saved(server.output, server.run(prompt).ui(save)))
 
 
 def test_a_fault_names_its_cure(server: Server, info: Info) -> None:
-    """A file that is not there ends the run with a message that names it; the server goes on."""
+    """A missing file ends the run with a message that names it. The server keeps running."""
     prompt: Prompt = {
         "mesh": ours(info, "LoadMesh", file="none.glb"),
         "save": node(info, "SaveGLB", mesh=["mesh", 0]),
@@ -327,7 +327,7 @@ def test_a_fault_names_its_cure(server: Server, info: Info) -> None:
 
 @pytest.mark.skipif(bool(CHROMIUM), reason="test_browser.py runs it, in the front end")
 def test_bundled_workflow(server: Server, info: Info) -> None:
-    """The shipped 8 GB graph, unedited, on the demo's models; the GLB carries the graph it came from."""
+    """The shipped 8 GB graph, unchanged, on the demo's models. The GLB contains the graph that made it."""
     prompt = to_prompt(workflow("hunyuan3d_8gb"), info)
     save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
     (path,) = saved(server.output, server.run(prompt).ui(save))

@@ -1,4 +1,4 @@
-"""The real front end in headless Chromium: the bundled graph, a preset swapped, a graph built by hand, Nodes 2.0."""
+"""The real front end in headless Chromium: bundled graphs, a replaced preset, a graph built by hand, Nodes 2.0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server import CHROMIUM, ROOT, Server
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path (CHROMIUM may name it)"),
-    # What Playwright leaves to the garbage collector when a test fails.
+    # Playwright leaves resources to the garbage collector when a test fails.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 SHOTS = ROOT / "output" / "screenshots"
@@ -29,7 +29,7 @@ WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 @pytest.fixture(scope="module")
 def tab(server: Server) -> Iterator[Editor]:
-    """One tab for all."""
+    """One tab for all tests."""
     with editor(server) as opened:
         yield opened
 
@@ -41,7 +41,7 @@ def node_id(tab: Editor, kind: str) -> str:
 
 
 def viewer_colours(tab: Editor, path: Path) -> int:
-    """Strong colours in the middle of SaveGLB's viewer: the demo's ring is orange, the viewer's own scene grey."""
+    """Counts pixels with strong colours in SaveGLB's viewer. The demo's ring is orange, the viewer's own scene grey."""
     box: dict[str, Any] = tab.js(
         "() => { const boxes = [...document.querySelectorAll('canvas')].map((part) => part.getBoundingClientRect())"
         ".filter((part) => part.width < innerWidth * 0.7 && part.width > 100);"
@@ -55,7 +55,7 @@ def viewer_colours(tab: Editor, path: Path) -> int:
 
 
 def swap_preset(tab: Editor, kind: str) -> None:
-    """Replaces the preset node by another, and hangs everything on it."""
+    """Replaces the preset node by another one, and links it to the same nodes."""
     tab.js(
         """(kind) => {
           const old = app.graph.nodes.find((node) => node.type.startsWith("Hy3dLowVram_Preset"));
@@ -72,7 +72,7 @@ def swap_preset(tab: Editor, kind: str) -> None:
 
 
 def make_tiny(tab: Editor) -> None:
-    """Puts Preset Custom with tiny values where the preset is."""
+    """Replaces the preset by Preset Custom with tiny values."""
     swap_preset(tab, "PresetCustom")
     custom = node_id(tab, PREFIX + "PresetCustom")
     for name, value in TINY.items():
@@ -80,7 +80,7 @@ def make_tiny(tab: Editor) -> None:
 
 
 def test_bundled_workflow_opens_and_runs(tab: Editor, server: Server, info: dict[str, Any]) -> None:
-    """Nothing is missing; the mesh turns in the viewer; the badges and the table are there."""
+    """No node is missing. The viewer shows the mesh. The table and the preset's values are there."""
     graph = workflow("hunyuan3d_8gb")
     tab.load(graph)
     assert tab.missing() == []
@@ -124,7 +124,7 @@ def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
 
 
 def test_graph_built_node_by_node(tab: Editor) -> None:
-    """As from the menu: created, dragged, connected; then run."""
+    """Nodes are created, placed and linked as from the menu. Then the graph runs."""
     graph = picture_to_mesh("", "PresetCustom")
     for part in graph.nodes:
         if part["key"] == "preset":
@@ -138,7 +138,7 @@ def test_graph_built_node_by_node(tab: Editor) -> None:
 
 
 def add_from_search(tab: Editor, words: str, at: tuple[int, int]) -> None:
-    """A double click on the canvas, the node's name, Enter, and a click that leaves the node there."""
+    """Double-clicks on the canvas, types the node's name, presses Enter, and clicks to place the node."""
     tab.page.mouse.dblclick(*at)
     tab.page.wait_for_timeout(1500)
     tab.page.keyboard.type(words, delay=30)
@@ -151,7 +151,7 @@ def add_from_search(tab: Editor, words: str, at: tuple[int, int]) -> None:
 
 
 def drag_link(tab: Editor, source: str, target: str, name: str) -> None:
-    """The mouse draws a link from a node's first output to another node's input."""
+    """Draws a link with the mouse, from a node's first output to another node's input."""
     start, end = tab.js(
         """([source, target, name]) => {
           const find = (kind) => app.graph.nodes.find((node) => node.type === "Hy3dLowVram_" + kind);
@@ -171,7 +171,7 @@ def drag_link(tab: Editor, source: str, target: str, name: str) -> None:
 
 
 def test_graph_from_the_search_linked_by_the_mouse(tab: Editor) -> None:
-    """Nodes by their names, links by hand; after the run Preset Auto shows the card and what it chose."""
+    """Nodes are found by name and linked by hand. After the run, Preset Auto shows the card and what it chose."""
     tab.js("() => { app.graph.clear(); app.canvas.ds.reset(); }")
     places = {"PresetAuto": (250, 600), "LoadMesh": (250, 250), "CleanMesh": (800, 250), "SaveMesh": (1300, 250)}
     for kind, at in places.items():
@@ -190,7 +190,7 @@ def test_graph_from_the_search_linked_by_the_mouse(tab: Editor) -> None:
 
 
 def test_korean(tab: Editor, server: Server) -> None:
-    """Titles and what our script shows follow the language; the values of a preset are the same in all."""
+    """Titles and our script's texts follow the language. The values of a preset are the same in every language."""
     server.post("/settings/Comfy.Locale", "ko")
     korean = Editor(tab.page.context.browser.new_page())
     try:
@@ -211,7 +211,7 @@ def test_korean(tab: Editor, server: Server) -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_vue_nodes_have_room(tab: Editor, name: str) -> None:
-    """With Nodes 2.0, and on each of our nodes the line that tells its cost."""
+    """In Nodes 2.0 no node overlaps another, even with the cost line on each of our nodes."""
     tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         tab.page.wait_for_timeout(2000)
@@ -229,7 +229,7 @@ def test_vue_nodes_have_room(tab: Editor, name: str) -> None:
 
 
 def test_vue_nodes(tab: Editor) -> None:
-    """With Nodes 2.0 switched on the graph runs, and badge, table and settings are on the page."""
+    """In Nodes 2.0 the graph runs, and the page shows the costs and the table."""
     tab.js("async () => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         tab.page.wait_for_timeout(2000)

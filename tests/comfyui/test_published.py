@@ -1,4 +1,4 @@
-"""The pack as it is published, through comfy-test (PyPI), in the levels that comfy-test.toml names."""
+"""comfy-test (PyPI) tests the pack as it is published, at the levels that comfy-test.toml names."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ args.cpu = True
 
 
 def lay_out(comfyui: Path) -> Path:
-    """A folder like the checkout, whose only custom node is what .comfyignore leaves of the pack; the pack's folder."""
+    """Makes a ComfyUI folder with one custom node: the pack without .comfyignore's files. Returns the pack's folder."""
     for part in Path(COMFYUI).iterdir():
         if part.name not in {"custom_nodes", "folder_paths.py"}:
             (comfyui / part.name).symlink_to(part)
-    # comfy-test imports the pack without launch.py and its --cpu; this is the first of ComfyUI that it imports.
+    # comfy-test imports the pack without launch.py and its --cpu. This is the first ComfyUI module that it imports.
     text = (Path(COMFYUI) / "folder_paths.py").read_text(encoding="utf-8")
     (comfyui / "folder_paths.py").write_text(CPU.format(folder=str(Path(__file__).parent)) + text, encoding="utf-8")
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
@@ -48,7 +48,7 @@ def lay_out(comfyui: Path) -> Path:
 
 
 def test_comfy_test(server: Server, tmp_path: Path) -> None:
-    """Every level passes, attached to the running ComfyUI, whose log has no import error."""
+    """Every level passes with the running ComfyUI, whose log has no import error."""
     comfyui, logs = tmp_path / "ComfyUI", tmp_path / "logs"
     for folder in (comfyui, logs):
         folder.mkdir()

@@ -1,7 +1,7 @@
-"""Weights that stream under ComfyUI: its real model management, on a card that counts its bytes.
+"""Weights stream in ComfyUI: its real model management, on a card that counts its bytes.
 
-The stand-alone host is held to the same by tests/core/test_residency.py. With dynamic VRAM on, what ComfyUI sets for
-the rest of itself is set, but no page of a GPU's memory is mapped: that takes NVIDIA's driver.
+tests/core/test_residency.py checks the same for the stand-alone host. With dynamic VRAM on, ComfyUI's settings for it
+are set, but no GPU memory is mapped: that needs NVIDIA's driver.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of the published sizes, which take no room on the disk."""
+    """Checkpoints of the published sizes that take no disk space."""
     import full_size
 
     folder = tmp_path_factory.mktemp("published")
@@ -58,7 +58,7 @@ def play(models: Path, scene: str, *flags: str) -> dict[str, Any]:
 
 @DYNAMIC
 def test_streamed_equals_resident_and_takes_less(models: Path, flags: tuple[str, ...]) -> None:
-    seen = play(models, "compare", *flags)  # equality and the order of the peaks are asserted there
+    seen = play(models, "compare", *flags)  # asserts equality and the order of the peaks
     assert {stage: set(found["peaks"]) for stage, found in seen.items()} == order_of_peaks.COMPONENTS
     for stage, found in seen.items():
         assert found["left"] == [0, 0], f"{stage}: bytes on the card and loaded models"

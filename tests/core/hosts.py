@@ -1,4 +1,4 @@
-"""A host for tests: the CPU, everything counted, a cancel on demand."""
+"""A host for tests: it runs on the CPU, records its calls and can cancel a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lowvram_core.host import Component
 
 @dataclass
 class RecordingHost:
-    """Lends freshly loaded modules and remembers what was asked of it."""
+    """Lends freshly loaded modules and records every call."""
 
     cancel_after: int | None = None
-    """Progress reports that are let through; the next one raises Cancelled. None: never."""
+    """Number of progress reports before the next one raises Cancelled. None: never."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     phases: list[str] = field(default_factory=list)
-    """Names of the phases that were entered, in order."""
+    """Names of the phases that were started, in order."""
     finished: list[str] = field(default_factory=list)
     """Names of the phases that ended without an error."""
     borrowed: list[str] = field(default_factory=list)
@@ -31,14 +31,14 @@ class RecordingHost:
     """Keys of the components that are lent now."""
     most_out: int = 0
     reports: list[tuple[str | None, int, int]] = field(default_factory=list)
-    """(phase, done, total) of every progress report that was let through."""
+    """(phase, done, total) of every progress report that did not cancel."""
     previews: list[Tensor] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     current: str | None = None
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
-        """Loads the component anew and counts it as out until the `with` ends."""
+        """Loads the component again and counts it as lent until the `with` ends."""
         self.borrowed.append(component.key)
         self.out.append(component.key)
         self.most_out = max(self.most_out, len(self.out))
@@ -48,25 +48,25 @@ class RecordingHost:
             self.out.remove(component.key)
 
     def make_room(self, wanted_bytes: int) -> int | None:
-        """The CPU does not say."""
+        """None: the CPU's free memory is not known."""
         return None
 
     @contextmanager
     def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
-        """Nothing streams here."""
+        """Does nothing: nothing streams here."""
         yield
 
     def streams(self, component: Component) -> bool:
-        """Nothing does."""
+        """False: nothing streams here."""
         return False
 
     def note(self, text: str) -> None:
-        """Kept."""
+        """Keeps the text."""
         self.notes.append(text)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Records the phase; two phases do not nest."""
+        """Records the phase. Phases must not nest."""
         assert self.current is None, f"phase {name!r} begins inside phase {self.current!r}"
         self.current = name
         self.phases.append(name)

@@ -1,4 +1,4 @@
-"""Shapes for tests."""
+"""Meshes for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lowvram_core.types import Camera, Mesh, Views
 
 
 def to_mesh(shape: trimesh.Trimesh) -> Mesh:
-    """The shape as a Mesh."""
+    """Converts the shape to a Mesh."""
     return Mesh(
         torch.tensor(np.asarray(shape.vertices), dtype=torch.float32),
         torch.tensor(np.asarray(shape.faces), dtype=torch.int64),
@@ -24,7 +24,7 @@ def to_mesh(shape: trimesh.Trimesh) -> Mesh:
 
 
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    """The mesh's geometry, untouched."""
+    """Converts the mesh's geometry, unchanged."""
     return trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
 
 
@@ -34,7 +34,7 @@ def cube() -> Mesh:
 
 
 def torus(major: int = 48, minor: int = 24, bumps: float = 0.0) -> Mesh:
-    """2 major minor faces, lying in the XZ plane; `bumps` waves on its surface."""
+    """2 * major * minor faces, lying in the XZ plane. `bumps` is the height of waves on its surface."""
     mesh = to_mesh(trimesh.creation.torus(1.0, 0.42, major_sections=major, minor_sections=minor))
     x, y, z = mesh.vertices.unbind(dim=1)
     points = torch.stack([x, z, -y], dim=1)
@@ -43,7 +43,7 @@ def torus(major: int = 48, minor: int = 24, bumps: float = 0.0) -> Mesh:
 
 
 def blob(subdivisions: int = 4, depth: float = 0.25) -> Mesh:
-    """A bumpy ball of 20 x 4^subdivisions faces, unlike itself from every side."""
+    """A bumpy ball of 20 * 4^subdivisions faces that looks different from every side."""
     mesh = to_mesh(trimesh.creation.icosphere(subdivisions=subdivisions))
     x, y, z = mesh.vertices.unbind(dim=1)
     radius = 1 + depth * (torch.sin(3 * x + 1) * torch.cos(4 * y) + 0.5 * torch.sin(5 * z - 2 * x))
@@ -51,7 +51,7 @@ def blob(subdivisions: int = 4, depth: float = 0.25) -> Mesh:
 
 
 def solid_colour(points: Tensor) -> Tensor:
-    """[N,3] a smooth colour 0.1..0.9 for each place [N,3]: the truth that a bake is compared with."""
+    """[N,3] places -> [N,3] a smooth colour in 0.1..0.9. A bake is compared with this true colour."""
     x, y, z = points.unbind(dim=1)
     return torch.stack(
         [0.5 + 0.4 * torch.sin(3 * x + y), 0.5 + 0.4 * torch.sin(2 * y - 2 * z + 1), 0.5 + 0.4 * torch.cos(3 * z + x)],
@@ -65,7 +65,7 @@ def small_preset(**changes: object) -> Preset:
 
 
 def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> Views:
-    """Pictures of the mesh in its solid colour, on white, in steps of 1/255."""
+    """Pictures of the mesh in its solid colour on white, rounded to 1/255."""
     rig = to_rig(mesh.vertices)
     images = []
     for camera in cameras:
@@ -78,7 +78,7 @@ def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> View
 
 
 def texel_truth(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
-    """[T,T,3] solid colour of the place that each texel stands for, [T,T] bool inside a chart."""
+    """[T,T,3] true colour of each texel, and [T,T] bool: the texel is inside a chart."""
     rig = to_rig(mesh.vertices)
     everywhere = torch.ones(len(rig), dtype=torch.bool)
     places, inside = paint_faces(mesh, rig, everywhere, size_px, torch.device("cpu"))
@@ -86,7 +86,7 @@ def texel_truth(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
 
 
 def group() -> Mesh:
-    """A ring, a ball in it and balls around it: closed parts that hide one another from every side."""
+    """A ring, a ball in it and balls around it: closed parts that hide each other from every side."""
     parts = [torus(40, 20, 0.1)]
     for x, y, z, size in ((0, 0, 0, 0.45), (0.9, 0.75, 0.2, 0.35), (-0.5, -0.8, 0.6, 0.4), (0.2, 0.1, 1.7, 0.3)):
         ball = blob(2)
@@ -95,7 +95,7 @@ def group() -> Mesh:
 
 
 def join(*meshes: Mesh) -> Mesh:
-    """All in one mesh, without UVs."""
+    """Joins the meshes into one, without UVs."""
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes])
     return Mesh(
         torch.cat([mesh.vertices for mesh in meshes]),
@@ -104,7 +104,7 @@ def join(*meshes: Mesh) -> Mesh:
 
 
 def fin() -> Mesh:
-    """A cube with a triangle on one of its edges: that edge has three faces."""
+    """A cube with an extra triangle on one edge, so that this edge has three faces."""
     mesh = cube()
     tip = torch.tensor([[0.0, 2.0, 2.0]])
     face = torch.tensor([[int(mesh.faces[0, 0]), int(mesh.faces[0, 1]), len(mesh.vertices)]])

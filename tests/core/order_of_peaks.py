@@ -1,6 +1,7 @@
-"""Streamed against resident, for any host: equal results, lower peaks, nothing left on the device.
+"""Compares streamed with resident weights on any host: equal results, lower peaks, nothing left on the device.
 
-Runs in the tests' own Python and in ComfyUI's, where the core has another name: so it is given, not imported.
+This runs in the tests' own Python and in ComfyUI's, where the core has another module name. So the core is a
+parameter, not an import.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 Core = Callable[[str], ModuleType]
 Stage = Callable[[Any, str], Tensor]
-"""Runs with a host, its weights at a preset's residency."""
+"""Runs a stage with a host and a residency. Returns its result."""
 
 
 def stages(core: Core, models: Path, **settings: Any) -> dict[str, Stage]:
-    """The stages that have networks, on tiny checkpoints, at other settings than ours where given."""
+    """Returns the stages that have networks, on tiny checkpoints. `settings` override SETTINGS."""
     store = core("files.store").ModelStore([models], offline=True)
     preset = core("presets").PRESETS["8 GB Full"].with_(**{**SETTINGS, **settings})
     cutout = core("pictures.convert").cutout_from_rgba(_picture())
@@ -67,11 +68,11 @@ def _mesh(core: Core) -> Any:
 
 
 def compare(name: str, run: Stage, host: Any) -> dict[str, Any]:
-    """Runs a stage resident and streamed, and holds one against the other.
+    """Runs a stage resident and streamed, and compares the two.
 
     Returns:
-        `worst`, the largest difference over the largest value, and `peaks`: by component, the most bytes on the
-        device while it was lent, resident and streamed.
+        `worst`: the largest difference, divided by the largest value.
+        `peaks`: by component, the peak bytes on the device while it was lent, resident and streamed.
     """
     results, peaks = {}, {}
     for residency in ("free", "stream"):
@@ -89,7 +90,7 @@ def compare(name: str, run: Stage, host: Any) -> dict[str, Any]:
 
 @contextmanager
 def weighed(host: Any) -> Iterator[dict[str, int]]:
-    """The most bytes on the device while each component was lent, by its label; each is checked for being dropped."""
+    """Yields the peak bytes while each component was lent, by its label. Checks that its tensors are dropped."""
     lend, peaks = host.borrow, dict[str, int]()
 
     @contextmanager
@@ -110,7 +111,7 @@ def weighed(host: Any) -> Iterator[dict[str, int]]:
 
 @contextmanager
 def at_report(host: Any, count: int, act: Callable[[], None]) -> Iterator[None]:
-    """Does something at the count-th report of progress, in the middle of a borrow."""
+    """Calls `act` at the count-th progress report, while a component is lent."""
     report, seen = host.progress, []
 
     def progress(*given: Any) -> None:
@@ -127,7 +128,7 @@ def at_report(host: Any, count: int, act: Callable[[], None]) -> Iterator[None]:
 
 
 def fill_up(host: Any, core: Core, models: Path, *, streamed: bool) -> None:
-    """Runs a network on a device that has no room for its tenth tensor; there is no stage around it to step down."""
+    """Runs a network on a device that has no room for its tenth tensor. There is no stage around it, so no fallback."""
     vae = core("networks.paint").open_paint(models / "hunyuan3d-paint-v2-0", torch.float32).vae
     with (
         torch.inference_mode(),

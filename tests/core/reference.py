@@ -1,7 +1,7 @@
-"""Upstream's own pipelines on the CPU in float32, built part by part from a published-layout folder.
+"""Upstream's own pipelines on the CPU in float32, built part by part from a folder in the published layout.
 
-Upstream's loaders cannot be used as they are: they want the Dinov2 names of an older transformers, CUDA, and
-code from the checkpoint's folder. From the loaded networks on, every line that runs is upstream's.
+Upstream's loaders cannot be used: they need the Dinov2 names of an older transformers, CUDA, and code from the
+checkpoint's folder. Everything after loading is upstream's code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DINO_PREFIX = "conditioner.main_image_encoder.model."
 
 
 def shape_pipeline(folder: Path) -> Any:
-    """Hunyuan3DDiTFlowMatchingPipeline; transformers itself converts the old Dinov2 names."""
+    """Upstream's Hunyuan3DDiTFlowMatchingPipeline. transformers itself converts the old Dinov2 names."""
     pipelines = hy3dgen.shapegen("pipelines")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     state = load_file(folder / "model.fp16.safetensors")
@@ -46,7 +46,7 @@ def _without(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 
 
 def delight_model(folder: Path) -> Any:
-    """Light_Shadow_Remover."""
+    """Upstream's Light_Shadow_Remover."""
     from hy3dgen.texgen.utils.dehighlight_utils import Light_Shadow_Remover
 
     remover = Light_Shadow_Remover.__new__(Light_Shadow_Remover)
@@ -62,7 +62,7 @@ def delight_model(folder: Path) -> Any:
 def paint_views(
     folder: Path, picture: Image.Image, normals: torch.Tensor, positions: torch.Tensor, classes: list[int], steps: int
 ) -> list[Image.Image]:
-    """What Multiview_Diffusion_Net.__call__ does, with the maps as tensors: its lists go to CUDA."""
+    """Does what Multiview_Diffusion_Net.__call__ does, but with the maps as tensors: upstream's lists go to CUDA."""
     from hy3dgen.texgen.hunyuanpaint.pipeline import HunyuanPaintPipeline
     from hy3dgen.texgen.hunyuanpaint.unet.modules import UNet2p5DConditionModel
 

@@ -1,4 +1,4 @@
-"""The shape of the house: imports only downwards, small files, small functions, annotated arguments."""
+"""Rules for the layout: imports go only downwards; files and functions are small; arguments are annotated."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ FLOORS: list[set[str]] = [
     {"stages"},
     {"app", "nodes"},
 ]
-"""From the bottom to the top: a part may import what lies on a lower floor, and itself."""
+"""From the bottom to the top. A part may import itself and the parts of lower floors."""
 SIBLINGS = {("fitting", "lending")}
-"""Parts of one floor of which the first may import the second: the ladder has to know what a full device is."""
+"""Pairs on one floor: the first may import the second. The ladder must recognise the errors of a full device."""
 
 LINES_PER_FILE = 400
 LINES_PER_FUNCTION = 80
 
 
 def part_of(module: str) -> str:
-    """The folder of the core that a module `lowvram_core.a.b` is in, or the file `a` on the ground floor."""
+    """`a` of the module `lowvram_core.a.b`: a folder of the core, or a file on the ground floor."""
     return module.split(".")[1] if "." in module else "app"
 
 
 def floor(part: str) -> int:
-    """0 is the ground floor."""
+    """The number of the part's floor; 0 is the ground floor."""
     return next(index for index, parts in enumerate(FLOORS) if part in parts)
 
 
@@ -51,7 +51,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imported(path: Path, tree: ast.AST) -> Iterator[str]:
-    """Full names of every module that a file imports, wherever in the file."""
+    """Full names of all modules that a file imports, anywhere in the file."""
     here = module_name(path).split(".")
     package = here if path.name == "__init__.py" else here[:-1]
     for node in ast.walk(tree):
@@ -91,7 +91,7 @@ def test_imports_go_only_downwards(path: Path) -> None:
 
 
 def test_the_ground_floor_is_flat() -> None:
-    """Its files may know each other, but in no circle."""
+    """Its files may import each other, but not in a circle."""
     known = {name: {part_of(other) for other in ours(CORE / f"{name}.py")} - {name} for name in GROUND}
     while known:
         free = {name for name, others in known.items() if not others & known.keys()}

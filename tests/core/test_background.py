@@ -1,4 +1,4 @@
-"""The background stage: with the original u2netp weights on real photographs, and with the traps around rembg."""
+"""The background stage: the original u2netp weights on real photographs, and known problems of rembg."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def photograph(name: str) -> Path:
 
 
 def drawn_mask(name: str, size: tuple[int, int]) -> np.ndarray:
-    """[H,W] bool, from the hand-drawn outlines."""
+    """[H,W] bool, filled from hand-drawn outlines."""
     mask = Image.new("1", size)
     draw = ImageDraw.Draw(mask)
     for fill, key in ((1, "object"), (0, "holes")):

@@ -1,4 +1,4 @@
-"""What `make bench-vram DEVICE=cuda` does on a GPU, on the device that counts bytes and with tiny models."""
+"""Runs what `make bench-vram DEVICE=cuda` runs on a GPU, but on the device that counts bytes and with tiny models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 
 
 class Scale(GpuScale):
-    """As on a GPU; tensors of networks have no values, since the CPU's half precision is slow."""
+    """The scale of a GPU. Tensors of networks have no values, because half precision is slow on a CPU."""
 
     def host(self, **settings: object) -> SizingHost:
         return SizingHost(self.device, torch.float16, scale=self, **settings)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: Mo
 
 
 def test_streamed_takes_less_than_resident_and_that_less_than_upstream(scale: GpuScale, store: ModelStore) -> None:
-    """That the results are equal: tests/core/test_residency.py and test_exact_networks.py."""
+    """tests/core/test_residency.py and test_exact_networks.py check that the results are equal."""
     with scale.weighing():
         streamed, resident = (vram.ours(PRESET.with_(residency=way), store, scale) for way in ("stream", "free"))
         upstream = vram.theirs(PRESET, store, scale)

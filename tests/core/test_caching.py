@@ -1,4 +1,4 @@
-"""What a GPU's allocator reserves, worked out by hand from its rules."""
+"""The memory that a GPU's allocator reserves, computed by hand from its rules."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_counting_device_reserves_by_it() -> None:
         assert (gpu.memory_allocated(), gpu.memory_reserved()) == (4000, 2 * MIB)
         assert gpu.mem_get_info() == (6 * MIB, 8 * MIB)
         with pytest.raises(torch.OutOfMemoryError, match="reserved"):
-            torch.zeros(MIB, device=device)  # 4 MiB, whose segment has 20
+            torch.zeros(MIB, device=device)  # 4 MiB, in a segment of 20 MiB
         del tensor
         assert (gpu.memory_allocated(), gpu.memory_reserved()) == (0, 2 * MIB)
         gpu.empty_cache()

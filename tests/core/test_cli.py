@@ -1,4 +1,4 @@
-"""The command line on tiny random models: several pictures, one of them broken; values over the preset's."""
+"""The command line on tiny random models: several pictures, one of them broken; options override the preset."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_guidance_zero_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Loads:
-    """Counts what is loaded, and how much of it is kept between pictures."""
+    """Records the hosts, and how many components each one keeps between pictures."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hosts: list[TorchHost] = []

@@ -1,4 +1,4 @@
-"""The demo checkpoints mean something: the right solid from a picture never trained on, its colour on every side."""
+"""The demo checkpoints work: an unseen picture gives the right solid, and its colour reaches every view."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def capsule() -> Mesh:
 
 
 def lit(colour: tuple[int, int, int]) -> Cutout:
-    """A capsule of that colour under a lamp from the upper left."""
+    """A capsule of that colour, lit from the upper left."""
     rows, columns = np.mgrid[-1:1:256j, -1:1:256j]
     across, along = columns / 0.4, np.clip(np.abs(rows) - 0.4, 0, None) / 0.4
     inside = across**2 + along**2 < 1

@@ -1,4 +1,4 @@
-"""The pack runs without the 1.5 GB of hy3dgen's own requirements."""
+"""The pack imports without hy3dgen's own requirements of 1.5 GB."""
 
 from __future__ import annotations
 

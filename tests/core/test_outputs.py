@@ -1,4 +1,4 @@
-"""Where meshes go: names that never collide, never a user's picture, refused before anything runs."""
+"""Output files: names never collide, a user's picture is never replaced, bad names are refused before a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading pictures in every mode, what is refused and in which words, and the way to tensors and back."""
+"""Pictures are read in every mode, refused with a clear message, and converted to tensors and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = (40, 30)
 
 
 def colours() -> Image.Image:
-    """RGB with every pixel different along both axes."""
+    """RGB. The pixels differ along both axes."""
     x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
     return Image.fromarray(np.stack((x * 6, y * 8, 255 - x * 3), axis=-1).astype(np.uint8))
 
@@ -41,7 +41,7 @@ def half_transparent(mode: str) -> Image.Image:
 
 
 def png_of_side(width: int, height: int) -> bytes:
-    """A PNG that claims a size; its pixels are missing."""
+    """A PNG with this size in its header, but without pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

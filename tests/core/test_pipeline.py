@@ -1,4 +1,4 @@
-"""The pipeline: what can be refused is refused before the first download and the first model."""
+"""The pipeline refuses bad input before the first download and before the first model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NoStore(ModelStore):
         super().__init__([])
 
     def is_present(self, model_id: str) -> bool:
-        """Never asked."""
+        """Must not be called."""
         raise AssertionError(model_id)
 
 
@@ -90,7 +90,7 @@ def test_an_object_too_thin_to_delight_costs_no_shape(tmp_path: Path) -> None:
 
 
 def of_another_model(root: Path, part: str) -> None:
-    """Another number of channels in a part's configuration."""
+    """Changes a number in a part's configuration, so that the weights no longer fit."""
     path = next(root.glob(f"{part}/config.*"))
     if path.suffix == ".yaml":
         path.write_text(path.read_text().replace("hidden_size: 32", "hidden_size: 64"))
@@ -114,14 +114,14 @@ def test_every_checkpoint_is_opened_before_the_first_stage(tmp_path: Path, part:
 
 
 class Fetching(ModelStore):
-    """Has nothing until it is asked for it, and then reports bytes."""
+    """Has no model until a folder is requested. Then it reports a download."""
 
     def is_present(self, model_id: str) -> bool:
-        """Nothing is."""
+        """False: nothing is present."""
         return False
 
     def folder(self, model_id: str, progress: object = None) -> Path:
-        """The folder, after two reports."""
+        """Reports progress twice, then returns the folder."""
         assert callable(progress)
         progress(1, 2)
         progress(2, 2)

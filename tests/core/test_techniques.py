@@ -1,4 +1,4 @@
-"""docs/techniques.md: every technique has a class, code and a test that are there; every asked point an answer."""
+"""docs/techniques.md: every technique has a class, existing code and an existing test; every point has an answer."""
 
 from __future__ import annotations
 

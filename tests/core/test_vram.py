@@ -1,4 +1,4 @@
-"""Peaks at the published sizes, on a device that counts bytes, through the stage functions that the nodes call."""
+"""Peaks at the published sizes on a device that counts bytes. The same stage functions run as in the nodes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 MIB = 2**20
 ALLOCATORS_BYTES = 256 * MIB
-"""Of the hosts' reserve, 400 MiB or more: what the allocator keeps beside what is planned, which a driver that does not
-fail but moves memory to RAM would move."""
+"""What the allocator may reserve beyond the plan. It is part of the hosts' reserve (400 MiB or more). A driver that
+moves memory to RAM instead of failing would move these bytes."""
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    """Checkpoints of the published sizes, which take no room on the disk."""
+    """Checkpoints of the published sizes that take no disk space."""
     root = tmp_path_factory.mktemp("full_size")
     vram.write_models(root, list(PRESETS.values()), sparse=True)
     return ModelStore([root], offline=True)
 
 
 def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> tuple[SizingHost, dict[str, Need]]:
-    """The host after the stages with networks, and what the budget thought of each component."""
+    """Runs the stages with networks. Returns the host, and the budget's need of each component by key."""
     needs: dict[str, Need] = {}
     original = shape.fitted
 
@@ -54,7 +54,10 @@ def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> t
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never more, and within 3 MiB; the budget agrees with every component, or leaves room where weights stream."""
+    """The peak is at most the stated one and at most 3 MiB lower.
+
+    The budget matches the peak of every component. If weights stream, it may be higher.
+    """
     host, needs = run(vram.few(PRESETS[name]), store, monkeypatch)
     peak = max(record.peak_bytes or 0 for record in host.records) / MIB
     assert -3 <= peak - PEAKS_MIB[name] <= 0, f"{name}: {peak:.1f} MiB"
@@ -73,7 +76,7 @@ def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest
 
 
 def test_the_budget_knows_what_sliced_attention_takes(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never less than it is, and at most 3 % more."""
+    """The plan is at most 1 % lower and at most 3 % higher than the measured peak."""
     host, needs = run(vram.few(PRESETS["4 GB"]).with_(attention="sliced"), store, monkeypatch)
     assert host.notes == [] and max(host.peaks.values()) > 6 * 1024 * MIB
     for key, measured in host.peaks.items():
@@ -82,7 +85,7 @@ def test_the_budget_knows_what_sliced_attention_takes(store: ModelStore, monkeyp
 
 
 def test_the_budget_knows_what_the_long_ways_take(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits on the device, and both UNets of the paint model at once."""
+    """Logits stay on the device, and both UNets of the paint model are there at once."""
     preset = vram.few(PRESETS["4 GB"]).with_(logits_on_host=False, octree=128, points_per_chunk=500_000)
     host, needs = run(preset.with_(reference_once=False), store, monkeypatch)
     assert host.notes == []
@@ -104,7 +107,7 @@ def test_more_passes_change_no_peak(name: str, store: ModelStore, monkeypatch: p
 
 
 def test_the_stated_peaks_keep_their_promises() -> None:
-    """Full upstream quality in 2.5 GiB, and in 0.75 GiB streamed; a streamed run takes a third of a resident one."""
+    """Full upstream quality takes at most 2.5 GiB, and streamed at most 0.75 GiB and a third of the resident peak."""
     assert PEAKS_MIB["4 GB"] <= 2.5 * 1024 and PEAKS_MIB["2 GB"] <= 0.75 * 1024
     assert PEAKS_MIB["2 GB"] <= PEAKS_MIB["4 GB"] / 3
     order = ["2 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "4 GB", "8 GB Full"]

@@ -1,4 +1,4 @@
-"""Tiny checkpoints with random weights, in the published layout and under the published names."""
+"""Writes tiny checkpoints with random weights, in the published layout and with the published names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def make_all(root: Path) -> Path:
-    """Every model once, under one models folder."""
+    """Writes every model once, into one models folder."""
     for variant in VARIANTS:
         make_shape(root, variant)
     make_delight(root)
@@ -38,7 +38,7 @@ def make_all(root: Path) -> Path:
 
 
 def shape_config(variant: str) -> dict[str, Any]:
-    """What config.yaml says of a variant."""
+    """Returns the content of config.yaml for a variant."""
     paint = variant.startswith("mv")
     turbo = variant.endswith("turbo")
     scheduler = "ConsistencyFlowMatchEulerDiscreteScheduler" if turbo else "FlowMatchEulerDiscreteScheduler"
@@ -76,7 +76,7 @@ def shape_config(variant: str) -> dict[str, Any]:
 
 
 def make_shape(root: Path, variant: str = "v2-0") -> Path:
-    """A shape model whose random field crosses zero."""
+    """Writes a shape model whose random field crosses zero."""
     folder = root / VARIANTS[variant]
     folder.mkdir(parents=True)
     config = shape_config(variant)
@@ -100,7 +100,7 @@ def _published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def unet_config(in_channels: int, cross_dim: int) -> dict[str, Any]:
-    """A UNet with attention at its lowest resolution alone."""
+    """A UNet with attention only at its lowest resolution."""
     return {
         "sample_size": 64, "in_channels": in_channels, "out_channels": 4, "block_out_channels": [8, 16, 16],
         "time_embedding_dim": 1280,
@@ -112,7 +112,7 @@ def unet_config(in_channels: int, cross_dim: int) -> dict[str, Any]:
 
 
 def make_vae(folder: Path) -> None:
-    """An 8x autoencoder."""
+    """Writes an 8x autoencoder."""
     AutoencoderKL(
         block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, sample_size=256,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -120,7 +120,7 @@ def make_vae(folder: Path) -> None:
 
 
 def make_text(folder: Path, width: int) -> None:
-    """A text encoder and a tokenizer that knows single letters."""
+    """Writes a text encoder, and a tokenizer that knows single letters."""
     CLIPTextModel(
         CLIPTextConfig(hidden_size=width, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
                        vocab_size=60, max_position_embeddings=77, bos_token_id=52, eos_token_id=53)
@@ -149,7 +149,7 @@ def _index(folder: Path, pipeline: str, unet: list[str]) -> None:
 
 
 def make_delight(root: Path) -> Path:
-    """A delight model; its scheduler is of another class than the one it is run with, as diffusers allows."""
+    """Writes a delight model. The stage runs another scheduler class than the file names, as diffusers allows."""
     folder = root / "hunyuan3d-delight-v2-0"
     folder.mkdir(parents=True)
     torch.manual_seed(2)
@@ -164,7 +164,7 @@ def make_delight(root: Path) -> Path:
 
 
 def make_paint(root: Path) -> Path:
-    """A paint model, its UNet as a pickle of tensors."""
+    """Writes a paint model, with its UNet as a pickle of tensors."""
     folder = root / "hunyuan3d-paint-v2-0"
     (folder / "unet").mkdir(parents=True)
     torch.manual_seed(3)

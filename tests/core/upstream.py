@@ -1,6 +1,6 @@
-"""Upstream's renderer and unwrapper on the CPU, with our rasteriser in place of its compiled one.
+"""Upstream's renderer and unwrapper on the CPU, with our rasteriser instead of its compiled one.
 
-The modules are loaded from their files under other names: importing hy3dgen.texgen pulls in every model.
+The modules are loaded from their files under other names, because importing hy3dgen.texgen imports every model.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Upstream:
-    """One unwrapped mesh on upstream's renderer."""
+    """One unwrapped mesh in upstream's renderer."""
 
     def __init__(self, mesh: Mesh, render_px: int, texture_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
         fake = ModuleType("custom_rasterizer")
@@ -69,7 +69,7 @@ class Upstream:
         unwrapper = importlib.import_module("upstream_utils.uv_warp_utils")
         with _quiet():
             self.mesh: trimesh.Trimesh = unwrapper.mesh_uv_wrap(to_trimesh(mesh))
-            # On the CPU the renderer edits the arrays that it is given.
+            # On the CPU the renderer changes the arrays that it is given.
             self.uvs_up = np.array(self.mesh.visual.uv)
             self.render = module.MeshRender(default_resolution=render_px, texture_size=texture_px, device="cpu")
             self.render.load_mesh(self.mesh)
@@ -84,7 +84,7 @@ class Upstream:
         return np.array(normal), np.array(position)
 
     def bake(self, pictures: list[Image.Image], cameras: tuple[Camera, ...]) -> tuple[Tensor, Tensor]:
-        """[T,T,3], [T,T] bool, by upstream's bake_from_multiview."""
+        """[T,T,3] texture and [T,T] bool, from upstream's bake_from_multiview."""
         textures, cosines = [], []
         size = self.render.default_resolution
         with _quiet():
@@ -98,7 +98,7 @@ class Upstream:
         return texture, (trust > 1e-8).squeeze(-1)
 
     def inpaint(self, texture: Tensor, seen: Tensor) -> Tensor:
-        """[T,T,3] float32 0..1, by upstream's texture_inpaint."""
+        """[T,T,3] float32 0..1, from upstream's texture_inpaint."""
         kept = self.render.vtx_pos.clone(), self.render.vtx_uv.clone()
         mask = (seen.numpy() * 255).astype(np.uint8)
         with _quiet():
