@@ -1,4 +1,4 @@
-"""Draws the pictures of the README's node sections: `python docs/draw_nodes.py`, on the CPU in about a minute.
+"""Draws the pictures of docs/nodes.md: `python docs/draw_nodes.py`, on the CPU in about a minute.
 
 Every stage runs as in `make demo`: its checkpoints, its photograph, its preset. Preset nodes and Memory Report are
 photographed in ComfyUI instead, by tests/comfyui/draw_nodes.py.

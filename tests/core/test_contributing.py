@@ -68,6 +68,12 @@ def test_every_name_in_capitals_is_one_of_the_code(name: str) -> None:
     assert not missing, f"{name} names {missing}"
 
 
+def test_the_tree_has_every_folder_of_the_core() -> None:
+    tree = read("docs/architecture.md").partition("## The tree")[2].partition("## ")[0]
+    told = set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
+    assert told == {path.parent.name for path in (ROOT / "lowvram_core").glob("*/__init__.py")}
+
+
 def test_the_floors_are_those_of_the_import_rule() -> None:
     rule = read("docs/architecture.md").partition("## The import rule")[2]
     told = {int(level): parts for level, parts in re.findall(r"^(\d)  (.*)$", rule, re.MULTILINE)}
