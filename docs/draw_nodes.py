@@ -1,4 +1,4 @@
-"""Draws the pictures of the README's node sections: `python docs/draw_nodes.py`, on the CPU in about a minute.
+"""Draws the pictures of docs/nodes.md: `python docs/draw_nodes.py`, on the CPU in about a minute.
 
 Every stage runs as in `make demo`, with the same checkpoints, photograph and preset. The pictures of the preset nodes
 and of Memory Report are taken in ComfyUI, by tests/comfyui/draw_nodes.py.

@@ -1,9 +1,12 @@
-"""The README's tables are those of the code."""
+"""README and docs/: their tables are those of the code, their links work, Korean keeps step with English."""
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,22 @@ REGIONS = {
 }
 OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram", "--force-fp32", "--disable-api-nodes"}
 """pip's and ComfyUI's."""
+TRANSLATED = {
+    "README.md": "README.ko.md",
+    **{f"docs/{name}.md": f"docs/ko/{name}.md"
+       for name in ("nodes", "models", "command_line", "troubleshooting", "devices")},
+}  # fmt: skip
+"""Each page for users with its Korean one."""
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "demo" / "README.md")
+)
+TABLES = ("README.md", "docs/models.md", "docs/command_line.md")
+"""The pages with tables that come from the code."""
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def cells(line: str) -> tuple[str, ...]:
@@ -27,7 +46,7 @@ def cells(line: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def rows() -> set[tuple[str, ...]]:
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = [line for name in TABLES for line in read(name).splitlines()]
     return {cells(line) for line in lines if line.startswith("|")}
 
 
@@ -66,7 +85,7 @@ def memory_rows() -> list[tuple[str, ...]]:
 
 def test_the_memory_is_the_benchmarks(rows: set[tuple[str, ...]]) -> None:
     for row in memory_rows():
-        assert row in rows, f"README.md lacks | {' | '.join(row)} |"
+        assert row in rows, f"{TABLES} lack | {' | '.join(row)} |"
         most, reserved, theirs, theirs_reserved = (float(cell.replace(",", "")) for cell in row[-4:])
         assert abs(most - PEAKS_MIB[row[0]]) <= 3, "the stated peak"
         assert most < theirs / 4 and reserved < theirs_reserved / 4
@@ -80,63 +99,157 @@ def test_the_region_note_is_near_the_top() -> None:
     assert "Copyright (c) 2025\n    Tencent. All Rights Reserved." in notice and "Open RAIL++-M" in notice
 
 
+def test_measured_figures_stand_beside_todays_computed_ones() -> None:
+    computed = {row[0]: (row[-4], row[-3]) for row in memory_rows()}
+    full_quality = memory_rows()[list(PRESETS).index("4 GB")]
+    computed |= {"upstream": full_quality[-2:], "원본": full_quality[-2:]}
+    measured = {}
+    for name in ("README.md", "README.ko.md", "docs/performance.md"):
+        table = re.search(r"^\|[^\n]*\n\|[-|]*\n(\| 2 GB[^\n]* \| 1,905 \|\n(?:\|[^\n]*\n)+)", read(name), re.MULTILINE)
+        assert table, name
+        found = [cells(line) for line in table[1].splitlines()]
+        assert len(found) == 5
+        for preset, _, most, _, reserved, _ in found:
+            assert (most, reserved) == computed[re.split(r" \(|,", preset)[0]], f"{name}: {preset}"
+        measured[name] = [(row[1], row[3], row[5]) for row in found]
+    assert measured["README.md"] == measured["README.ko.md"] == measured["docs/performance.md"]
+
+
+def test_the_first_screen_has_a_preset_and_its_memory_for_every_card() -> None:
+    computed = {row[0]: row[-4] for row in memory_rows()}
+    for name in REGIONS:
+        text = read(name)
+        first = text.partition("\n![")[0]
+        found = [cells(line) for line in first.splitlines() if line.startswith("|")]
+        told = {row[1]: row[2].split() for row in found if row[1] in PRESETS}
+        assert list(told) == ["2 GB", "4 GB", "8 GB Balanced", "12 GB", "16 GB"], name
+        for preset, (figure, *note) in told.items():
+            if note:
+                assert figure == computed[preset], f"{name}: {preset}"
+            else:
+                assert f"| {preset} | {figure} | {computed[preset]} |" in text, f"{name}: {preset}"
+
+
 def test_the_options_exist() -> None:
     from lowvram_core.app.cli import build_parser
 
     known = set(build_parser()._option_string_actions)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", text)) - OTHERS_OPTIONS
-    assert used and used <= known
+    for name in (*TRANSLATED, *TRANSLATED.values()):
+        # In a command of another program, such as the driver's, an option is that program's.
+        used = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", read(name))) - OTHERS_OPTIONS
+        assert used <= known, f"{name}: {used - known}"
+    told = set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", read("docs/command_line.md") + read("docs/models.md")))
+    assert {option for option in known if option.startswith("--")} - told <= {"--help", "--out"}
+
+
+def test_hy3dgen_is_installed_from_the_one_file_that_pins_it() -> None:
+    for name in PAGES:
+        assert "hy3dgen==" not in read(name), name
+    for name in REGIONS:
+        text = read(name).replace("\\", "/")
+        files = re.findall(r"-r \S*custom_nodes/hunyuan3d-lowvram/([\w./-]+?)\.?[`\s]", text)
+        assert sorted(set(files)) == ["lowvram_core/requirements-hy3dgen.txt", "requirements.txt"]
+        assert files.count("lowvram_core/requirements-hy3dgen.txt") == 3, "Manager, by hand, portable"
+        for file in files:
+            assert (ROOT / file).is_file(), file
+        for command in re.findall(r"[^\n`]*requirements-hy3dgen\.txt", text):
+            assert "-m pip install --no-deps -r" in command
 
 
 def shape_of(name: str) -> list[str]:
     """What a translation keeps: heading levels, rows and rules of tables, lists, fences, code, pictures."""
     kept, code = [], False
-    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+    for line in read(name).splitlines():
         if line.startswith("```"):
             code = not code
             kept.append(line)
-        elif code:
+        elif code or line.startswith("<!--"):
             kept.append(line)
         elif found := re.match(r"#+ |- |\d+\. ", line):
             kept.append(found[0])
         elif line.startswith("|"):
             kept.append(f"{line.count('|')} cells")
         elif line.startswith("!["):
-            kept.append(line.partition("](")[2])
+            kept.append(line.partition("](")[2].removeprefix("../"))
     return kept
 
 
-def test_korean_has_the_same_shape() -> None:
-    assert shape_of("README.ko.md") == shape_of("README.md")
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_korean_has_the_same_shape(name: str) -> None:
+    assert shape_of(TRANSLATED[name]) == shape_of(name)
 
 
-def test_korean_has_the_same_tables() -> None:
+def test_every_page_for_users_is_translated() -> None:
+    assert {path for path in PAGES if "ko" in Path(path).parts} == {*TRANSLATED.values()} - {"README.ko.md"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("README.md", 12), ("docs/models.md", 23)])
+def test_korean_has_the_same_tables(name: str, count: int) -> None:
     """Rows of figures are the same, the preset's names too; texts are translated."""
     english, korean = (
-        {cells(line) for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("|")}
-        for name in ("README.md", "README.ko.md")
+        {cells(line) for line in read(page).splitlines() if line.startswith("|")} for page in (name, TRANSLATED[name])
     )
-    figures = {row for row in english if re.fullmatch(r"~?[\d.]+|stream|free(, CFG.*)?", row[-1])}
-    assert len(figures) > 30 and figures <= korean
+    names = {*PRESETS, *MODELS}
+    figures = {row for row in english if row[0] in names and re.fullmatch(r"~?[\d.,]+|stream|free(, CFG.*)?", row[-1])}
+    assert len(figures) >= count
+    assert figures <= korean
 
 
-def test_what_is_linked_is_there() -> None:
-    for name in REGIONS:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert (ROOT / target).exists(), f"{name} points to {target}"
+def test_korean_says_the_same_figures() -> None:
+    """Numbers of two digits and more, in text and tables alike."""
+    for name, translation in TRANSLATED.items():
+        english, korean = (
+            sorted(re.findall(r"\d[\d,.]*\d", re.sub(r"\]\([^)]*\)", "", read(page)))) for page in (name, translation)
+        )
+        assert set(english) == set(korean), f"{name}: {set(english) ^ set(korean)}"
 
 
-def test_every_node_has_a_picture() -> None:
-    """In its section, under the node's menu name."""
-    for name in REGIONS:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        nodes = text.partition("## Nodes\n" if name == "README.md" else "## 노드\n")[2].partition("\n## ")[0]
-        sections = nodes.split("\n### ")[1:]
-        assert len(sections) == 18
-        for section in sections:
-            assert "](docs/pictures/nodes/" in section, f"{name}: {section.splitlines()[0]}"
+def anchors(name: str) -> set[str]:
+    """The addresses of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", read(name), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_linked_is_there(name: str) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", read(name)):
+        page = os.path.normpath(Path(name).parent / target) if target else name
+        assert (ROOT / page).exists(), f"{name} points to {target}"
+        assert not anchor or anchor in anchors(page), f"{name} points to {target}#{anchor}"
+
+
+@pytest.mark.parametrize(("name", "language"), [("docs/nodes.md", "en"), ("docs/ko/nodes.md", "ko")])
+def test_every_node_has_its_section_with_a_picture(name: str, language: str) -> None:
+    sections = read(name).split("\n### ")[1:]
+    assert len(sections) == 18
+    for section in sections:
+        assert "pictures/nodes/" in section, f"{name}: {section.splitlines()[0]}"
+    headings = {title.strip() for section in sections for title in section.splitlines()[0].split(", ")}
+    defs = json.loads(read(f"locales/{language}/nodeDefs.json"))
+    assert headings == {node["display_name"] for node in defs.values()}
+
+
+def messages() -> Iterator[str]:
+    """Every text of the code, with `...` for what is filled in."""
+    for path in (*(ROOT / "lowvram_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py"), ROOT / "__init__.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/troubleshooting.md"])
+def test_quoted_messages_are_the_codes(name: str) -> None:
+    """What the first column of a table by message has in backticks, `...` standing for anything."""
+    lines = [line for line in read(name).partition("Every error reads")[2].splitlines() if line.startswith("|")]
+    quoted = [text for line in lines for text in re.findall("`([^`]*)`", line.split("|")[1])]
+    quoted = [text for text in quoted if "..." in text]
+    known = list(messages())
+    for text in quoted:
+        pattern = re.compile(".*".join(map(re.escape, text.split("..."))), re.DOTALL)
+        assert any(pattern.search(message) for message in known), f"{name}: no message reads {text!r}"
+    assert len(quoted) >= 4
 
 
 def left_out() -> list[str]:
@@ -145,25 +258,15 @@ def left_out() -> list[str]:
     return [line.rstrip("/") for line in lines if line and not line.startswith("#")]
 
 
-def test_what_is_linked_is_published() -> None:
-    for name in (*REGIONS, "CONTRIBUTING.md", "docs/techniques.md"):
-        folder = Path(name).parent
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
-            place = folder / target
-            missing = [part for part in left_out() if place.is_relative_to(part)]
-            assert not missing, f"{name} points to {target}, which .comfyignore leaves out"
+@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("demo")])
+def test_what_is_linked_is_published(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", read(name)):
+        place = Path(os.path.normpath(Path(name).parent / target))
+        missing = [part for part in left_out() if place.is_relative_to(part)]
+        assert not missing, f"{name} points to {target}, which .comfyignore leaves out"
 
 
 def test_no_published_script_needs_what_is_left_out() -> None:
     """docs/draw_nodes.py imports from tests/ and demo/."""
     for path in (ROOT / "docs").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in left_out()
-
-
-def test_every_node_has_its_section() -> None:
-    for name, language in (("README.md", "en"), ("README.ko.md", "ko")):
-        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        headings = " / ".join(line for line in lines if line.startswith("### "))
-        defs = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-        missing = [node["display_name"] for node in defs.values() if node["display_name"] not in headings]
-        assert not missing, f"{name} has no section of {missing}"
