@@ -72,8 +72,8 @@ def train(bank: Bank, scale: float, text: torch.Tensor, seconds: float, seed: in
             x = torch.cat([state, lit[index]], 1).to(memory_format=torch.channels_last)
             predicted = unet(x, steps, encoder_hidden_states=text.expand(len(index), -1, -1)).sample
         error = predicted.float() - velocity
-        flat = F.avg_pool2d(error, 4)  # blotches are more visible than soft edges
-        loss = error.square().mean() + 0.5 * flat.square().mean() + 0.3 * flat.abs().mean()
+        blotches = F.avg_pool2d(error, 4)  # they are more visible than soft edges
+        loss = error.square().mean() + 0.5 * blotches.square().mean() + 0.3 * blotches.abs().mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

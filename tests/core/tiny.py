@@ -39,10 +39,10 @@ def make_all(root: Path) -> Path:
 
 def shape_config(variant: str) -> dict[str, Any]:
     """Returns the content of config.yaml for a variant."""
-    paint = variant.startswith("mv")
+    multiview = variant.startswith("mv")
     turbo = variant.endswith("turbo")
     scheduler = "ConsistencyFlowMatchEulerDiscreteScheduler" if turbo else "FlowMatchEulerDiscreteScheduler"
-    encoder = "DinoImageEncoderMV" if paint else "DinoImageEncoder"
+    encoder = "DinoImageEncoderMV" if multiview else "DinoImageEncoder"
     return {
         "model": {
             "target": "hy3dgen.shapegen.models.Hunyuan3DDiT",
@@ -68,7 +68,7 @@ def shape_config(variant: str) -> dict[str, Any]:
             "params": {"num_train_timesteps": 1000, **({"pcm_timesteps": 100} if turbo else {})},
         },
         "image_processor": {
-            "target": f"hy3dgen.shapegen.preprocessors.{'MV' if paint else ''}ImageProcessorV2",
+            "target": f"hy3dgen.shapegen.preprocessors.{'MV' if multiview else ''}ImageProcessorV2",
             "params": {"size": 128},
         },
         "pipeline": {"target": "hy3dgen.shapegen.pipelines.Hunyuan3DDiTFlowMatchingPipeline"},
