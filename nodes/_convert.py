@@ -13,14 +13,6 @@ from ..lowvram_core.errors import BadInput
 from ..lowvram_core.types import Cutout, Mesh
 from ._host import to_intermediate
 
-SEED_RANGE = 2**32
-"""NumPy's; ComfyUI's seeds go to 2^64."""
-
-
-def fold_seed(seed: int) -> int:
-    """The seed within NumPy's range."""
-    return seed % SEED_RANGE
-
 
 def single_picture(image: Tensor, stage: str) -> Tensor:
     """[H,W,C] float32 on the CPU, of an IMAGE [1,H,W,C].

@@ -10,13 +10,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput, MissingModel
-from ..lowvram_core.presets import Preset
+from ..lowvram_core.presets import BACKGROUND_MODELS, Preset
 from . import _convert, _host
 from ._core import core, stage
 from ._schema import preset_input, schema
-
-BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
-"""What may stand in for another, best first."""
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +26,19 @@ class RemoveBackground(io.ComfyNode):
         """A mask that is connected and not empty is taken as the object; nothing is removed then."""
         return schema(
             "RemoveBackground", "Remove Background",
-            "Cuts the object out, on the CPU. A mask that is connected is used instead. A batch leaves as a list, so "
-            "that what follows runs once per picture.",
+            "Cuts the object out, on the CPU. A connected mask is used instead. A batch becomes a list, so that the "
+            "nodes after it run once per picture.",
             ["rembg", "cutout", "alpha"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture or a batch."),
                 preset_input(),
-                io.Mask.Input("mask", optional=True, tooltip="The object, if you have it. All zeros count as no mask."),
+                io.Mask.Input("mask", optional=True, tooltip="The object's mask, if any. All zeros count as none."),
                 io.Boolean.Input(
                     "invert_mask", default=True,
                     tooltip="On for the mask of Load Image and Load Pictures, which is 1 where the picture is "
                     "transparent. Off for the core's own Remove Background, whose mask is 1 = object.",
                 ),
-                io.Boolean.Input("keep_background", default=False, tooltip="The whole picture is the object."),
+                io.Boolean.Input("keep_background", default=False, tooltip="Takes the whole picture as the object."),
             ],
             outputs=[
                 io.Image.Output("image_out", display_name="image", is_output_list=True),

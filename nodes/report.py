@@ -19,7 +19,8 @@ class MemoryReport(io.ComfyNode):
         """Put it between the last stage and Save 3D Model."""
         return schema(
             "MemoryReport", "Memory Report",
-            "Seconds, graphics memory and RAM of every step before it. Passes the mesh through, so that it runs last.",
+            "Shows seconds, graphics memory and RAM of everything that ran before it. Passes the mesh through, so that "
+            "it runs last.",
             ["vram", "profile", "timing"],
             inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
             outputs=[

@@ -24,13 +24,13 @@ class BakeTexture(io.ComfyNode):
             ["project", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The mesh with UVs, from Paint Views."),
-                io.Image.Input("images", tooltip="One square picture per view, in their order; any size."),
+                io.Image.Input("images", tooltip="One square picture per view, in the views' order, of any size."),
                 ViewsType.Input("views", tooltip="From Paint Views."),
                 preset_input(),
             ],
             outputs=[
                 io.Mesh.Output("mesh_out", display_name="mesh"),
-                io.Mask.Output("seen", display_name="seen", tooltip="1 = some view painted this texel."),
+                io.Mask.Output("seen", display_name="seen", tooltip="1 = at least one view painted this texel."),
             ],
         )  # fmt: skip
 
@@ -51,11 +51,11 @@ class InpaintTexture(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """The mask tells what to keep."""
         return schema(
-            "InpaintTexture", "Inpaint Texture", "Fills what no view has seen with the colours around it.",
+            "InpaintTexture", "Inpaint Texture", "Fills the texels that no view has seen with the colours around them.",
             ["fill holes", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The textured mesh, from Bake Texture."),
-                io.Mask.Input("seen", tooltip="1 = keep this texel, from Bake Texture."),
+                io.Mask.Input("seen", tooltip="1 = keep this texel. Comes from Bake Texture."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
