@@ -1,4 +1,4 @@
-"""The nodes, in menu order, and the door by which ComfyUI comes in."""
+"""The nodes, in menu order, and the entry point that ComfyUI calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LowVramExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """Gives the nodes to ComfyUI."""
 
     async def on_load(self) -> None:
         """Registers the models folder."""

@@ -1,7 +1,7 @@
 """What the schemas of several nodes have in common.
 
-Widgets stand in the order numbers and switches, seed, choices: comfy-test reads a workflow's values by position, and
-knows neither a seed's control nor choices as V3 declares them.
+A node's widgets stand in this order: numbers and switches, the seed, choices. comfy-test reads a workflow's values by
+position, but knows neither the control after a seed nor the choices of V3 schemas.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ def seed_input(default: int, of: str) -> Any:
 
 
 def steps_input(value: str, cost: str) -> Any:
-    """Steps in the place of a preset value; 0 takes the preset's."""
+    """Steps that override a preset value; 0 takes the preset's."""
     told = f"0 takes the preset's {value.replace('_', ' ')}. {cost}"
     return io.Int.Input("steps", default=0, min=0, max=int(VALUES[value].high), tooltip=told)
 
 
 def choice_input(name: str, options: tuple[str, ...], tooltip: str) -> Any:
-    """A choice whose first option is the preset's own."""
+    """A choice that overrides the preset's; the first option takes the preset's."""
     return io.Combo.Input(name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip)
 
 
 def overridden(preset: Preset, **values: Any) -> Preset:
-    """The preset with the widgets that were set; `from preset`, 0 and None leave its value."""
+    """The preset with the values of the widgets; `from preset`, 0 and None keep the preset's value."""
     given = {name: value for name, value in values.items() if value not in (FROM_PRESET, 0, None)}
     return preset.with_(**given) if given else preset

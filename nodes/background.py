@@ -1,4 +1,4 @@
-"""Pictures in: from a folder, and their objects cut out."""
+"""Pictures from a folder, and the objects cut out of pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RemoveBackground(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A mask that is connected and not empty is taken as the object; nothing is removed then."""
+        """A connected mask that is not empty marks the object; then no background is removed."""
         return schema(
             "RemoveBackground", "Remove Background",
             "Cuts the object out, on the CPU. A connected mask is used instead. A batch becomes a list, so that the "
@@ -51,7 +51,7 @@ class RemoveBackground(io.ComfyNode):
     def execute(
         cls, image: Tensor, preset: Preset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        """Each picture on its own; one mask may serve all."""
+        """Cuts each picture out; one mask may serve all pictures."""
         host = _host.ComfyHost()
         known = _convert.usable_mask(mask, invert=invert_mask)
         if known is not None and len(known) not in (1, len(image)):

@@ -1,4 +1,4 @@
-"""The picture without its light."""
+"""The picture without light and shadow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meshes: cleaned, unwrapped, loaded, saved, and handed to packs that use trimesh."""
+"""Nodes that clean, unwrap, load, save and convert meshes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UnwrapUVs(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Core's UnwrapMesh can stand in its place."""
+        """ComfyUI's own UnwrapMesh does the same work."""
         return schema(
             "UnwrapUVs", "Unwrap UVs", "Cuts the mesh into charts and lays them out for a texture.",
             ["uv", "atlas", "xatlas"],
@@ -112,7 +112,7 @@ class SaveMesh(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """An output node; Save 3D Model of the core does the same for GLB, with a viewer."""
+        """An output node. ComfyUI's own Save 3D Model does the same for GLB, with a viewer."""
         return schema(
             "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without it.",
             ["export", "glb", "obj", "stl"], is_output_node=True,
@@ -137,7 +137,7 @@ class SaveMesh(io.ComfyNode):
 
 
 class MeshToTrimesh(io.ComfyNode):
-    """MESH to the socket that other 3D packs use."""
+    """MESH to TRIMESH, the socket of other 3D packs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -158,11 +158,11 @@ class MeshToTrimesh(io.ComfyNode):
 
 
 class TrimeshToMesh(io.ComfyNode):
-    """The socket that other 3D packs use to MESH."""
+    """TRIMESH, the socket of other 3D packs, to MESH."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """UVs and texture come along."""
+        """UVs and texture are kept."""
         return schema(
             "TrimeshToMesh", "Trimesh to Mesh", "Converts a mesh of a pack whose sockets carry a trimesh.Trimesh.",
             ["convert", "trimesh"],

@@ -16,7 +16,7 @@ class PaintViews(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The mesh is unwrapped here if it was not: the paint model sees its seams."""
+        """Unwraps a mesh without UVs: the paint model was trained on meshes that are split at the seams."""
         return schema(
             "PaintViews", "Paint Views",
             "Paints the mesh from several sides in the picture's colours. Unwraps the mesh first if it has no UVs.",

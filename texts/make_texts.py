@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,7 @@ def pack_nodes() -> list[Any]:
     import cpu_torchvision
 
     cpu_torchvision.declare()
-    from comfy_pack import Pack
-
-    return list(Pack().nodes)
+    return list(import_module("comfy_pack").Pack().nodes)
 
 
 def main() -> int:

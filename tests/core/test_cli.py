@@ -61,8 +61,8 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
     material = glb_json(out / "a.glb")["materials"][0]["pbrMetallicRoughness"]
     assert "baseColorTexture" in material
     rows = [line.split()[0] for line in said.out.splitlines()]
-    table = rows[rows.index("step") + 1 :]
-    assert table == [*PHASES, "total", "contact"], "every step of the run is in the table, in order; then the sheet"
+    table = rows[rows.index("phase") + 1 :]
+    assert table == [*PHASES, "total", "contact"], "every phase of the run is in the table, in order; then the sheet"
     with Image.open(out / "s.png") as sheet:
         assert sheet.size == (10 * 256, 2 * 276)
 
