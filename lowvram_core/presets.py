@@ -157,6 +157,8 @@ class Preset:
     """The reference picture is read once per run, not at every step with both UNets on the device."""
     skip_unguided_reference: bool = field(default=True, metadata=switch(later=True, advanced=True))
     """Guidance runs the UNet with and without the picture. The run without it skips the attention to it."""
+    paint_guidance: float = field(default=2.0, metadata=number(0.0, 20.0, 0.1, later=True, advanced=True))
+    """How closely the painted views follow the picture; upstream's is 2."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.
