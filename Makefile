@@ -32,6 +32,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy lowvram_core docs/draw_nodes.py
 
+# Locales, help pages, the READMEs' tables and the golden of the nodes' schemas, from what they are made of.
+.PHONY: texts
+texts: $(STAMP)
+	$(PY) -W ignore texts/make_texts.py
+
 weights: $(WEIGHTS)
 
 install: $(STAMP)

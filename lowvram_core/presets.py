@@ -1,9 +1,16 @@
-"""Every number that trades quality for memory or time, with a name; one read-only table."""
+"""The presets, and every value of a preset: declared once, with its default and its range.
+
+Widgets, command-line options, checks, locales, help pages and the README's tables follow from these declarations and
+from presets.toml, which holds the texts. After a change run `make texts`.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -11,13 +18,18 @@ from .errors import BadInput
 from .types import Camera
 
 Residency = Literal["stream", "free", "keep"]
-"""stream: weights pass through the device; free: one component at a time, off the device when its step is
-done; keep: left loaded, evictable."""
+"""stream: weights pass through the device; free: one component at a time, taken off the device after its phase; keep:
+weights stay loaded, and may be evicted."""
 
 VARIANTS = (
     "v2-0", "v2-0-fast", "v2-0-turbo", "mini", "mini-fast", "mini-turbo", "mv", "mv-fast", "mv-turbo",
 )  # fmt: skip
-"""The shape models. fast and turbo are guidance-distilled, turbo also step-distilled; mv takes up to four views."""
+"""The shape models. fast and turbo are guidance-distilled, turbo also step-distilled; mv takes up to four pictures."""
+
+BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
+"""The models that remove backgrounds, by rembg's names; where one is missing, the first that is there stands in."""
+
+UNWRAPPERS = ("xatlas", "uvunwrap")
 
 VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
     {
@@ -31,79 +43,122 @@ VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
         "minimal-tilted": (Camera(0, 0, 1.0), Camera(120, 20, 0.3), Camera(240, -20, 0.3)),
     }
 )  # fmt: skip
-"""Poses to paint: upstream's six (with upstream's weights), its four around the equator, and three. The tilted sets
-look a little from above and below and see more (benchmarks/views.py); what the real model makes of them is not
-measured, so they are by choice."""
+"""The cameras that the views are painted from. standard: upstream's six, with upstream's weights; fast: upstream's four
+around the equator; minimal: three. The tilted sets look a little from above and below and see more of the mesh
+(benchmarks/views.py). How well the real model paints them is not measured, so no preset uses them."""
 
-CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "variant": VARIANTS,
-        "views": tuple(VIEW_SETS),
-        "residency": get_args(Residency),
-        "unwrapper": ("xatlas", "uvunwrap"),
-        "attention": ("auto", "fused", "xformers", "sliced"),
-        "precision": ("auto", "float16", "bfloat16", "float32"),
-        "background_model": ("u2net", "u2netp", "isnet-general-use", "birefnet-general-lite"),
-    }
-)
-"""What the fields that are no numbers may be."""
+
+def number(low: float, high: float, step: float = 1, *, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+    """Declares a number from low to high; the widget moves by step."""
+    return {"low": low, "high": high, "step": step, "later": later, "advanced": advanced}
+
+
+def choice(choices: tuple[str, ...], *, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+    """Declares one of several names."""
+    return {"choices": choices, "later": later, "advanced": advanced}
+
+
+def switch(*, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+    """Declares an on or off."""
+    return {"later": later, "advanced": advanced}
+
+
+@dataclass(frozen=True)
+class Value:
+    """The declaration of one field of Preset."""
+
+    name: str
+    kind: type
+    """int, float, bool or str."""
+    default: Any
+    """None: every preset states its own value."""
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = 0
+    step: float = 1
+    later: bool = False
+    """Came after the first release. Its widget is optional and stands after the others: saved workflows hold widgets by
+    position, and saved prompts may lack it."""
+    advanced: bool = False
+    """ComfyUI's Nodes 2.0 shows the widget on request."""
+
+    @property
+    def option(self) -> str:
+        """The command-line option."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def check(self, value: Any) -> None:
+        """Raises BadInput where a preset cannot have this value."""
+        if self.kind is str and value not in self.choices:
+            raise BadInput(
+                f"preset: {self.name} is {value!r}; wanted one of {', '.join(self.choices)}. Choose one of these."
+            )
+        if self.kind in (int, float) and not self.low <= value <= self.high:
+            raise BadInput(
+                f"preset: {self.name} is {value}; wanted {self.low} to {self.high}. Choose a value in that range."
+            )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of one run. A stage reads only its own."""
+    """The settings of one run. A stage reads only its own.
+
+    The order of the fields is the order of Preset Custom's widgets: a new field comes last and is `later`.
+    """
 
     name: str
-    variant: str
-    shape_steps: int
-    octree: int
+    variant: str = field(metadata=choice(VARIANTS))
+    shape_steps: int = field(metadata=number(1, 200))
+    octree: int = field(metadata=number(16, 1024, 16))
     """Cells along one edge of the grid that the shape is decoded on."""
-    guidance: float
-    """How closely the shape follows the picture. At 0 the plain models do not look at it at all, as upstream's; the
-    fast and turbo ones have learned what a value means."""
-    delight_steps: int
-    paint_steps: int
-    views: str
+    guidance: float = field(metadata=number(0.0, 50.0, 0.1))
+    """How closely the shape follows the picture. At 0 the plain models ignore the picture, as upstream's do; fast and
+    turbo models were trained on the value."""
+    delight_steps: int = field(metadata=number(1, 200))
+    paint_steps: int = field(metadata=number(1, 200))
+    views: str = field(metadata=choice(tuple(VIEW_SETS)))
     """A key of VIEW_SETS."""
-    render_px: int
-    """Edge of the rendered maps and of the painted views when they are baked."""
-    texture_px: int
-    residency: Residency
-    cfg_together: bool = False
-    """Both halves of classifier-free guidance in one batch: faster, twice the activations."""
-    points_per_chunk: int = 8000
+    render_px: int = field(metadata=number(64, 8192, 64))
+    """Edge of the rendered maps, and of the painted views when they are baked."""
+    texture_px: int = field(metadata=number(64, 8192, 64))
+    residency: Residency = field(metadata=choice(get_args(Residency)))
+    cfg_together: bool = field(default=False, metadata=switch())
+    """Both halves of classifier-free guidance run in one batch: faster, twice the activations."""
+    points_per_chunk: int = field(default=8000, metadata=number(1000, 4_000_000, 1000))
     """Grid points per pass of the geometry decoder."""
-    vae_slicing: bool = True
-    vae_tiling: bool = True
-    background_model: str = "u2net"
-    picture_px: int = 1024
-    """The long side of a picture before background removal."""
-    face_budget: int = 40_000
-    unwrapper: str = "xatlas"
-    attention: str = "auto"
-    """Which kernels the UNets' attention runs on; auto: fused where torch has a fused one for the card, else sliced."""
-    vae_tile_px: int = 512
-    """Edge of a tile. 512 leaves the pictures whole, which is exact; less saves memory and shows in the picture."""
-    view_by_view: bool = False
-    """Each view is painted by itself: least memory, and the views no longer agree with each other."""
-    compile_shape: bool = False
+    vae_slicing: bool = field(default=True, metadata=switch())
+    vae_tiling: bool = field(default=True, metadata=switch())
+    background_model: str = field(default="u2net", metadata=choice(BACKGROUND_MODELS))
+    picture_px: int = field(default=1024, metadata=number(64, 8192, 64))
+    """The longest side of a picture before background removal."""
+    face_budget: int = field(default=40_000, metadata=number(100, 10_000_000, 100))
+    unwrapper: str = field(default="xatlas", metadata=choice(UNWRAPPERS))
+    attention: str = field(default="auto", metadata=choice(("auto", "fused", "xformers", "sliced")))
+    """The kernels of the UNets' attention; auto: fused where torch has a fused kernel for the card, else sliced."""
+    vae_tile_px: int = field(default=512, metadata=number(128, 512, 64))
+    """Edge of a tile. 512 does not split the pictures, which is exact; less saves memory and shows in the picture."""
+    view_by_view: bool = field(default=False, metadata=switch())
+    """Each view is painted alone: least memory, but the views no longer agree with each other."""
+    compile_shape: bool = field(default=False, metadata=switch())
     """torch.compile for the shape transformer."""
-    precision: str = "auto"
-    """Of the networks; auto: float16 where the device is good at it, else float32."""
-    prefetch: bool = True
-    """While a layer computes, the weights of the next that streams are on their way."""
-    skip_last_step: bool = True
-    """Upstream's last step of the shape, which has no length, is left out."""
-    keys_once: bool = True
-    """The geometry decoder's keys and values are computed once per decode, not once per chunk."""
-    logits_on_host: bool = True
-    """What the decode finds is gathered in RAM, not on the device."""
-    reference_once: bool = True
+    allow_lossy: bool = field(default=True, metadata=switch())
+    """Where the device is too small, quality may be reduced, after every fallback that costs none."""
+    precision: str = field(default="auto", metadata=choice(("auto", "float16", "bfloat16", "float32"), later=True))
+    """Of the networks; auto: float16 on a device that is good at it, else float32."""
+    prefetch: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    """While one layer computes, the streamed weights of the next are copied."""
+    skip_last_step: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    """Skips upstream's last step of the shape, which has length zero."""
+    keys_once: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    """The geometry decoder computes its keys and values once per decode, not once per chunk."""
+    logits_on_host: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    """The decoded logits are gathered in RAM, not on the device."""
+    reference_once: bool = field(default=True, metadata=switch(later=True, advanced=True))
     """The reference picture is read once per run, not at every step with both UNets on the device."""
-    skip_unguided_reference: bool = True
-    """The half of guidance that the reference does not count for computes no attention to it."""
-    allow_lossy: bool = True
-    """Where the device is too small, quality may go down a step, after all that costs none was tried."""
+    skip_unguided_reference: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    """Guidance runs the UNet with and without the picture. The run without it skips the attention to it."""
+    paint_guidance: float = field(default=2.0, metadata=number(0.0, 20.0, 0.1, later=True, advanced=True))
+    """How closely the painted views follow the picture; upstream's is 2."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.
@@ -117,12 +172,13 @@ class Preset:
 
     def check(self) -> None:
         """Raises BadInput where a value cannot be used."""
-        for field, allowed in CHOICES.items():
-            _one_of(field, getattr(self, field), allowed)
-        for field, (low, high) in _RANGES.items():
-            value = getattr(self, field)
-            if not low <= value <= high:
-                raise BadInput(f"preset: {field} is {value}; wanted {low} to {high}. Choose a value in that range.")
+        for name, value in VALUES.items():
+            value.check(getattr(self, name))
+
+    def own_values(self) -> dict[str, Any]:
+        """The values without a default, and those that differ from theirs."""
+        every = {name: getattr(self, name) for name in VALUES}
+        return {name: value for name, value in every.items() if value != VALUES[name].default}
 
     @property
     def multiview_variant(self) -> str:
@@ -132,23 +188,20 @@ class Preset:
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
-        """The poses of this preset's view set."""
+        """The cameras of this preset's view set."""
         return VIEW_SETS[self.views]
 
 
-_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "shape_steps": (1, 200), "octree": (16, 1024), "guidance": (0.0, 50.0), "delight_steps": (1, 200),
-        "paint_steps": (1, 200), "render_px": (64, 8192), "texture_px": (64, 8192),
-        "points_per_chunk": (64, 4_000_000), "picture_px": (64, 8192), "face_budget": (4, 10_000_000),
-        "vae_tile_px": (128, 512),
-    }
-)  # fmt: skip
+def _declared(declared: Field[Any]) -> Value:
+    kind = {"bool": bool, "int": int, "float": float}.get(str(declared.type), str)
+    default = None if declared.default is MISSING else declared.default
+    return Value(declared.name, kind, default, **declared.metadata)
 
 
-def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise BadInput(f"preset: {field} is {value!r}; wanted one of {', '.join(allowed)}. Choose one of these.")
+VALUES: Mapping[str, Value] = MappingProxyType(
+    {declared.name: _declared(declared) for declared in fields(Preset) if declared.name != "name"}
+)
+"""Every value of a preset by its name, in the order of the fields."""
 
 
 def _table(*presets: Preset) -> Mapping[str, Preset]:
@@ -174,17 +227,8 @@ PRESETS = _table(
         cfg_together=True, points_per_chunk=20_000,
     ),
 )  # fmt: skip
-"""The presets by name. The 8 GB Fast, Balanced, Quality, 12 GB and 16 GB rows paint with few steps, which is
-what a turbo painting model is made for; until that model is supported they paint with the standard one."""
-
-PEAKS_MIB: Mapping[str, int] = MappingProxyType(
-    {
-        "2 GB": 576, "8 GB Fast": 2219, "8 GB Balanced": 2316, "8 GB Quality": 2316, "4 GB": 2318, "12 GB": 2450,
-        "8 GB Full": 2732, "16 GB": 2732,
-    }
-)  # fmt: skip
-"""The most MiB of tensors that a preset's run has on the device at once, in float16: computed by benchmarks/vram.py
-for the published sizes, and held by tests/core/test_vram.py. Beside it a GPU needs its context and workspaces."""
+"""The presets by name. 8 GB Fast, Balanced and Quality, 12 GB and 16 GB paint with as few steps as a turbo painting
+model needs. Until that model is supported, the standard model paints them."""
 
 
 def get(name: str) -> Preset:
@@ -197,3 +241,15 @@ def get(name: str) -> Preset:
         if preset.name.casefold() == name.strip().casefold():
             return preset
     raise BadInput(f"preset: {name!r} is not known; wanted one of {', '.join(PRESETS)}. Choose one of these.")
+
+
+@cache
+def texts() -> Mapping[str, Any]:
+    """presets.toml: what each preset is for, and what each value is called and costs, by language."""
+    return tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
+
+
+def cost(name: str, language: str = "en") -> str:
+    """What a value of a preset does and costs."""
+    text: str = texts()["values"][name]["cost"][language]
+    return text

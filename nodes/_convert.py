@@ -13,20 +13,12 @@ from ..lowvram_core.errors import BadInput
 from ..lowvram_core.types import Cutout, Mesh
 from ._host import to_intermediate
 
-SEED_RANGE = 2**32
-"""NumPy's; ComfyUI's seeds go to 2^64."""
-
-
-def fold_seed(seed: int) -> int:
-    """The seed within NumPy's range."""
-    return seed % SEED_RANGE
-
 
 def single_picture(image: Tensor, stage: str) -> Tensor:
-    """[H,W,C] float32 on the CPU, of an IMAGE [1,H,W,C].
+    """[H,W,C] float32 on the CPU, from an IMAGE [1,H,W,C].
 
     Raises:
-        BadInput: there are several pictures: one at a time, and none is dropped silently.
+        BadInput: there are several pictures; none is dropped silently.
     """
     if image.ndim != 4 or len(image) != 1:
         count = len(image) if image.ndim == 4 else f"shape {tuple(image.shape)}"
@@ -38,9 +30,9 @@ def single_picture(image: Tensor, stage: str) -> Tensor:
 
 
 def usable_mask(mask: Tensor | None, *, invert: bool = False) -> Tensor | None:
-    """[B,H,W] float32 on the CPU, 1 = object; None where there is no mask.
+    """[B,H,W] float32 on the CPU, 1 = object; None if there is no mask.
 
-    LoadImage gives 1 - alpha, and 64x64 zeros for a file without alpha: all zeros mean no mask.
+    All zeros mean no mask: Load Image gives 1 - alpha, and 64x64 zeros for a file without alpha.
     """
     if mask is None or not bool(mask.any()):
         return None
@@ -49,7 +41,7 @@ def usable_mask(mask: Tensor | None, *, invert: bool = False) -> Tensor | None:
 
 
 def cutout(image: Tensor, mask: Tensor | None, stage: str) -> Cutout:
-    """One picture with its object; without a mask the alpha channel, without that the whole picture.
+    """One picture and the mask of its object: the given mask, else the alpha channel, else the whole picture.
 
     Raises:
         BadInput: several pictures or masks in a batch.
@@ -69,24 +61,24 @@ def cutout(image: Tensor, mask: Tensor | None, stage: str) -> Cutout:
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """[B,height,width]: masks of another size are scaled to their picture."""
+    """[B,height,width]: the masks, scaled to that size."""
     if mask.shape[-2:] == (height, width):
         return mask
     return F.interpolate(mask[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
 def to_image(picture: Tensor) -> Tensor:
-    """IMAGE [B,H,W,3] of [H,W,3] or [B,H,W,3]."""
+    """IMAGE [B,H,W,3] from [H,W,3] or [B,H,W,3]."""
     return to_intermediate(picture if picture.ndim == 4 else picture[None])
 
 
 def to_mask(mask: Tensor) -> Tensor:
-    """MASK [1,H,W] float32 of [H,W]."""
+    """MASK [1,H,W] float32 from [H,W]."""
     return to_intermediate(mask.float()[None])
 
 
 def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
-    """The core's Mesh of a MESH with one item.
+    """The core's Mesh from a MESH with one item.
 
     Raises:
         BadInput: it holds several meshes.

@@ -1,4 +1,4 @@
-"""The core's stages, imported when a node runs: a missing package costs that node, not the whole pack."""
+"""The core's stages, imported when a node runs: a missing package disables that node, not the whole pack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGE = __package__.rpartition(".")[0]
 
 
 def stage(name: str) -> Any:
-    """The module lowvram_core.stages.<name>, whose functions name a package that they miss while they run.
+    """The module lowvram_core.stages.<name>. Where its functions miss a package while they run, the error names it.
 
     Raises:
         MissingDependency: a package that it needs is not installed; the message names it.
@@ -36,7 +36,7 @@ def core(name: str) -> ModuleType:
 
 
 class _Guarded:
-    """A module; some of its functions import packages only when they run."""
+    """A module whose functions may import packages when they run."""
 
     def __init__(self, module: ModuleType, name: str) -> None:
         self._module = module

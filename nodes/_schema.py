@@ -1,29 +1,30 @@
 """What the schemas of several nodes have in common.
 
-Widgets stand in the order numbers and switches, seed, choices: comfy-test reads a workflow's values by position, and
-knows neither a seed's control nor choices as V3 declares them.
+A node's widgets stand in this order: numbers and switches, the seed, choices. comfy-test reads a workflow's values by
+position, but knows neither the control after a seed nor the choices of V3 schemas.
 """
 
 from __future__ import annotations
 
-import json
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..lowvram_core.presets import Preset
+from ..lowvram_core.presets import VALUES, Preset
 
 PREFIX = "Hy3dLowVram_"
 CATEGORY = "Hunyuan3D Low VRAM"
 FROM_PRESET = "from preset"
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
-KOREAN: dict[str, list[str]] = json.loads(Path(__file__).with_name("aliases_ko.json").read_text(encoding="utf-8"))
-"""Korean search words by verb; not in Python, which comfy-test wants to fit Windows' old codepage."""
-
-FIXED_PRESET = KOREAN["Preset"]
+KOREAN: dict[str, Any] = tomllib.loads(
+    (Path(__file__).parents[1] / "locales" / "ko.toml").read_text(encoding="utf-8")
+)  # fmt: skip
+"""Korean texts by node, for the search words; not in Python, since comfy-test wants Python files to fit Windows' old
+code page."""
 
 PresetType = io.Custom("HY3D_PRESET")
 ViewsType = io.Custom("HY3D_VIEWS")
@@ -31,13 +32,18 @@ TrimeshType = io.Custom("TRIMESH")
 
 
 def schema(node_id: str, display_name: str, description: str, aliases: list[str], **rest: Any) -> io.Schema:
-    """A Schema with the pack's prefix and category; fields that an older ComfyUI lacks are left out."""
+    """A Schema with the pack's prefix and category. Fields that an older ComfyUI lacks are left out.
+
+    Args:
+        rest: more fields of io.Schema; `korean`: the node of locales/ko.toml whose search words it has, if not its own.
+    """
+    korean = KOREAN.get(rest.pop("korean", node_id), {}).get("words", [])
     settings = {
         "node_id": PREFIX + node_id,
         "display_name": display_name,
         "category": rest.pop("category", CATEGORY),
         "description": description,
-        "search_aliases": ["hunyuan3d", "hy3d", "low vram", *aliases, *KOREAN.get(node_id, FIXED_PRESET)],
+        "search_aliases": ["hunyuan3d", "hy3d", "low vram", *aliases, *korean],
         **rest,
     }
     known = {field.name for field in fields(io.Schema)}
@@ -53,22 +59,23 @@ def seed_input(default: int, of: str) -> Any:
     """A seed with the usual control after it."""
     return io.Int.Input(
         "seed", default=default, min=0, max=MAX_SEED, control_after_generate=True,
-        tooltip=f"Seed of {of}. Presets have none. The same seed gives the same result; keep it fixed to reuse the "
-        "cached one.",
+        tooltip=f"Seed of {of}. Presets have no seed. The same seed gives the same result. Keep it fixed to reuse the "
+        "cached result.",
     )  # fmt: skip
 
 
-def steps_input(field: str, cost: str) -> Any:
-    """Steps, 0 meaning the preset's."""
-    return io.Int.Input("steps", default=0, min=0, max=200, tooltip=f"0 takes the preset's {field}. {cost}")
+def steps_input(value: str, cost: str) -> Any:
+    """Steps that override a preset value; 0 takes the preset's."""
+    told = f"0 takes the preset's {value.replace('_', ' ')}. {cost}"
+    return io.Int.Input("steps", default=0, min=0, max=int(VALUES[value].high), tooltip=told)
 
 
 def choice_input(name: str, options: tuple[str, ...], tooltip: str) -> Any:
-    """A choice whose first option is the preset's own."""
+    """A choice that overrides the preset's; the first option takes the preset's."""
     return io.Combo.Input(name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip)
 
 
 def overridden(preset: Preset, **values: Any) -> Preset:
-    """The preset with the widgets that were set; `from preset`, 0 and None leave its value."""
+    """The preset with the values of the widgets; `from preset`, 0 and None keep the preset's value."""
     given = {name: value for name, value in values.items() if value not in (FROM_PRESET, 0, None)}
     return preset.with_(**given) if given else preset

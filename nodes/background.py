@@ -1,4 +1,4 @@
-"""Pictures in: from a folder, and their objects cut out."""
+"""Pictures from a folder, and the objects cut out of pictures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput, MissingModel
-from ..lowvram_core.presets import Preset
+from ..lowvram_core.presets import BACKGROUND_MODELS, Preset
 from . import _convert, _host
 from ._core import core, stage
 from ._schema import preset_input, schema
-
-BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
-"""What may stand in for another, best first."""
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +23,22 @@ class RemoveBackground(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A mask that is connected and not empty is taken as the object; nothing is removed then."""
+        """A connected mask that is not empty marks the object; then no background is removed."""
         return schema(
             "RemoveBackground", "Remove Background",
-            "Cuts the object out, on the CPU. A mask that is connected is used instead. A batch leaves as a list, so "
-            "that what follows runs once per picture.",
+            "Cuts the object out, on the CPU. A connected mask is used instead. A batch becomes a list, so that the "
+            "nodes after it run once per picture.",
             ["rembg", "cutout", "alpha"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture or a batch."),
                 preset_input(),
-                io.Mask.Input("mask", optional=True, tooltip="The object, if you have it. All zeros count as no mask."),
+                io.Mask.Input("mask", optional=True, tooltip="The object's mask, if any. All zeros count as none."),
                 io.Boolean.Input(
                     "invert_mask", default=True,
                     tooltip="On for the mask of Load Image and Load Pictures, which is 1 where the picture is "
                     "transparent. Off for the core's own Remove Background, whose mask is 1 = object.",
                 ),
-                io.Boolean.Input("keep_background", default=False, tooltip="The whole picture is the object."),
+                io.Boolean.Input("keep_background", default=False, tooltip="Takes the whole picture as the object."),
             ],
             outputs=[
                 io.Image.Output("image_out", display_name="image", is_output_list=True),
@@ -54,7 +51,7 @@ class RemoveBackground(io.ComfyNode):
     def execute(
         cls, image: Tensor, preset: Preset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        """Each picture on its own; one mask may serve all."""
+        """Cuts each picture out; one mask may serve all pictures."""
         host = _host.ComfyHost()
         known = _convert.usable_mask(mask, invert=invert_mask)
         if known is not None and len(known) not in (1, len(image)):

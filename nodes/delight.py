@@ -1,4 +1,4 @@
-"""The picture without its light."""
+"""The picture without light and shadow."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class Delight(io.ComfyNode):
         """One picture; its mask marks the object."""
         return schema(
             "Delight", "Delight",
-            "Takes light and shadow out of the picture, recentres the object on white, 512 px: what Paint Views reads.",
+            "Removes light and shadow from the picture and centres the object on white, at 512 px. Paint Views needs "
+            "such a picture.",
             ["remove shadows", "albedo", "relight"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the object."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
-                steps_input("delight steps", "More steps take longer; upstream's is 50."),
-                seed_input(42, "the noise; 42 is upstream's"),
+                steps_input("delight_steps", "More steps take longer. Upstream's value is 50."),
+                seed_input(42, "the noise; upstream's is 42"),
             ],
             outputs=[io.Image.Output("image_out", display_name="image")],
         )  # fmt: skip
@@ -37,6 +38,6 @@ class Delight(io.ComfyNode):
         host = _host.ComfyHost(preset.precision)
         delit = stage("delight").delight(
             _convert.cutout(image, mask, "delight"), overridden(preset, delight_steps=steps), host,
-            _host.model_store(host), seed=_convert.fold_seed(seed),
+            _host.model_store(host), seed=seed,
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

@@ -1,4 +1,4 @@
-"""Meshes: cleaned, unwrapped, loaded, saved, and handed to packs that use trimesh."""
+"""Nodes that clean, unwrap, load, save and convert meshes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lowvram_core.presets import Preset
+from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
 from ._core import core, guarded, stage
@@ -27,12 +27,12 @@ class CleanMesh(io.ComfyNode):
             "Removes floaters and degenerate faces, repairs non-manifold edges and reduces the mesh to a face budget.",
             ["decimate", "simplify", "repair"],
             inputs=[
-                io.Mesh.Input("mesh", tooltip="What to clean; its texture and UVs are dropped."),
+                io.Mesh.Input("mesh", tooltip="The mesh to clean. Its UVs and its texture are removed."),
                 preset_input(),
-                io.Int.Input("face_budget", default=0, min=0, max=10_000_000, step=1000,
-                             tooltip="0 takes the preset's. More faces keep more shape and take longer to unwrap."),
+                io.Int.Input("face_budget", default=0, min=0, max=int(VALUES["face_budget"].high), step=1000,
+                             tooltip="0 takes the preset's. More faces keep more detail and take longer to unwrap."),
                 io.Boolean.Input("remove_floaters", default=True,
-                                 tooltip="Drops parts with under 0.5 % of the largest part's faces."),
+                                 tooltip="Removes parts with less than 0.5 % of the faces of the largest part."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
@@ -53,16 +53,16 @@ class UnwrapUVs(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Core's UnwrapMesh can stand in its place."""
+        """ComfyUI's own UnwrapMesh does the same work."""
         return schema(
             "UnwrapUVs", "Unwrap UVs", "Cuts the mesh into charts and lays them out for a texture.",
             ["uv", "atlas", "xatlas"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="A clean mesh."),
                 preset_input(),
-                io.Boolean.Input("keep_uvs", default=False, tooltip="Keep UVs that the mesh has."),
-                choice_input("unwrapper", ("xatlas", "uvunwrap"),
-                             "xatlas is what the paint model was trained with; uvunwrap is about eight times faster."),
+                io.Boolean.Input("keep_uvs", default=False, tooltip="Keeps the UVs that the mesh already has."),
+                choice_input("unwrapper", UNWRAPPERS,
+                             "xatlas: the paint model was trained with it. uvunwrap: much faster, with other charts."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
@@ -112,16 +112,16 @@ class SaveMesh(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """An output node; Save 3D Model of the core does the same for GLB, with a viewer."""
+        """An output node. ComfyUI's own Save 3D Model does the same for GLB, with a viewer."""
         return schema(
-            "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without.",
+            "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without it.",
             ["export", "glb", "obj", "stl"], is_output_node=True,
             inputs=[
-                io.Mesh.Input("mesh", tooltip="What to save."),
+                io.Mesh.Input("mesh", tooltip="The mesh to save."),
                 io.String.Input("filename_prefix", default="3d/hunyuan3d",
                                 tooltip="Folder and name inside ComfyUI's output folder; a number is added."),
                 io.Combo.Input("format", options=list(FORMATS), default="glb",
-                               tooltip="glb and obj carry the texture; stl and ply the shape alone."),
+                               tooltip="glb and obj contain the texture, stl and ply only the shape."),
             ],
             outputs=[io.String.Output("path", display_name="path")],
         )  # fmt: skip
@@ -137,13 +137,13 @@ class SaveMesh(io.ComfyNode):
 
 
 class MeshToTrimesh(io.ComfyNode):
-    """MESH to the socket that other 3D packs use."""
+    """MESH to TRIMESH, the socket of other 3D packs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """With UVs and texture."""
         return schema(
-            "MeshToTrimesh", "Mesh to Trimesh", "For packs whose sockets carry a trimesh.Trimesh.",
+            "MeshToTrimesh", "Mesh to Trimesh", "Converts a mesh for packs whose sockets carry a trimesh.Trimesh.",
             ["convert", "trimesh"],
             inputs=[io.Mesh.Input("mesh", tooltip="A mesh of ComfyUI's own kind.")],
             outputs=[TrimeshType.Output("trimesh", display_name="trimesh")],
@@ -158,13 +158,13 @@ class MeshToTrimesh(io.ComfyNode):
 
 
 class TrimeshToMesh(io.ComfyNode):
-    """The socket that other 3D packs use to MESH."""
+    """TRIMESH, the socket of other 3D packs, to MESH."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """UVs and texture come along."""
+        """UVs and texture are kept."""
         return schema(
-            "TrimeshToMesh", "Trimesh to Mesh", "From packs whose sockets carry a trimesh.Trimesh.",
+            "TrimeshToMesh", "Trimesh to Mesh", "Converts a mesh of a pack whose sockets carry a trimesh.Trimesh.",
             ["convert", "trimesh"],
             inputs=[TrimeshType.Input("trimesh", tooltip="A mesh of another 3D pack.")],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],

@@ -16,24 +16,24 @@ class PaintViews(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The mesh is unwrapped here if it was not: the paint model sees its seams."""
+        """Unwraps a mesh without UVs: the paint model was trained on meshes that are split at the seams."""
         return schema(
             "PaintViews", "Paint Views",
             "Paints the mesh from several sides in the picture's colours. Unwraps the mesh first if it has no UVs.",
             ["texture", "multiview"],
             inputs=[
-                io.Mesh.Input("mesh", tooltip="What to paint. UVs that it has are kept."),
+                io.Mesh.Input("mesh", tooltip="The mesh to paint. Its UVs are kept, if it has any."),
                 io.Image.Input("image", tooltip="The picture to take colours from, best from Delight."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True,
-                              tooltip="1 = object; for a picture that did not go through Delight."),
-                steps_input("paint steps", "More steps take longer; upstream's is 30."),
-                seed_input(0, "the noise; 0 is upstream's"),
-                choice_input("views", tuple(VIEW_SETS), "Which sides are painted; set, it wins over the preset."),
+                              tooltip="1 = object. Only for a picture that did not go through Delight."),
+                steps_input("paint_steps", "More steps take longer. Upstream's value is 30."),
+                seed_input(0, "the noise; upstream's is 0"),
+                choice_input("views", tuple(VIEW_SETS), "The painted sides. A choice here overrides the preset."),
             ],
             outputs=[
-                io.Image.Output("images", display_name="images", tooltip="One per view, 512 px."),
-                ViewsType.Output("views_out", display_name="views", tooltip="Where each was seen from."),
+                io.Image.Output("images", display_name="images", tooltip="One picture per view, 512 px."),
+                ViewsType.Output("views_out", display_name="views", tooltip="The cameras of the pictures."),
                 io.Mesh.Output("mesh_out", display_name="mesh", tooltip="The mesh with UVs."),
             ],
         )  # fmt: skip
@@ -51,9 +51,7 @@ class PaintViews(io.ComfyNode):
         core_mesh = _convert.mesh_from_comfy(mesh, "paint")
         if core_mesh.uvs is None:
             core_mesh = stage("unwrap").unwrap(core_mesh, chosen, host)
-        painted = stage("paint").paint_views(
-            core_mesh, reference, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
-        )
+        painted = stage("paint").paint_views(core_mesh, reference, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(
             _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()
         )

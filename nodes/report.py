@@ -1,4 +1,4 @@
-"""What the run cost."""
+"""Time and memory of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ._schema import PREFIX, schema
 
 
 class MemoryReport(io.ComfyNode):
-    """Passes the mesh through; being last, it sees every step."""
+    """Passes the mesh through; as the last node it sees every phase."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Put it between the last stage and Save 3D Model."""
         return schema(
             "MemoryReport", "Memory Report",
-            "Seconds, graphics memory and RAM of every step before it. Passes the mesh through, so that it runs last.",
+            "Shows seconds, graphics memory and RAM of everything that ran before it. Passes the mesh through, so that "
+            "it runs last.",
             ["vram", "profile", "timing"],
             inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
             outputs=[
@@ -33,7 +34,7 @@ class MemoryReport(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> float:
-        """Runs at every queueing: which steps were cached changes although the mesh does not."""
+        """NaN, so that it runs at every queueing: the cached phases change although the mesh does not."""
         return float("nan")
 
     @classmethod
@@ -47,7 +48,7 @@ class MemoryReport(io.ComfyNode):
 
 
 def upstream_nodes(prompt: dict[str, Any], node_id: str) -> set[str]:
-    """Ids of this pack's nodes that feed a node, directly or not."""
+    """Ids of this pack's nodes that lead to a node, directly or through others."""
     found: set[str] = set()
     waiting = [node_id]
     while waiting:

@@ -11,7 +11,7 @@ from . import _convert, _host
 from ._core import stage
 from ._schema import choice_input, overridden, preset_input, schema, seed_input, steps_input
 
-_STEPS = "More steps take longer; turbo variants want 3 to 10, the others 50."
+_STEPS = "More steps take longer. turbo variants need 4 to 10, the others 50."
 _VIEWS = ("front", "left", "back", "right")
 
 
@@ -22,16 +22,16 @@ class GenerateShape(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """One picture; its mask marks the object."""
         return schema(
-            "GenerateShape", "Generate Shape", "A mesh of the pictured object, dense and without texture.",
+            "GenerateShape", "Generate Shape", "Makes a dense mesh, without texture, of the object in the picture.",
             ["image to 3d", "mesh"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the object, best from the front."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
-                steps_input("shape steps", _STEPS),
+                steps_input("shape_steps", _STEPS),
                 seed_input(0, "the shape"),
                 choice_input("variant", tuple(v for v in VARIANTS if not v.startswith("mv")),
-                             "The shape model; set, it wins over the preset."),
+                             "The shape model. A choice here overrides the preset."),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
@@ -44,7 +44,7 @@ class GenerateShape(io.ComfyNode):
         host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
-            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
+            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=seed
         )
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
@@ -65,12 +65,12 @@ class GenerateShapeMultiView(io.ComfyNode):
         ]
         return schema(
             "GenerateShapeMultiView", "Generate Shape (Multi-View)",
-            "A mesh from up to four pictures of one object.", ["multiview", "four views"],
+            "Makes a mesh from up to four pictures of one object.", ["multiview", "four views"],
             inputs=[
-                preset_input(), *pictures, steps_input("shape steps", _STEPS), seed_input(0, "the shape"),
-                choice_input("variant", ("mv-turbo", "mv-fast", "mv"),
-                             "The multi-view model. From preset: the preset's own, or the one like its model for one "
-                             "picture: mv, mv-fast or mv-turbo."),
+                preset_input(), *pictures, steps_input("shape_steps", _STEPS), seed_input(0, "the shape"),
+                choice_input("variant", tuple(v for v in reversed(VARIANTS) if v.startswith("mv")),
+                             "The multi-view model. from preset: the preset's mv model, or the mv model that matches "
+                             "the preset's model for one picture."),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
@@ -87,7 +87,5 @@ class GenerateShapeMultiView(io.ComfyNode):
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
         host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
-        mesh = stage("shape").generate_shape(
-            cutouts, chosen, host, _host.model_store(host), seed=_convert.fold_seed(seed)
-        )
+        mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

@@ -1,4 +1,4 @@
-"""Painted views to a texture without holes."""
+"""Nodes that make a texture of the painted views and fill its holes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class BakeTexture(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Mesh, images and views come from one Paint Views; the images may have been edited or enlarged between."""
+        """Mesh, images and views come from one Paint Views; the images may have been edited or enlarged."""
         return schema(
             "BakeTexture", "Bake Texture", "Projects the painted views onto the mesh's texture.",
             ["project", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The mesh with UVs, from Paint Views."),
-                io.Image.Input("images", tooltip="One square picture per view, in their order; any size."),
+                io.Image.Input("images", tooltip="One square picture per view, in the views' order, of any size."),
                 ViewsType.Input("views", tooltip="From Paint Views."),
                 preset_input(),
             ],
             outputs=[
                 io.Mesh.Output("mesh_out", display_name="mesh"),
-                io.Mask.Output("seen", display_name="seen", tooltip="1 = some view painted this texel."),
+                io.Mask.Output("seen", display_name="seen", tooltip="1 = at least one view painted this texel."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: Preset) -> io.NodeOutput:
-        """The texture, black where nothing was seen, and the mask of what was."""
+        """The texture, black where no view saw it, and the mask of the seen texels."""
         host = _host.ComfyHost()
         core_mesh = _convert.mesh_from_comfy(mesh, "bake")
         atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset, host)
@@ -49,20 +49,20 @@ class InpaintTexture(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The mask tells what to keep."""
+        """The mask marks the texels to keep."""
         return schema(
-            "InpaintTexture", "Inpaint Texture", "Fills what no view has seen with the colours around it.",
+            "InpaintTexture", "Inpaint Texture", "Fills the texels that no view has seen with the colours around them.",
             ["fill holes", "texture"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The textured mesh, from Bake Texture."),
-                io.Mask.Input("seen", tooltip="1 = keep this texel, from Bake Texture."),
+                io.Mask.Input("seen", tooltip="1 = keep this texel. Comes from Bake Texture."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
 
     @classmethod
     def execute(cls, mesh: object, seen: Tensor) -> io.NodeOutput:
-        """The same mesh with a whole texture."""
+        """The same mesh with a texture without holes."""
         host = _host.ComfyHost()
         core_mesh = _convert.mesh_from_comfy(mesh, "inpaint")
         if core_mesh.texture is None:

@@ -7,7 +7,6 @@ import io
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..files import manifest
 from ..files.meshes import save
 from ..files.pictures import find_pictures, load_picture
 from ..files.store import ModelStore, default_roots
-from ..presets import CHOICES, PRESETS, Preset, get
+from ..presets import PRESETS, VALUES, Preset, Value, cost, get
 from ..report import format_table
 from ..stages.shape import check_view_names
 from .outputs import FORMATS, check_pictures_are_kept, check_sheet, mesh_paths
@@ -27,12 +26,8 @@ from .pipeline import Seeds, run
 from .sheet import contact_sheet, draw_strip
 from .torch_host import TorchHost, pick_device
 
-_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str}
-_HELP: Mapping[str, str] = {
-    "precision": "auto: float16 on a GPU that is good at it, float32 on the CPU",
-    "guidance": "how closely the shape follows the picture; at 0 the plain variants do not look at it at all",
-}
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**64 - 1
+"""torch's and ComfyUI's."""
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
     values = parser.add_argument_group("values of the preset; given here, they win over it")
-    for name, kind in _preset_values().items():
-        values.add_argument(f"--{name.replace('_', '-')}", **kind)
+    for value in VALUES.values():
+        values.add_argument(value.option, **_kind(value), help=cost(value.name).replace("%", "%%"))
     return parser
 
 
@@ -89,18 +84,13 @@ def _seed(text: str) -> int:
     return seed
 
 
-def _preset_values() -> dict[str, dict[str, Any]]:
-    kinds: dict[str, dict[str, Any]] = {}
-    for field in fields(Preset):
-        if field.name in CHOICES:
-            kinds[field.name] = {"choices": CHOICES[field.name]}
-        elif field.type == "bool":
-            kinds[field.name] = {"action": argparse.BooleanOptionalAction, "default": None}
-        elif field.type in _TYPES and field.name != "name":
-            kinds[field.name] = {"type": _TYPES[str(field.type)], "metavar": "N"}
-    for name, text in _HELP.items():
-        kinds[name]["help"] = text
-    return kinds
+def _kind(value: Value) -> dict[str, Any]:
+    """How argparse reads a preset value."""
+    if value.kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "default": None}
+    if value.kind is str:
+        return {"choices": value.choices}
+    return {"type": value.kind, "metavar": "N"}
 
 
 def chosen_preset(options: argparse.Namespace) -> Preset:
@@ -109,7 +99,7 @@ def chosen_preset(options: argparse.Namespace) -> Preset:
     Raises:
         BadInput: the preset is unknown or a value out of range.
     """
-    given = {name: getattr(options, name) for name in _preset_values() if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in VALUES if getattr(options, name) is not None}
     return get(options.preset).with_(**given)
 
 

@@ -115,9 +115,6 @@ _BACKGROUNDS: tuple[tuple[str, str, str, int, str, str], ...] = (
      "4fab47adc4ff364be1713e97b7e66334", "5600024376f572a557870a5eb0afb1e5961636bef4e1e22132025467d0f03333"),
 )  # fmt: skip
 
-BACKGROUND_MODELS = tuple(name for name, *_ in _BACKGROUNDS)
-"""What removes backgrounds, by rembg's names."""
-
 
 def _shape(variant: str, repo: str, folder: str, size: int, known: Known, sha256: str) -> Model:
     weights = ModelFile("model.fp16.safetensors", size, known, sha256, instead=("model.safetensors",))
@@ -229,14 +226,15 @@ def describe(preset: Preset) -> str:
     rows = [("model", "folder", "GB", "licence")]
     for model in needed(preset):
         where = f"{model.repo}/{model.folder}" if model.repo else model.folder
-        rows.append((model.id, where, _gigabytes([model]), model.licence))
-    rows.append(("total", "", _gigabytes(needed(preset)), ""))
+        rows.append((model.id, where, gigabytes([model]), model.licence))
+    rows.append(("total", "", gigabytes(needed(preset)), ""))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = (f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _gigabytes(models: list[Model]) -> str:
+def gigabytes(models: list[Model]) -> str:
+    """The size of these models in GB; `~` where a part of it is computed."""
     computed = any(file.known == "computed" for model in models for file in model.files)
     size = sum(model.bytes for model in models) / 1e9
     return f"{'~' if computed else ''}{size:.{2 if size > 0.1 else 3}f}"

@@ -37,8 +37,6 @@ from ..types import Camera, Cutout, Mesh, Views
 
 SEED = 0
 """Upstream's."""
-GUIDANCE = 2.0
-"""Upstream's; the unconditional half sees neither text nor reference."""
 PAINT_MIB = 28.0
 VIEW_MIB = 72.5
 DUAL_MIB = 88.0
@@ -58,7 +56,7 @@ def paint_views(
     Args:
         mesh: unwrapped; vertices split at the seams, as the model was trained on.
         reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
-        preset: reads views, render_px, paint_steps, cfg_together, view_by_view, vae_slicing,
+        preset: reads views, render_px, paint_steps, paint_guidance, cfg_together, view_by_view, vae_slicing,
             vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
         seed: of all noise, drawn on the CPU.
 
@@ -225,14 +223,17 @@ def _denoise(
             halves.references = read()
             parts = [halves.run(scaled, timestep, group, together=at_once) for group in groups]
             unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
-            noise = unconditional + GUIDANCE * (conditional - unconditional)
+            noise = unconditional + preset.paint_guidance * (conditional - unconditional)
             latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
             host.progress(index + 1, preset.paint_steps, preview=preview(guess))
     return latents
 
 
 class _Halves:
-    """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional."""
+    """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional.
+
+    The unconditional half sees neither text nor reference.
+    """
 
     references: References
     """What the dual UNet read, for one half or for both."""

@@ -8,7 +8,7 @@ from ..checks.meshes import check_mesh
 from ..errors import BadInput
 from ..geometry.unwrappers import unwrap_uvunwrap, unwrap_xatlas
 from ..host import Host
-from ..presets import CHOICES, Preset
+from ..presets import UNWRAPPERS, Preset
 from ..types import Mesh
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,9 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
     """
     keep = keep_uvs and mesh.uvs is not None
     check_mesh(mesh, "unwrap", needs_uvs=keep, manifold=not keep)
-    if preset.unwrapper not in CHOICES["unwrapper"]:
+    if preset.unwrapper not in UNWRAPPERS:
         raise BadInput(
-            f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted {' or '.join(CHOICES['unwrapper'])}. "
-            "Choose one of them."
+            f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted {' or '.join(UNWRAPPERS)}. Choose one of them."
         )
     if keep:
         log.info("unwrap: the mesh's own UVs are kept")

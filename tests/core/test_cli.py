@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from PIL import Image, ImageDraw
 
 from lowvram_core.app import cli
 from lowvram_core.app.torch_host import TorchHost
-from lowvram_core.presets import PRESETS
+from lowvram_core.presets import PRESETS, VALUES, cost
 from lowvram_core.report import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,14 +139,15 @@ def test_an_unexpected_error_does_not_stop_the_rest(
     assert "a.png: unexpected RuntimeError: a bug of ours" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", ["-1", str(2**63), "x"])
+@pytest.mark.parametrize("seed", ["-1", str(2**64), "x"])
 def test_seeds_out_of_range(capsys: pytest.CaptureFixture[str], seed: str) -> None:
     for option in ("--seed", "--delight-seed", "--paint-seed"):
         with pytest.raises(SystemExit) as caught:
             cli.main(["a.png", f"{option}={seed}"])
         assert caught.value.code == 2
         assert option in capsys.readouterr().err
-    assert cli.build_parser().parse_args(["a.png", "--seed", str(2**63 - 1)]).seed == 2**63 - 1
+    assert cli.build_parser().parse_args(["a.png", "--seed", str(2**64 - 1)]).seed == 2**64 - 1
+    assert torch.Generator().manual_seed(2**64 - 1)
 
 
 def test_the_users_picture_is_not_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,10 +159,18 @@ def test_the_users_picture_is_not_the_sheet(tmp_path: Path, capsys: pytest.Captu
     assert path.read_bytes() == before
 
 
-def test_guidance_zero_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_preset_value_has_an_option_that_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    assert "at 0 the plain variants do not look at it" in " ".join(capsys.readouterr().out.split())
+    said = "".join(capsys.readouterr().out.split())
+    for value in VALUES.values():
+        assert "".join(f"{value.option}".split()) in said and "".join(cost(value.name).split()) in said, value.name
+
+
+def test_options_win_over_the_preset() -> None:
+    given = ["--preset", "12 gb", "--octree", "64", "--guidance", "2.5", "--no-prefetch", "--views", "minimal"]
+    chosen = cli.chosen_preset(cli.build_parser().parse_args(["a.png", *given]))
+    assert chosen == PRESETS["12 GB"].with_(octree=64, guidance=2.5, prefetch=False, views="minimal")
 
 
 class Loads:

@@ -151,6 +151,25 @@ def test_one_view_at_a_time_paints_each_as_if_alone(
     assert apart.shape == together.shape and not torch.equal(apart, together)
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.5])
+def test_paint_guidance_is_how_far_the_views_follow_the_picture(
+    mesh: Mesh, store: ModelStore, monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    """One step with these halves: 0 is the half without the picture, 1 the half with it, and more goes beyond."""
+    halves = torch.zeros(3, 4, 64, 64), torch.ones(3, 4, 64, 64)
+    steps: list[torch.Tensor] = []
+    original = paint.next_latents
+
+    def spied(scheduler: Any, noise: torch.Tensor, *rest: Any) -> Any:
+        steps.append(noise)
+        return original(scheduler, noise, *rest)
+
+    monkeypatch.setattr(paint._Halves, "run", lambda *given, **named: halves)
+    monkeypatch.setattr(paint, "next_latents", spied)
+    painted(mesh, SMALL.with_(paint_guidance=guidance), store)
+    assert steps and all(torch.equal(noise, torch.full_like(noise, guidance)) for noise in steps)
+
+
 def test_tiles_of_512_leave_pictures_whole_and_smaller_ones_do_not(models: Path) -> None:
     vae: Any = load_vae(models / "hunyuan3d-paint-v2-0" / "vae", torch.float32)
     torch.manual_seed(0)

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from lowvram_core.errors import BadInput
-from lowvram_core.files.manifest import BACKGROUND_MODELS, MODELS
-from lowvram_core.presets import CHOICES, PRESETS, VIEW_SETS, Preset, get
+from lowvram_core.files.manifest import MODELS
+from lowvram_core.presets import PRESETS, VALUES, VIEW_SETS, Preset, cost, get, texts
 
 TABLE = """
 | 2 GB          | v2-0       | 50 | 384 | 5 | 50 | 30 | standard | 2048 | 2048 | stream |
@@ -91,7 +91,7 @@ def test_a_changed_value_is_a_new_preset() -> None:
         ("variant", "v3"), ("views", "all"), ("residency", "gone"), ("unwrapper", "blender"),
         ("background_model", "u3net"), ("shape_steps", 0), ("shape_steps", 201),
         ("octree", 8), ("guidance", -1), ("guidance", float("nan")), ("delight_steps", 0), ("paint_steps", 0),
-        ("render_px", 32), ("texture_px", 9000), ("points_per_chunk", 1), ("picture_px", 10), ("face_budget", 3),
+        ("render_px", 32), ("texture_px", 9000), ("points_per_chunk", 999), ("picture_px", 10), ("face_budget", 99),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_bad_input(field: str, value: object) -> None:
@@ -99,8 +99,49 @@ def test_a_value_out_of_range_is_bad_input(field: str, value: object) -> None:
         PRESETS["2 GB"].with_(**{field: value})
 
 
-def test_there_is_a_model_for_every_choice() -> None:
-    assert set(CHOICES["background_model"]) == set(BACKGROUND_MODELS)
-    assert {f"shape/{variant}" for variant in CHOICES["variant"]} <= set(MODELS)
-    for preset in PRESETS.values():
-        assert all(getattr(preset, field) in allowed for field, allowed in CHOICES.items())
+def test_the_manifest_has_the_names_of_the_choices() -> None:
+    names = {
+        kind: {id.partition("/")[2] for id in MODELS if id.startswith(f"{kind}/")} for kind in ("background", "shape")
+    }
+    assert names == {"background": set(VALUES["background_model"].choices), "shape": set(VALUES["variant"].choices)}
+
+
+def test_every_value_is_declared() -> None:
+    """A number has a range that holds its default, a name its choices; what came later stands last."""
+    assert list(VALUES) == [declared.name for declared in dataclasses.fields(Preset)][1:]
+    for value in VALUES.values():
+        if value.kind in (int, float):
+            assert value.low < value.high and value.step > 0, value.name
+        assert bool(value.choices) == (value.kind is str), value.name
+        for preset in PRESETS.values():
+            assert type(getattr(preset, value.name)) is value.kind, value.name
+        if value.default is not None:
+            value.check(value.default)
+    later = [value.later for value in VALUES.values()]
+    assert later == sorted(later) and later.index(True) == 23, "a new value is declared last, and later"
+    assert all(value.later and value.default is not None for value in VALUES.values() if value.advanced)
+
+
+def test_every_preset_and_value_has_its_texts() -> None:
+    """In both languages, in the order of the declarations, and none is left over."""
+    kinds = {"presets": (PRESETS, {"name": {"ko"}, "summary": {"en", "ko"}}),
+             "values": (VALUES, {"label": {"ko"}, "cost": {"en", "ko"}})}  # fmt: skip
+    assert texts().keys() == kinds.keys()
+    for kind, (declared, wanted) in kinds.items():
+        assert list(texts()[kind]) == list(declared), "lowvram_core/presets.toml"
+        for name, found in texts()[kind].items():
+            assert {part: set(languages) for part, languages in found.items()} == wanted, f"presets.toml, {name}"
+            assert all(text.strip() for languages in found.values() for text in languages.values()), name
+    assert cost("octree").startswith("Cells along") and cost("octree", "ko") != cost("octree")
+
+
+def test_a_presets_own_values() -> None:
+    """Those that every preset states, and those that differ from the default."""
+    stated = [name for name, value in VALUES.items() if value.default is None]
+    assert stated[0] == "variant" and stated[-1] == "residency"
+    assert list(PRESETS["8 GB Balanced"].own_values()) == stated
+    assert list(PRESETS["8 GB Full"].own_values()) == [*stated, "cfg_together", "allow_lossy"]
+    assert PRESETS["12 GB"].with_(prefetch=False).own_values() == {
+        **{name: getattr(PRESETS["12 GB"], name) for name in stated},
+        "cfg_together": True, "points_per_chunk": 20_000, "prefetch": False,
+    }  # fmt: skip

@@ -1,4 +1,7 @@
-"""README and docs/: their tables are those of the code, their links work, Korean keeps step with English."""
+"""What stands by hand in README and docs/: figures, links, quoted messages, Korean in step with English.
+
+`make texts` writes the tables, and tests/nodes checks them.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,20 @@ import ast
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_presets import TABLE
-
-from lowvram_core.files.manifest import MODELS, Model, download_bytes
-from lowvram_core.presets import PEAKS_MIB, PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "texts"))
+
+import readme_tables  # noqa: E402  (needs the path above)
+
+from lowvram_core.files.manifest import MODELS  # noqa: E402
+from lowvram_core.presets import PRESETS  # noqa: E402
+
 REGIONS = {
     "README.md": ("European Union", "United Kingdom", "South Korea"),
     "README.ko.md": ("유럽 연합", "영국", "대한민국"),
@@ -32,8 +39,6 @@ PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "demo" / "README.md")
 )
-TABLES = ("README.md", "docs/models.md", "docs/command_line.md")
-"""The pages with tables that come from the code."""
 
 
 def read(name: str) -> str:
@@ -44,51 +49,14 @@ def cells(line: str) -> tuple[str, ...]:
     return tuple(cell.strip().strip("`") for cell in line.strip().strip("|").split("|"))
 
 
-@pytest.fixture(scope="module")
-def rows() -> set[tuple[str, ...]]:
-    lines = [line for name in TABLES for line in read(name).splitlines()]
-    return {cells(line) for line in lines if line.startswith("|")}
+def test_a_run_takes_less_than_a_quarter_of_upstreams_memory() -> None:
+    for name, (*_, most, reserved, theirs, theirs_reserved) in readme_tables.memory_mib().items():
+        assert most < theirs / 4 and reserved < theirs_reserved / 4, name
 
 
-def gigabytes(size: int, models: list[Model]) -> str:
-    computed = any(file.known == "computed" for model in models for file in model.files)
-    return f"{'~' if computed else ''}{size / 1e9:.{3 if size < 1e8 else 2}f}"
-
-
-def test_the_presets(rows: set[tuple[str, ...]]) -> None:
-    assert {cells(line) for line in TABLE.strip().splitlines()} <= rows
-
-
-def test_the_sizes(rows: set[tuple[str, ...]]) -> None:
-    for model in MODELS.values():
-        folder = f"{model.repo}/{model.folder}" if model.repo else model.folder
-        assert (model.id, folder, gigabytes(model.bytes, [model])) in rows
-    for preset in PRESETS.values():
-        assert (preset.name, f"~{download_bytes(preset) / 1e9:.2f}") in rows
-
-
-def memory_rows() -> list[tuple[str, ...]]:
-    """Preset, MiB by stage, the most, and reserved; upstream's most, and reserved, as benchmarks/vram.py left them."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "vram-meta.json").read_text())["rows"]
-    rows = []
-    for name in PRESETS:
-        own = {row["stage"]: row for row in found if row["preset"] == name}
-        stages = [own["shape"]["ours_mib"], own["delight"]["ours_mib"]]
-        stages += [max(own[one]["ours_mib"], own[other]["ours_mib"])
-                   for one, other in (("maps", "paint"), ("bake", "inpaint"))]  # fmt: skip
-        reserved = max(row["ours_reserved_mib"] for row in own.values())
-        theirs = [max(row[key] for row in own.values() if row[key] is not None)
-                  for key in ("upstream_mib", "upstream_reserved_mib")]  # fmt: skip
-        rows.append((name, *(f"{mib:,.0f}" for mib in (*stages, max(stages), reserved, *theirs))))
-    return rows
-
-
-def test_the_memory_is_the_benchmarks(rows: set[tuple[str, ...]]) -> None:
-    for row in memory_rows():
-        assert row in rows, f"{TABLES} lack | {' | '.join(row)} |"
-        most, reserved, theirs, theirs_reserved = (float(cell.replace(",", "")) for cell in row[-4:])
-        assert abs(most - PEAKS_MIB[row[0]]) <= 3, "the stated peak"
-        assert most < theirs / 4 and reserved < theirs_reserved / 4
+def computed_mib() -> dict[str, list[str]]:
+    """The most, the most reserved, upstream's most and upstream's most reserved of each preset, as texts show them."""
+    return {name: [f"{mib:,.0f}" for mib in figures[-4:]] for name, figures in readme_tables.memory_mib().items()}
 
 
 def test_the_region_note_is_near_the_top() -> None:
@@ -100,9 +68,8 @@ def test_the_region_note_is_near_the_top() -> None:
 
 
 def test_measured_figures_stand_beside_todays_computed_ones() -> None:
-    computed = {row[0]: (row[-4], row[-3]) for row in memory_rows()}
-    full_quality = memory_rows()[list(PRESETS).index("4 GB")]
-    computed |= {"upstream": full_quality[-2:], "원본": full_quality[-2:]}
+    computed = {name: figures[:2] for name, figures in computed_mib().items()}
+    computed |= dict.fromkeys(("upstream", "원본"), computed_mib()["4 GB"][2:])
     measured = {}
     for name in ("README.md", "README.ko.md", "docs/performance.md"):
         table = re.search(r"^\|[^\n]*\n\|[-|]*\n(\| 2 GB[^\n]* \| 1,905 \|\n(?:\|[^\n]*\n)+)", read(name), re.MULTILINE)
@@ -110,13 +77,13 @@ def test_measured_figures_stand_beside_todays_computed_ones() -> None:
         found = [cells(line) for line in table[1].splitlines()]
         assert len(found) == 5
         for preset, _, most, _, reserved, _ in found:
-            assert (most, reserved) == computed[re.split(r" \(|,", preset)[0]], f"{name}: {preset}"
+            assert [most, reserved] == computed[re.split(r" \(|,", preset)[0]], f"{name}: {preset}"
         measured[name] = [(row[1], row[3], row[5]) for row in found]
     assert measured["README.md"] == measured["README.ko.md"] == measured["docs/performance.md"]
 
 
 def test_the_first_screen_has_a_preset_and_its_memory_for_every_card() -> None:
-    computed = {row[0]: row[-4] for row in memory_rows()}
+    computed = {name: figures[0] for name, figures in computed_mib().items()}
     for name in REGIONS:
         text = read(name)
         first = text.partition("\n![")[0]

@@ -8,19 +8,23 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT / "benchmarks", ROOT / "texts"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
+import readme_tables  # noqa: E402  (needs the path above)
 import vram  # noqa: E402  (needs the path above)
 from scales import CountingScale, SizingHost  # noqa: E402
 
 from lowvram_core.files.store import ModelStore  # noqa: E402
 from lowvram_core.fitting.budget import MARGIN_BYTES, Need  # noqa: E402
-from lowvram_core.presets import PEAKS_MIB, PRESETS, Preset  # noqa: E402
+from lowvram_core.presets import PRESETS, Preset  # noqa: E402
 from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 MIB = 2**20
+PEAKS_MIB = readme_tables.peaks_mib()
+"""As benchmarks/vram.py left them, and as the README states them."""
 ALLOCATORS_BYTES = 256 * MIB
 """What the allocator may reserve beyond the plan. It is part of the hosts' reserve (400 MiB or more). A driver that
 moves memory to RAM instead of failing would move these bytes."""
@@ -54,13 +58,13 @@ def run(preset: Preset, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> t
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_presets_stated_peak(name: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The peak is at most the stated one and at most 3 MiB lower.
+    """Within 3 MiB of the stated peak.
 
     The budget matches the peak of every component. If weights stream, it may be higher.
     """
     host, needs = run(vram.few(PRESETS[name]), store, monkeypatch)
     peak = max(record.peak_bytes or 0 for record in host.records) / MIB
-    assert -3 <= peak - PEAKS_MIB[name] <= 0, f"{name}: {peak:.1f} MiB"
+    assert abs(peak - PEAKS_MIB[name]) <= 3, f"{name}: {peak:.1f} MiB"
     assert host.notes == [] and len(host.peaks) == 9
     reserved = max(peaks["reserved"] for peaks in host.beside.values())
     assert peak < reserved <= (1024 if host.residency == "stream" else 1.15 * peak), f"{name}: {reserved:.0f} reserved"

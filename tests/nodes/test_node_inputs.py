@@ -177,9 +177,33 @@ def test_bake_wants_as_many_pictures_as_views(pack: Pack, preset: Any, ball: Mes
         pack.run("BakeTexture", mesh=ball, images=torch.rand(3, 64, 64, 3), views=cameras, preset=preset)
 
 
-def test_seeds_fold_into_numpys_range() -> None:
-    fold = module("nodes._convert").fold_seed
-    assert fold(2**64 - 1) == 2**32 - 1 and fold(2**32) == 0 and fold(7) == 7
+@pytest.mark.parametrize("seed", [7, 2**32, 2**32 + 7, 2**64 - 1])
+def test_a_seed_reaches_the_stage_as_it_is(
+    pack: Pack, preset: Any, picture: Tensor, ball: MeshData, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """torch takes every seed that ComfyUI has; seeds that differ stay different."""
+    given: list[int] = []
+
+    def remember(result: Any) -> Any:
+        def stage(*rest: Any, seed: int, **named: Any) -> Any:
+            given.append(seed)
+            return result
+
+        return stage
+
+    types, cameras = module("lowvram_core.types"), preset.cameras
+    mesh = types.Mesh(torch.zeros(3, 3), torch.zeros(1, 3, dtype=torch.int64))
+    stages = "lowvram_core.stages"
+    monkeypatch.setattr(module(f"{stages}.shape"), "generate_shape", remember(mesh))
+    monkeypatch.setattr(module(f"{stages}.delight"), "delight", remember(torch.zeros(8, 8, 3)))
+    painted = types.Views(torch.zeros(len(cameras), 8, 8, 3), cameras)
+    monkeypatch.setattr(module(f"{stages}.paint"), "paint_views", remember(painted))
+    pack.run("GenerateShape", image=picture, preset=preset, seed=seed)
+    pack.run("GenerateShapeMultiView", front=picture, preset=preset, seed=seed)
+    pack.run("Delight", image=picture, preset=preset, seed=seed)
+    pack.run("PaintViews", mesh=ball, image=picture, preset=preset, seed=seed)
+    assert given == [seed] * 4
+    torch.Generator().manual_seed(seed)
 
 
 def test_widgets_win_over_the_preset(preset: Any) -> None:

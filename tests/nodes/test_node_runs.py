@@ -31,7 +31,10 @@ def save_picture(image: Tensor, path: Path, alpha: Tensor | None = None) -> None
 def test_fixed_presets(pack: Pack, name: str) -> None:
     preset = pack.run("Preset" + name.replace(" ", ""))
     assert preset == module("lowvram_core.presets").PRESETS[name]
-    assert f"texture_px: {preset.texture_px}" in pack.by_id["Preset" + name.replace(" ", "")].GET_SCHEMA().description
+    _, *lines = pack.by_id["Preset" + name.replace(" ", "")].GET_SCHEMA().description.split("\n")
+    assert lines == [f"{key}: {value}" for key, value in preset.own_values().items()]
+    assert f"texture_px: {preset.texture_px}" in lines and "vae_slicing: True" not in lines
+    assert ("cfg_together: True" in lines) == preset.cfg_together, "what differs from the default, and nothing else"
 
 
 @pytest.mark.parametrize(
@@ -62,13 +65,31 @@ def test_custom_preset(pack: Pack) -> None:
 
 def test_preset_custom_has_every_value_and_takes_workflows_from_before_some_came(pack: Pack) -> None:
     """Widgets stand in workflows by position, and prompts leave out what was not there yet."""
-    node, values = pack.by_id["PresetCustom"], module("lowvram_core.presets").Preset.__dataclass_fields__
+    node, values = pack.by_id["PresetCustom"], module("lowvram_core.presets").VALUES
     inputs = node.GET_SCHEMA().inputs
-    assert {item.id for item in inputs} == values.keys() - {"name"}
-    assert [item.optional for item in inputs] == [False] * 23 + [True] * 7 and inputs[22].id == "allow_lossy"
+    assert [item.id for item in inputs] == list(values)
+    assert [item.optional for item in inputs] == [False] * 23 + [True] * (len(values) - 23)
+    assert inputs[22].id == "allow_lossy"
     before = {item.id: item.default for item in inputs[:23] if item.default is not None}
     assert node.execute(**before).args[0] == pack.run("PresetCustom")
     assert not pack.run("PresetCustom", prefetch=False, precision="float32").prefetch
+
+
+def test_widgets_have_the_ranges_of_the_core(pack: Pack) -> None:
+    """What a widget allows the core takes, and the other way round; the front end snaps to multiples of the step."""
+    base = module("lowvram_core.presets").PRESETS["8 GB Balanced"]
+    for item in pack.by_id["PresetCustom"].GET_SCHEMA().inputs:
+        value = module("lowvram_core.presets").VALUES[item.id]
+        if value.kind in (int, float):
+            assert (item.min, item.max) == (value.low, value.high)
+            for end in (item.min, item.max):
+                base.with_(**{item.id: end})
+                with pytest.raises(ValueError, match=f"preset: {item.id} is"):
+                    base.with_(**{item.id: end + (item.step if end == item.max else -item.step)})
+            steps = (item.default - item.min % item.step) / item.step
+            assert steps == pytest.approx(round(steps)), f"{item.id} would snap to another default"
+        elif value.kind is str:
+            assert item.options == list(value.choices)
 
 
 def test_the_whole_graph(pack: Pack, installed: Path, preset: Any, picture: Tensor, disc: Tensor) -> None:

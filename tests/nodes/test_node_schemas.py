@@ -4,28 +4,56 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import make_texts
+import node_texts
 import pytest
-from comfy_pack import PREFIX, Pack
-from golden import GOLDEN, HELP, LOCALES, TAIL, categories, contract, dump, head, page, texts
-
-CHANGED = (
-    "the nodes' schemas are not those of tests/nodes/schemas.json: workflows that users have saved may break. If that "
-    "is meant, run `.venv/bin/python tests/nodes/golden.py`, read its diff and say so in CHANGELOG.md."
-)
+import readme_tables
+from comfy_pack import PREFIX, ROOT, Pack, module
+from node_texts import GOLDEN, HELP, LOCALES, TAIL, page
 
 
 def by_full_id(pack: Pack) -> dict[str, Any]:
     return {PREFIX + name: node for name, node in pack.by_id.items()}
 
 
-def test_schemas_are_the_golden(pack: Pack) -> None:
-    current = json.loads(dump({name: contract(node) for name, node in by_full_id(pack).items()}))
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert list(current) == list(golden), CHANGED
-    for name, schema in current.items():
-        assert schema == golden[name], f"{name}: {CHANGED}"
+def test_what_is_generated_is_fresh(pack: Pack) -> None:
+    stale = make_texts.stale(pack.nodes)
+    said = f" {node_texts.CHANGED}" if GOLDEN in stale else ""
+    assert not stale, f"run `make texts`: stale are {[str(path.relative_to(ROOT)) for path in stale]}.{said}"
+
+
+def test_what_is_stale_is_found(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help pages that are missing, and a widget with another default."""
+    with monkeypatch.context() as patch:
+        patch.setattr(node_texts, "HELP", tmp_path)
+        pages = make_texts.stale(pack.nodes)
+    assert len(pages) == 2 * len(pack.nodes) and all(path.is_relative_to(tmp_path) for path in pages)
+    presets = module("nodes.presets")
+    monkeypatch.setattr(presets, "BASE", presets.PRESETS["8 GB Full"])
+    assert GOLDEN in make_texts.stale(pack.nodes)
+
+
+@pytest.mark.parametrize("name", list(readme_tables.TABLES))
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_table_between_its_comments(name: str, language: str) -> None:
+    """A stale table is replaced, what stands around it stays; every row has as many cells as the head."""
+    marks = f"<!-- made by make texts: {name} -->\n", f"<!-- end of {name} -->"
+    text = readme_tables.filled(f"before\n{marks[0]}| stale |\n{marks[1]}\nafter", language)
+    assert text.startswith(f"before\n{marks[0]}\n| ") and text.endswith(f" |\n\n{marks[1]}\nafter")
+    assert "stale" not in text and readme_tables.filled(text, language) == text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1 and set(rows[1]) == {"|", "-"}
+    assert bool(re.search("[가-힣]", rows[0])) == (language == "ko")
+    things = {"models": readme_tables.MODELS, "preset-options": readme_tables.VALUES}.get(name, readme_tables.PRESETS)
+    assert len(rows) == 2 + len(things)
+
+
+def test_an_unknown_table_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no table 'prices' for a README; wanted one of presets, downloads"):
+        readme_tables.filled("<!-- made by make texts: prices -->\n<!-- end of prices -->", "en")
 
 
 def test_ids_are_unique_and_the_packs_own(pack: Pack) -> None:
@@ -50,23 +78,21 @@ def test_every_input_has_a_tooltip(pack: Pack) -> None:
 
 
 def test_found_in_english_and_korean(pack: Pack) -> None:
-    for node in pack.nodes:
+    """Each node has Korean search words of its own in locales/ko.toml; the fixed presets share theirs."""
+    korean = node_texts.Korean().all
+    for name, node in pack.by_id.items():
         aliases = node.GET_SCHEMA().search_aliases
         assert len(aliases) == len(set(aliases)) > 3
         assert "hunyuan3d" in aliases
+        own = "Preset" if node in pack.nodes[:8] else name
+        words = korean.get(own, {}).get("words", [])
+        assert words and set(words) <= set(aliases), f"locales/ko.toml has no words for {own}"
+        assert all(re.search("[가-힣]", word) for word in words), own
 
 
 def test_no_model_on_a_socket(pack: Pack) -> None:
     types = {item.io_type for node in pack.nodes for item in node.GET_SCHEMA().outputs}
     assert types == {"HY3D_PRESET", "HY3D_VIEWS", "IMAGE", "MASK", "MESH", "STRING", "TRIMESH"}
-
-
-def test_english_is_the_codes(pack: Pack) -> None:
-    current = {name: texts(node) for name, node in by_full_id(pack).items()}
-    written = json.loads((LOCALES / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert written == current, "locales/en is stale: run `.venv/bin/python tests/nodes/golden.py`"
-    menu = json.loads((LOCALES / "en" / "main.json").read_text(encoding="utf-8"))
-    assert menu == {"nodeCategories": categories(pack.nodes)}
 
 
 def leaves(value: Any, path: str = "") -> dict[str, str]:
@@ -77,22 +103,44 @@ def leaves(value: Any, path: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
-def test_korean_has_every_text_and_no_other(file: str) -> None:
-    english, korean = (leaves(json.loads((LOCALES / name / file).read_text(encoding="utf-8"))) for name in ("en", "ko"))
-    assert korean.keys() == english.keys()
-    same = {"/nodeCategories/Hunyuan3D Low VRAM"}
+def test_korean_is_korean(file: str) -> None:
+    korean = leaves(json.loads((LOCALES / "ko" / file).read_text(encoding="utf-8")))
+    assert korean
     for path, text in korean.items():
-        if path not in same:
+        if path != "/nodeCategories/Hunyuan3D Low VRAM":
             assert re.search("[가-힣]", text), f"ko, {path} is not Korean: {text}"
 
 
-def test_korean_keeps_the_presets_values() -> None:
-    english, korean = (
-        json.loads((LOCALES / name / "nodeDefs.json").read_text(encoding="utf-8")) for name in ("en", "ko")
-    )
-    for name, node in english.items():
-        if "\n" in node["description"]:
-            assert node["description"].split("\n")[1:] == korean[name]["description"].split("\n")[1:], name
+def test_a_missing_korean_text_is_named(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    korean, delight = node_texts.Korean(), pack.by_id["Delight"]
+    del korean.all["Delight"]["tooltips"]["image"]
+    with pytest.raises(node_texts.MissingText, match=r"no tooltips\.image for \[Delight\], nor for all nodes"):
+        korean.node(delight)
+    del korean.all["Delight"]["title"]
+    with pytest.raises(node_texts.MissingText, match=r"locales/ko\.toml has no Delight\.title\. Write it, then run"):
+        korean.node(delight)
+    texts = node_texts.presets.texts()
+    without = {**texts, "values": {**texts["values"], "octree": {**texts["values"]["octree"], "label": {}}}}
+    monkeypatch.setattr(node_texts.presets, "texts", lambda: without)
+    with pytest.raises(node_texts.MissingText, match=r'presets\.toml has no label\.ko for \[values\."octree"\]'):
+        korean.node(pack.by_id["PresetCustom"])
+
+
+def test_no_korean_text_is_left_over(pack: Pack) -> None:
+    """Every entry of locales/ko.toml is one of a node's."""
+    korean = node_texts.Korean()
+    for node in pack.nodes:
+        korean.node(node)
+    korean.menu(pack.nodes)
+    every = {tuple(path.strip("/").split("/")) for path in leaves_of(korean.all)}
+    assert every - {path for path in every if path[-1] == "words"} == korean.used
+
+
+def leaves_of(value: Any, path: str = "") -> list[str]:
+    """The path of every text, and of every list of texts."""
+    if not isinstance(value, dict):
+        return [path]
+    return [leaf for name, part in value.items() for leaf in leaves_of(part, f"{path}/{name}")]
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
@@ -103,15 +151,12 @@ def test_nothing_that_the_front_end_takes_for_a_placeholder(language: str) -> No
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_help(pack: Pack, language: str) -> None:
-    """A page for each node, in the file that ComfyUI looks for; its head says what the locale says."""
-    for name, node in by_full_id(pack).items():
-        text = page(name, language).read_text(encoding="utf-8")
-        assert text.startswith(head(node, language)), f"{name}: run `.venv/bin/python tests/nodes/golden.py`"
-        advice = text.removeprefix(head(node, language)).strip().splitlines()
-        assert advice[0] == TAIL[language] and len(advice) > 2, name
-        for item in node.GET_SCHEMA().inputs:
-            assert f"| `{item.id}` |" in text, name
+def test_help_ends_with_advice(pack: Pack, language: str) -> None:
+    """What is written by hand: at least two lines, in the page's language."""
+    for name in by_full_id(pack):
+        advice = page(name, language).read_text(encoding="utf-8").partition(TAIL[language])[2].strip()
+        assert len(advice.splitlines()) >= 2, f"{name}, {language}: write its advice under {TAIL[language]!r}"
+        assert bool(re.search("[가-힣]", advice)) == (language == "ko"), name
 
 
 def test_help_of_both_languages_has_one_shape(pack: Pack) -> None:

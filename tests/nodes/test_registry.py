@@ -6,7 +6,7 @@ import tomllib
 from fnmatch import fnmatch
 
 from comfy_pack import ROOT, Pack
-from golden import HELP, LOCALES
+from node_texts import HELP, LOCALES
 from PIL import Image
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -22,19 +22,16 @@ def test_metadata(pack: Pack) -> None:
 
 
 def test_an_install_has_every_package_of_the_core() -> None:
-    """As a library: `pip install .` takes the folders below lowvram_core along."""
-    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-    folders = {file.parent for file in (ROOT / "lowvram_core").rglob("*.py")}
-    assert len(folders) == 11
-    for folder in folders:
-        name = ".".join(folder.relative_to(ROOT).parts)
-        assert any(fnmatch(name, pattern) for pattern in patterns), name
-        assert (folder / "__init__.py").is_file(), name
-    data = PROJECT["tool"]["setuptools"]["package-data"]["lowvram_core"]
-    for file in (
-        path for path in (ROOT / "lowvram_core").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
-    ):
-        assert file.parent == ROOT / "lowvram_core" and any(fnmatch(file.name, pattern) for pattern in data), file
+    """As a library: `pip install .` takes the folders below lowvram_core along, and the files that are no Python."""
+    settings = PROJECT["tool"]["setuptools"]
+    files = [file for file in (ROOT / "lowvram_core").rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    assert len({file.parent for file in files}) > 5 and {file.suffix for file in files} == {".py", ".toml", ".txt"}
+    for file in files:
+        package = ".".join(file.parent.relative_to(ROOT).parts)
+        assert any(fnmatch(package, pattern) for pattern in settings["packages"]["find"]["include"]), package
+        assert (file.parent / "__init__.py").is_file(), package
+        taken = ["*.py", *settings["package-data"].get(package, [])]
+        assert any(fnmatch(file.name, pattern) for pattern in taken), file
 
 
 def test_icon() -> None:
@@ -47,7 +44,7 @@ def test_what_is_published() -> None:
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
     left_out = {line.rstrip("/") for line in lines if line and not line.startswith("#")}
     needed = {"__init__.py", "nodes", "lowvram_core", "locales", "web", "workflows", "requirements.txt", "NOTICE"}
-    assert not needed & left_out and {"demo", "tests", "benchmarks"} <= left_out
+    assert not needed & left_out and {"demo", "tests", "texts", "benchmarks"} <= left_out
     assert HELP.is_relative_to(ROOT / "web") and LOCALES == ROOT / "locales"
     for name in left_out - {".venv", ".cache", "output", "docs/pictures"}:
         assert (ROOT / name).exists(), f".comfyignore names {name}, which is not there"
