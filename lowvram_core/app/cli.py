@@ -67,7 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lowvram_core", description=__doc__)
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="picture files or folders")
     parser.add_argument("-o", "--out", type=Path, default=Path("output"), help="a folder, or for one picture a file")
-    parser.add_argument("--format", choices=[ext[1:] for ext in WRITABLE_MESHES], default="glb", help="for an output folder")
+    parser.add_argument(
+        "--format", choices=[ext[1:] for ext in WRITABLE_MESHES], default="glb", help="for an output folder"
+    )
     parser.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
     parser.add_argument("--models", type=Path, action="append", default=[], metavar="DIR",
                         help="a models folder, searched first; may be given several times")  # fmt: skip

@@ -20,7 +20,9 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
     """
     suffix = out.suffix.lower()
     if suffix in (*OTHER_MESHES, *SUFFIXES) and not out.is_dir():
-        raise BadInput(f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(WRITABLE_MESHES)}. Choose one of these.")
+        raise BadInput(
+            f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(WRITABLE_MESHES)}. Choose one of these."
+        )
     if suffix in WRITABLE_MESHES:
         if len(pictures) > 1:
             raise BadInput(f"save: {len(pictures)} pictures for the one file {out}; wanted a folder. Give -o a folder.")

@@ -165,9 +165,7 @@ def _hash_of(etag: str) -> str:
 
 
 def _bytes_left(wanted: Mapping[ModelFile, Remote], folder: Path) -> int:
-    return sum(
-        bytes_left(remote, folder / file.path) for file, remote in wanted.items() if not _is_there(file, folder)
-    )
+    return sum(bytes_left(remote, folder / file.path) for file, remote in wanted.items() if not _is_there(file, folder))
 
 
 def missing_files(model: Model, folder: Path) -> list[ModelFile]:
