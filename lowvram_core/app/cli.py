@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a contact sheet of every step")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
-                        help="write a .safetensors file beside each weights .bin in these files or folders, and stop")  # fmt: skip
+                        help="write a .safetensors file beside each weights .bin found here, and stop")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
     values = parser.add_argument_group("values of the preset; given here, they win over it")
     for name, kind in _preset_values().items():

@@ -51,7 +51,8 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise BadInput(
-            f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(WRITABLE_MESHES)}. Choose one of these."
+            f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(WRITABLE_MESHES)}. "
+            "Choose one of these."
         )
     files = writer(_plain(mesh), path)
     for file, content in files.items():
@@ -87,7 +88,8 @@ def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
     path = Path(path)
     if path.suffix.lower() not in READABLE_MESHES:
         raise BadInput(
-            f"load: the file name ends in {path.suffix!r}; wanted one of {', '.join(READABLE_MESHES)}. Convert the mesh."
+            f"load: the file name ends in {path.suffix!r}; wanted one of {', '.join(READABLE_MESHES)}. "
+            "Convert the mesh."
         )
     if not path.is_file():
         raise BadInput(f"load: there is no file {path.name} in {path.parent}; wanted a mesh. Check the path.")

@@ -113,7 +113,7 @@ class DualStream(nn.Module):
 def without_reference(main: nn.Module) -> Iterator[None]:
     """Skips the main UNet's attention to the reference picture, for the run of guidance that ignores the picture.
 
-    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, which computes that attention and multiplies it by `ref_scale` 0.
+    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, which computes it and multiplies it by `ref_scale` 0.
     """
     blocks: list[Any] = [part for part in main.modules() if getattr(part, "use_ra", False)]
     for block in blocks:
