@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def test_other_number_types_are_written_all_the_same(textured: Mesh, tmp_path: P
         assert one.read_bytes().replace(b"one_", b"two_") == other.read_bytes()
 
 
+@cache
 def png(width: int, height: int) -> bytes:
     """A black PNG with one bit a pixel: 13,000 x 13,000 are 20 KB."""
     pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
