@@ -12,7 +12,7 @@ from diffusers import StableDiffusionInstructPix2PixPipeline as InstructPix2Pix
 from PIL import Image
 from torch import Tensor
 
-from lowvram_core.files.checkpoints import fill
+from lowvram_core.files.checkpoints import fill, read_weights
 from lowvram_core.networks import hy3dgen, paint
 from lowvram_core.networks.diffusers_folders import load_diffusers, load_unet, load_vae, read_json
 from lowvram_core.networks.shape import open_shape
@@ -95,7 +95,7 @@ def _paint(folder: Path, device: torch.device) -> Any:
         vae=load_vae(folder / "vae", HALF).to(device),
         text_encoder=load_diffusers(CLIPTextModel, folder / "text_encoder", HALF).to(device),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=fill(unet, paint._read(weights), HALF, weights).to(device),
+        unet=fill(unet, read_weights(weights), HALF, weights).to(device),
         scheduler=EulerAncestralDiscreteScheduler.from_pretrained(folder / "scheduler", timestep_spacing="trailing"),
         feature_extractor=None,
     )

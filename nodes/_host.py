@@ -9,6 +9,7 @@ other packs' models leave for a tenth more than all of this one beside that. The
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ from . import _records, _streaming
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
+ALLOWED_KEY = "hunyuan3d_lowvram_inputs"
+ALLOWED_VARIABLE = "HY3D_LOWVRAM_ALLOWED_FOLDERS"
+FULL_PATHS = (
+    "A full path works in folders that the owner of the machine allows: in the environment variable "
+    f"{ALLOWED_VARIABLE}, or under {ALLOWED_KEY} in extra_model_paths.yaml."
+)
+"""What the tooltips of loading nodes say about other folders."""
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +46,7 @@ def register_folders() -> None:
 
 
 def model_store(host: ComfyHost) -> Any:
-    """A ModelStore over every folder in which users keep these models; a download moves the node's bar."""
+    """A ModelStore over all folders where users keep these models. A download moves the node's progress bar."""
     roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
     for key in ("diffusers", "diffusion_models"):
         with suppress(KeyError):
@@ -46,13 +54,54 @@ def model_store(host: ComfyHost) -> Any:
     return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
 
 
-def input_folder() -> Path:
-    """ComfyUI's input folder."""
-    return Path(folder_paths.get_input_directory())
+def readable_folders() -> list[Path]:
+    """The folders that nodes may read files from: ComfyUI's input and output folders, and those that the owner allows.
+
+    Only the machine's owner can allow a folder: in the environment variable ALLOWED_VARIABLE (several are separated as
+    in PATH), or under ALLOWED_KEY in extra_model_paths.yaml.
+    """
+    allowed = os.environ.get(ALLOWED_VARIABLE, "").split(os.pathsep)
+    with suppress(KeyError):
+        allowed += folder_paths.get_folder_paths(ALLOWED_KEY)
+    own = [Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())]
+    return own + [Path(name.strip()).expanduser() for name in allowed if name.strip()]
+
+
+def readable(name: str, stage_name: str) -> Path:
+    """The path of a file or folder that a prompt names. It need not be there.
+
+    Args:
+        name: relative to ComfyUI's input folder, or to the output folder if " [output]" follows; or a full path.
+
+    Raises:
+        BadInput: the path leads out of the readable folders, also by a symbolic link. Whether it is there is not told.
+    """
+    plain, base = folder_paths.annotated_filepath(name)
+    # By name first: resolving a name such as //server/share would already ask that server.
+    path = Path(os.path.normpath(Path(base or folder_paths.get_input_directory()).absolute() / plain))
+    places = [place for folder in readable_folders() for place in (folder.absolute(), folder.resolve())]
+    if not _is_in(path, places) or not _is_in(_resolved(path), places):
+        raise BadInput(
+            f"{stage_name}: {name!r} leads out of the folders that may be read; wanted a place in ComfyUI's input or "
+            "output folder. Copy it there. Or the owner of this machine allows its folder: in the environment variable "
+            f"{ALLOWED_VARIABLE}, or under {ALLOWED_KEY} in extra_model_paths.yaml."
+        )
+    return path
+
+
+def _is_in(path: Path | None, folders: list[Path]) -> bool:
+    return path is not None and any(path.is_relative_to(folder) for folder in folders)
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or a character that no path has
+        return None
 
 
 def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
-    """Where a file of that prefix goes: its path, file name and subfolder.
+    """The path, file name and subfolder of the next output file with that prefix.
 
     Raises:
         BadInput: the prefix leads outside ComfyUI's output folder.

@@ -98,14 +98,15 @@ class LoadPictures(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A folder inside ComfyUI's input folder, or any path."""
+        """A folder out of those that `_host.readable` allows."""
         return schema(
             "LoadPictures", "Load Pictures from Folder",
             "Every picture of a folder, as a list: what follows runs once per picture.",
             ["batch", "folder", "directory"],
             inputs=[
                 io.String.Input("folder", default="",
-                                tooltip="A folder in ComfyUI's input folder, or a full path. Empty: the input folder."),
+                                tooltip="A folder in ComfyUI's input folder; empty for the input folder itself. With "
+                                f"[output] after the name, a folder in its output folder. {_host.FULL_PATHS}"),
                 io.Int.Input("limit", default=0, min=0, max=10000, tooltip="At most so many, in name order; 0: all."),
             ],
             outputs=[
@@ -119,7 +120,10 @@ class LoadPictures(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str, limit: int) -> list[tuple[str, float]]:
         """Runs again when a file was added or changed."""
-        where = _host.input_folder() / folder
+        try:
+            where = _host.readable(folder, "picture")
+        except BadInput:
+            return []
         files = sorted(where.iterdir()) if where.is_dir() else []
         return [(file.name, file.stat().st_mtime) for file in files]
 
@@ -128,8 +132,8 @@ class LoadPictures(io.ComfyNode):
         """Pictures, masks and names, in name order."""
         host = _host.ComfyHost()
         pictures, convert = core("files.pictures"), core("pictures.convert")
-        found: list[Path] = pictures.find_pictures([_host.input_folder() / folder])
-        found = found[:limit] if limit else found
+        found: list[Path] = pictures.find_pictures([_host.readable(folder, "picture")])
+        found = [_host.readable(str(path), "picture") for path in (found[:limit] if limit else found)]
         cutouts = [convert.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
         masks = [1 - cutout.mask for cutout in cutouts]
         return io.NodeOutput(

@@ -7,13 +7,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lowvram_core.errors import BadInput
+from ..lowvram_core.files.formats import READABLE_MESHES, WRITABLE_MESHES
 from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
 from ._core import core, guarded, stage
 from ._schema import TrimeshType, choice_input, overridden, preset_input, schema
-
-FORMATS = ("glb", "obj", "ply", "stl")
 
 
 class CleanMesh(io.ComfyNode):
@@ -82,13 +82,16 @@ class LoadMesh(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A file of ComfyUI's input folder, or any path."""
+        """A file out of the folders that `_host.readable` allows."""
+        *names, last = (ending[1:].upper() for ending in READABLE_MESHES)
         return schema(
-            "LoadMesh", "Load Mesh", "Reads GLB, OBJ, PLY or STL, with UVs and texture where the file has them.",
+            "LoadMesh", "Load Mesh",
+            f"Reads {', '.join(names)} or {last}, with UVs and texture where the file has them.",
             ["import", "glb", "obj"],
             inputs=[
                 io.String.Input("file", default="mesh.glb",
-                                tooltip="A file inside ComfyUI's input folder (3d/... too), or a full path."),
+                                tooltip="A file in ComfyUI's input folder, such as 3d/mesh.glb. With [output] after "
+                                f"the name, a file in its output folder. {_host.FULL_PATHS}"),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
@@ -96,14 +99,17 @@ class LoadMesh(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str) -> float:
         """Runs again when the file changed."""
-        path = _host.input_folder() / file
+        try:
+            path = _host.readable(file, "load")
+        except BadInput:
+            return 0.0
         return path.stat().st_mtime if path.is_file() else 0.0
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
         host = _host.ComfyHost()
-        mesh: Mesh = guarded("files.meshes").load_mesh(_host.input_folder() / file, host)
+        mesh: Mesh = guarded("files.meshes").load_mesh(_host.readable(file, "load"), host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
 
@@ -120,7 +126,7 @@ class SaveMesh(io.ComfyNode):
                 io.Mesh.Input("mesh", tooltip="The mesh to save."),
                 io.String.Input("filename_prefix", default="3d/hunyuan3d",
                                 tooltip="Folder and name inside ComfyUI's output folder; a number is added."),
-                io.Combo.Input("format", options=list(FORMATS), default="glb",
+                io.Combo.Input("format", options=[ending[1:] for ending in WRITABLE_MESHES], default="glb",
                                tooltip="glb and obj contain the texture, stl and ply only the shape."),
             ],
             outputs=[io.String.Output("path", display_name="path")],

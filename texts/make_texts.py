@@ -41,9 +41,6 @@ def stale(nodes: list[Any]) -> dict[Path, str]:
 
 def pack_nodes() -> list[Any]:
     """The nodes of the pack, imported as ComfyUI imports it."""
-    import cpu_torchvision
-
-    cpu_torchvision.declare()
     return list(import_module("comfy_pack").Pack().nodes)
 
 

@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 from ..errors import BadInput, Cancelled, LowVramError
 from ..files import manifest
+from ..files.convert import convert_pickles
+from ..files.formats import WRITABLE_MESHES
 from ..files.meshes import save
 from ..files.pictures import find_pictures, load_picture
 from ..files.store import ModelStore, default_roots
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
 from ..report import format_table
 from ..stages.shape import check_view_names
-from .outputs import FORMATS, check_pictures_are_kept, check_sheet, mesh_paths
+from .outputs import check_pictures_are_kept, check_sheet, mesh_paths
 from .pipeline import Seeds, run
 from .sheet import contact_sheet, draw_strip
 from .torch_host import TorchHost, pick_device
@@ -43,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.describe:
             _say(manifest.describe(preset))
             return 0
+        if options.convert_pickles:
+            for written in convert_pickles(options.convert_pickles):
+                _say(f"written: {written}")
+            return 0
         jobs = _jobs(options, preset)
         host = TorchHost.for_preset(preset, pick_device(options.device))
     except LowVramError as error:
@@ -56,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lowvram_core", description=__doc__)
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="picture files or folders")
     parser.add_argument("-o", "--out", type=Path, default=Path("output"), help="a folder, or for one picture a file")
-    parser.add_argument("--format", choices=[ext[1:] for ext in FORMATS], default="glb", help="for an output folder")
+    parser.add_argument(
+        "--format", choices=[ext[1:] for ext in WRITABLE_MESHES], default="glb", help="for an output folder"
+    )
     parser.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
     parser.add_argument("--models", type=Path, action="append", default=[], metavar="DIR",
                         help="a models folder, searched first; may be given several times")  # fmt: skip
@@ -70,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
+    parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
+                        help="write a .safetensors file beside each weights .bin found here, and stop")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
     values = parser.add_argument_group("values of the preset; given here, they win over it")
     for value in VALUES.values():

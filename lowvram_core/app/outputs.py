@@ -7,14 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import BadInput
+from ..files.formats import OTHER_MESHES, WRITABLE_MESHES
 from ..files.meshes import sidecars
 from ..files.pictures import SUFFIXES
-
-FORMATS = (".glb", ".obj", ".ply", ".stl")
-_OTHER_FORMATS = (
-    ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".3mf", ".3ds", ".off", ".blend", ".x3d", ".abc",
-     ".vrm", ".step", ".stp", ".iges",
-)  # fmt: skip
 
 
 def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
@@ -24,9 +19,11 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
         BadInput: `out` has the wrong kind, or cannot be written.
     """
     suffix = out.suffix.lower()
-    if suffix in (*_OTHER_FORMATS, *SUFFIXES) and not out.is_dir():
-        raise BadInput(f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(FORMATS)}. Choose one of these.")
-    if suffix in FORMATS:
+    if suffix in (*OTHER_MESHES, *SUFFIXES) and not out.is_dir():
+        raise BadInput(
+            f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(WRITABLE_MESHES)}. Choose one of these."
+        )
+    if suffix in WRITABLE_MESHES:
         if len(pictures) > 1:
             raise BadInput(f"save: {len(pictures)} pictures for the one file {out}; wanted a folder. Give -o a folder.")
         paths = [out]

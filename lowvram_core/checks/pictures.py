@@ -17,12 +17,12 @@ MAX_PIXELS = 128_000_000
 SHORTER = "Scale it down and try again."
 
 
-def check_size(size_px: tuple[int, int], name: str) -> None:
+def check_size(size_px: tuple[int, int], name: str, smallest_px: int = MIN_SIDE_PX) -> None:
     """Raises BadInput if (width, height) is out of range. Call it before the pixels are decoded."""
     width, height = size_px
-    if min(width, height) < MIN_SIDE_PX:
+    if min(width, height) < smallest_px:
         raise BadInput(
-            f"picture: {name} is {width}x{height} px; wanted at least {MIN_SIDE_PX} px a side. Use a larger picture."
+            f"picture: {name} is {width}x{height} px; wanted at least {smallest_px} px a side. Use a larger picture."
         )
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise BadInput(

@@ -1,1 +1,1 @@
-"""Files in and out: which models there are, where they lie, how they are read; mesh files."""
+"""Files: the list of models, finding, downloading and reading them; mesh and picture files."""

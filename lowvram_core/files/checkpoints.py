@@ -1,84 +1,92 @@
-"""Weights into modules: built empty, filled from memory-mapped files, one copy and no more.
+"""Reads weights from memory-mapped files into modules that were built empty, so that there is at most one copy.
 
-No code from a checkpoint's folder is run, and pickles are read as weights only.
+No code from a checkpoint's folder is run. Pickles are read as weights only.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import math
 import mmap
 import re
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from ..errors import BadCheckpoint
 
 StateDict = dict[str, Tensor]
+Shape = tuple[int, ...]
 
-
-class Entry(NamedTuple):
-    """One tensor as a checkpoint's header lists it."""
-
-    shape: tuple[int, ...]
-    bytes: int
+SAFE_PICKLES = "2.10"
+"""The first torch that reads pickles safely: in older ones a crafted file corrupts memory, and can so run code, even
+with `weights_only=True`. Source: CVE-2026-24747 and CVE-2025-32434."""
 
 
 def build_empty(make: Callable[[], nn.Module]) -> nn.Module:
-    """The module with its parameters on the meta device (no memory) and real buffers; draws no random numbers."""
+    """Builds the module with parameters on the meta device (no memory) and real buffers; draws no random numbers."""
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
         return make()
 
 
-def read_header(path: Path) -> dict[str, Entry]:
-    """Names, shapes and sizes of a safetensors file, without its data.
+def read_header(path: Path) -> dict[str, Shape]:
+    """Names and shapes of the tensors in a safetensors file, without its data.
 
     Raises:
-        BadCheckpoint: the file is not one, or is shorter than its header says.
+        BadCheckpoint: the file is damaged, or shorter than its header says.
     """
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def read_safetensors(path: Path, prefix: str = "") -> StateDict:
+    """The tensors whose names start with `prefix`, without it; memory-mapped, so nothing is read yet.
+
+    Raises:
+        BadCheckpoint: the file is damaged, or shorter than its header says.
+    """
+    with _opened(path) as file:
+        return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("header longer than the file")
-            header: dict[str, Any] = json.loads(file.read(length))
-    except (OSError, struct.error, ValueError) as error:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
         raise BadCheckpoint(
             f"models: {path} cannot be read ({error}); wanted a whole safetensors file. "
             "Delete it and download it again."
         ) from error
-    header.pop("__metadata__", None)
-    end = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
-    if path.stat().st_size < end:
+
+
+def check_pickles_are_safe(path: Path) -> None:
+    """Raises BadCheckpoint where the installed torch cannot read pickles safely; to be called before one is opened."""
+    if TorchVersion(torch.__version__) < SAFE_PICKLES:
         raise BadCheckpoint(
-            f"models: {path} has {path.stat().st_size} bytes; its header speaks of {end}. "
-            "The download was cut off: delete the file and download it again."
+            f"models: {path} is a pickle and torch is {torch.__version__}; wanted torch {SAFE_PICKLES} or newer, since "
+            "a pickle can run code in older ones. Update torch. Or move the .bin away and run again, so that the "
+            ".safetensors file is downloaded. Or copy the .bin to a machine with a newer torch, and run there: "
+            "python -m lowvram_core --convert-pickles FILE"
         )
-    spans = {name: item["data_offsets"] for name, item in header.items()}
-    return {name: Entry(tuple(header[name]["shape"]), span[1] - span[0]) for name, span in spans.items()}
-
-
-def read_safetensors(path: Path, prefix: str = "") -> StateDict:
-    """The tensors whose names start with `prefix`, without it; memory-mapped, so nothing is read yet."""
-    from safetensors import safe_open
-
-    read_header(path)
-    with safe_open(path, framework="pt", device="cpu") as file:
-        return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
 
 
 def read_pickle(path: Path) -> StateDict:
     """The tensors of a PyTorch .bin, memory-mapped; only weights are unpickled.
 
     Raises:
-        BadCheckpoint: the file is truncated, or holds anything but tensors.
+        BadCheckpoint: the file is truncated, or holds anything but tensors, or torch is older than SAFE_PICKLES.
     """
+    check_pickles_are_safe(path)
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:
@@ -93,16 +101,37 @@ def read_pickle(path: Path) -> StateDict:
     return dict(state)
 
 
-def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) -> nn.Module:
-    """Gives an empty module its weights, in evaluation mode and at `dtype`.
-
-    Memory: weights already at `dtype` stay memory-mapped, no copy is made; others are copied tensor by tensor, and on
-    Linux the pages read for it leave RAM at once. Elsewhere they stay until the system wants them.
+def read_weights(path: Path) -> StateDict:
+    """The tensors of a .safetensors file or a .bin, memory-mapped.
 
     Raises:
-        BadCheckpoint: names or shapes are not the module's.
+        BadCheckpoint: as `read_safetensors` and `read_pickle`.
     """
-    check_layout(module, {name: Entry(tuple(value.shape), value.nbytes) for name, value in state.items()}, source)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def read_shapes(path: Path) -> dict[str, Shape]:
+    """Names and shapes of the tensors in a .safetensors file or a .bin.
+
+    Raises:
+        BadCheckpoint: as `read_header` and `read_pickle`.
+    """
+    if path.suffix == ".safetensors":
+        return read_header(path)
+    return {name: tuple(value.shape) for name, value in read_pickle(path).items()}
+
+
+def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) -> nn.Module:
+    """Gives an empty module its weights; returns it in evaluation mode and at `dtype`.
+
+    Memory: weights that are at `dtype` already stay memory-mapped and are not copied. Others are copied tensor by
+    tensor. On Linux the pages that were read for a copy leave RAM at once; elsewhere they stay until the system needs
+    the room.
+
+    Raises:
+        BadCheckpoint: the names or shapes differ from the module's.
+    """
+    check_layout(module, {name: tuple(value.shape) for name, value in state.items()}, source)
     module.load_state_dict(_at(dtype, state, source), assign=True)
     return module.requires_grad_(False).eval().to(dtype)
 
@@ -119,7 +148,7 @@ def _at(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
 
 
 def _spans_of(file: Path) -> list[range]:
-    """The addresses that a file is mapped to; none where the system does not list them, as Windows."""
+    """The addresses that a file is mapped to; an empty list on systems that do not list them, such as Windows."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
@@ -133,9 +162,9 @@ def _spans_of(file: Path) -> list[range]:
 
 
 def _give_back(tensor: Tensor, spans: list[range]) -> None:
-    """Takes a tensor's pages out of RAM; they come from the file again when asked for.
+    """Takes a tensor's pages out of RAM. The next access reads them from the file again.
 
-    Of memory that is no file's this would lose what is there, so the tensor must lie in one of the file's spans.
+    Does nothing for a tensor outside the file's spans: memory that belongs to no file would lose its content.
     """
     first, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     if tensor.nbytes and any(first in span and end - 1 in span for span in spans):
@@ -144,15 +173,15 @@ def _give_back(tensor: Tensor, spans: list[range]) -> None:
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
 
 
-def check_layout(module: nn.Module, entries: Mapping[str, Entry], source: Path) -> None:
-    """Raises BadCheckpoint where a checkpoint's names or shapes are not the module's."""
+def check_layout(module: nn.Module, entries: Mapping[str, Shape], source: Path) -> None:
+    """Raises BadCheckpoint where a checkpoint's names or shapes differ from the module's."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     missing = sorted(wanted.keys() - entries.keys())
     unknown = sorted(entries.keys() - wanted.keys())
     misshapen = [
-        f"{name} {entries[name].shape} instead of {shape}"
+        f"{name} {entries[name]} instead of {shape}"
         for name, shape in wanted.items()
-        if name in entries and entries[name].shape != shape
+        if name in entries and entries[name] != shape
     ]
     for kind, names in (("lacks", missing), ("has the unknown", unknown), ("has", misshapen)):
         if names:
@@ -163,27 +192,20 @@ def check_layout(module: nn.Module, entries: Mapping[str, Entry], source: Path) 
             )
 
 
-def bytes_at(entries: Mapping[str, Entry], dtype: torch.dtype) -> int:
+def bytes_at(entries: Mapping[str, Shape], dtype: torch.dtype) -> int:
     """Bytes of a checkpoint's tensors once they are at `dtype`."""
-    return sum(_numel(entry.shape) for entry in entries.values()) * dtype.itemsize
+    return sum(map(math.prod, entries.values())) * dtype.itemsize
 
 
-def largest_layer_bytes(entries: Mapping[str, Entry], dtype: torch.dtype, blocks: str = "") -> int:
-    """The most bytes that the tensors of one layer have, or of one block.
+def largest_layer_bytes(entries: Mapping[str, Shape], dtype: torch.dtype, blocks: str = "") -> int:
+    """Bytes of the largest layer, or of the largest block, at `dtype`.
 
     Args:
         blocks: pattern of the names of modules that count as a whole.
     """
     sizes: dict[str, int] = {}
-    for name, entry in entries.items():
+    for name, shape in entries.items():
         found = re.match(f"({blocks})\\.", name) if blocks else None
         unit = found[1] if found else name.rpartition(".")[0]
-        sizes[unit] = sizes.get(unit, 0) + _numel(entry.shape) * dtype.itemsize
+        sizes[unit] = sizes.get(unit, 0) + math.prod(shape) * dtype.itemsize
     return max(sizes.values(), default=0)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for edge in shape:
-        count *= edge
-    return count

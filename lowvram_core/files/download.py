@@ -1,7 +1,7 @@
-"""One file over HTTP, resumed where it stopped, checked, and in place only when it is whole.
+"""Downloads one file over HTTP: resumes it, checks it, and gives it its name only when it is complete.
 
-huggingface_hub fetches the bytes. Its own hf_hub_download throws a half-fetched file away when a process
-ends (seen in 2.4), which at 5 GB a file is no resume, so the unfinished part is kept here.
+huggingface_hub fetches the bytes. Its own hf_hub_download deletes an unfinished file when the process ends (seen in
+2.4). With 5 GB a file that is no resume, so this module keeps the unfinished part itself.
 """
 
 from __future__ import annotations
@@ -16,37 +16,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from ..errors import BadInput, MissingModel
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all); what it raises stops the download, which can be resumed."""
+"""Called with (bytes done, bytes in all). An exception from it stops the download, which can be resumed."""
 
 SPARE_BYTES = 256 * 1024**2
-"""Room that is left free on the disk."""
+"""Room that stays free on the disk."""
+
+POLL_S = 0.2
+"""How often a process that waits for another one's download reports its progress, and so can be cancelled."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file that can be fetched, as its server describes it."""
+    """A file that can be fetched, and what its content must be."""
 
     url: str
     etag: str
-    """Names the content: an unfinished part is only resumed for the same one."""
+    """Names the content. An unfinished part is resumed only for the same name."""
     bytes: int
     sha256: str = ""
     md5: str = ""
 
 
 def part_path(target: Path, etag: str) -> Path:
-    """Where the unfinished part of `target` is kept."""
+    """Where the unfinished part of `target` lies."""
     mark = hashlib.sha256(etag.encode()).hexdigest()[:12]
     return target.with_name(f".{target.name}.{mark}.part")
 
 
 def bytes_left(remote: Remote, target: Path) -> int:
-    """What is still to be fetched of a file."""
+    """How many bytes of a file are still to be fetched."""
     part = part_path(target, remote.etag)
     return max(0, remote.bytes - (part.stat().st_size if part.is_file() else 0))
 
@@ -67,15 +72,54 @@ def check_room(folder: Path, wanted: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def alone(lock_file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Waits until no other process holds the lock file, then holds it.
+
+    The lock file stays: removing it is up to the caller, who may do so while it holds the lock and only when nothing
+    is left to write. A process that waited for the removed file may then run beside one that made a new file.
+
+    Args:
+        waiting: called every POLL_S seconds while another process holds the lock; an exception from it ends the wait.
+
+    Raises:
+        BadInput: the lock file cannot be written.
+    """
+    lock = FileLock(lock_file)
+    with _disk_errors(lock_file.parent):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        held = _try_lock(lock, 0)
+    if not held:
+        log.info("models: another process downloads to %s; waiting for it", lock_file.parent)
+    while not held:
+        waiting()
+        with _disk_errors(lock_file.parent):
+            held = _try_lock(lock, POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _try_lock(lock: BaseFileLock, timeout_s: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        return False
+    except NotImplementedError:  # filelock before 4 on a file system without locks
+        log.warning("models: the file system of %s has no locks; do not download from two processes", lock.lock_file)
+    return True
+
+
 def fetch(remote: Remote, target: Path, wrote: Callable[[int], None]) -> None:
-    """Fetches a file to `target`; resumes an unfinished part.
+    """Fetches a file to `target`; resumes an unfinished part. No other process may fetch it: see `alone`.
 
     Args:
         wrote: called with the number of bytes of each piece that was fetched.
 
     Raises:
         BadInput: the folder cannot be written, or the disk is full.
-        MissingModel: the server stopped answering, or what it sent is not the file.
+        MissingModel: the server stopped answering, or sent other content.
     """
     part = part_path(target, remote.etag)
     with _disk_errors(target.parent):
@@ -89,7 +133,7 @@ def fetch(remote: Remote, target: Path, wrote: Callable[[int], None]) -> None:
                 _stream(remote, _Counted(file, wrote), have)
         finally:
             if part.is_file() and part.stat().st_size == 0:
-                part.unlink()  # nothing came: nothing to resume
+                part.unlink()  # nothing was fetched, so there is nothing to resume
         _verify(remote, part, target)
         part.replace(target)
 
@@ -138,7 +182,7 @@ def _verify(remote: Remote, part: Path, target: Path) -> None:
 
 
 class _Counted:
-    """A file that reports each write; knows whether an error came from the disk and not from the network."""
+    """A file that reports each write. `failed` tells that an error came from the disk, not from the network."""
 
     def __init__(self, file: BinaryIO, wrote: Callable[[int], None]) -> None:
         self._file = file

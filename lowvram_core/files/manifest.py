@@ -1,7 +1,7 @@
-"""Every file of every model: where it comes from, how large it is, under which licence.
+"""Lists every file of every model, with its origin, size, hash and licence.
 
-Sizes and hashes marked `published` are those of the hub at the pinned revisions, as public records of them
-state; `computed` sizes come from the architecture's tensor shapes; `about` is for text files of a few KB.
+A size marked `published` is the hub's at the pinned revision, as public records state it. A `computed` size comes from
+the tensor shapes of the architecture. `about` marks text files of a few KB whose exact size is not known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REVISIONS: Mapping[str, str] = MappingProxyType(
         "tencent/Hunyuan3D-2mv": "3a761b539b29fe4ff64714813aa9560fd66f5de0",
     }
 )
-"""The commits that are downloaded, so that a run today and one next year use the same weights."""
+"""The commits that downloads are pinned to, so that a run today and one next year use the same weights."""
 
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 
@@ -38,43 +38,43 @@ class ModelFile:
     """One file of a model."""
 
     path: str
-    """Within the model's folder, with forward slashes."""
+    """The path within the model's folder, with forward slashes."""
     bytes: int
     known: Known = "published"
     sha256: str = ""
     md5: str = ""
     instead: tuple[str, ...] = ()
-    """Files that do as well where a models folder already has them."""
+    """Files that can replace this one if a models folder already has them."""
     optional: bool = False
-    """Downloaded with the rest; a folder counts as complete without it."""
+    """The file is downloaded with the others, but a folder counts as complete without it."""
     url: str = ""
-    """The address, where it is not a file of a hub repository."""
+    """The address of a file that is in no hub repository."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A folder of files that are loaded together."""
+    """A folder of files that belong to one model."""
 
     id: str
     repo: str
-    """Owner and name on the hub; empty for files that are not there."""
+    """Owner and name on the hub; empty for files that are in no hub repository."""
     folder: str
     licence: str
     files: tuple[ModelFile, ...]
 
     @property
     def bytes(self) -> int:
-        """The download, and what it takes on disk."""
+        """Size of the download, and on disk."""
         return sum(file.bytes for file in self.files)
 
     @property
     def revision(self) -> str:
-        """The pinned commit; empty where there is no repository."""
+        """The pinned commit; empty for a model that is in no hub repository."""
         return REVISIONS.get(self.repo, "")
 
     @property
     def address(self) -> str:
-        """Where a person finds the files."""
+        """The web page of the files."""
         return f"https://huggingface.co/{self.repo}/tree/main/{self.folder}" if self.repo else self.files[0].url
 
 
@@ -102,7 +102,8 @@ _SHAPES: tuple[tuple[str, str, str, int, Known, str], ...] = (
     ("mv-turbo", _2MV, "hunyuan3d-dit-v2-mv-turbo", _FULL_GUIDED, "computed",
      "172d7a989b99f66af760da0080d8c6f6350c72609536cf0c55b87a4afa574e45"),
 )  # fmt: skip
-"""fast and turbo add the guidance embedding's two layers to the DiT: 2,625,968 bytes, seen in both turbo files."""
+"""The fast and turbo variants have two more layers in the DiT, the guidance embedding: 2,625,968 bytes, as both
+published turbo files show."""
 
 _BACKGROUNDS: tuple[tuple[str, str, str, int, str, str], ...] = (
     ("u2net", APACHE, "u2net.onnx", 175_997_641, "60024c5c889badc19c04ad937298a77b",
@@ -181,7 +182,7 @@ _PAINT = Model(
                   instead=_instead("vae")),
     ),
 )  # fmt: skip
-"""Without the text encoder, which painting never runs."""
+"""Without the text encoder, since painting never runs it."""
 
 MODELS: Mapping[str, Model] = MappingProxyType(
     {
@@ -201,7 +202,7 @@ def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
     """The model of that id.
 
     Raises:
-        BadInput: there is none.
+        BadInput: no model has that id.
     """
     if model_id not in models:
         raise BadInput(f"models: {model_id!r} is not known; wanted one of {', '.join(models)}. Choose one of these.")
@@ -209,7 +210,7 @@ def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
 
 
 def needed(preset: Preset) -> list[Model]:
-    """The models of a whole run with this preset, in the order in which the stages use them."""
+    """The models of a whole run with this preset, in the order of the stages."""
     return [
         get(model_id)
         for model_id in (f"background/{preset.background_model}", f"shape/{preset.variant}", "delight", "paint")
@@ -222,7 +223,7 @@ def download_bytes(preset: Preset) -> int:
 
 
 def describe(preset: Preset) -> str:
-    """The preset's models as an aligned text table; `~` marks sizes that hold computed parts."""
+    """The preset's models as an aligned text table. `~` marks sums that contain computed sizes."""
     rows = [("model", "folder", "GB", "licence")]
     for model in needed(preset):
         where = f"{model.repo}/{model.folder}" if model.repo else model.folder

@@ -1,4 +1,4 @@
-"""Meshes to files and back."""
+"""Saves meshes to files and loads them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ..errors import BadInput
 from ..geometry.weld import smooth_normals, weld
 from ..host import Host
 from ..types import Mesh
+from .formats import READABLE_MESHES, WRITABLE_MESHES
+from .side_files import SideFiles, check_embedded_textures, check_textures, without_size_warnings
 
 log = logging.getLogger(__name__)
 
-LOADABLE = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
-
 
 def save(mesh: Mesh, path: Path | str, host: Host) -> Path:
-    """`save_mesh` as a step of a run."""
+    """Calls `save_mesh` as a phase of a run."""
     with host.phase("save"):
         host.progress(0, 1)
         result = save_mesh(mesh, path)
@@ -40,18 +40,19 @@ def save(mesh: Mesh, path: Path | str, host: Host) -> Path:
 def save_mesh(mesh: Mesh, path: Path | str) -> Path:
     """Writes a mesh and returns its path; a file of that name is replaced.
 
-    .glb embeds the texture as PNG; .obj puts the files of `sidecars` beside it; .ply and .stl carry the shape alone.
-    Every file is complete or not there: it is written under another name first.
+    .glb embeds the texture as PNG, .obj has the files of `sidecars` beside it, .ply and .stl hold only the shape.
+    Every file is written under another name first, so that it is complete or not there.
 
     Raises:
-        BadInput: the mesh is broken, the extension unknown, or the place cannot be written.
+        BadInput: the mesh is broken, the extension is unknown, or the file cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, "save", needs_uvs=mesh.texture is not None)
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise BadInput(
-            f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(_WRITERS)}. Choose one of these."
+            f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(WRITABLE_MESHES)}. "
+            "Choose one of these."
         )
     files = writer(_plain(mesh), path)
     for file, content in files.items():
@@ -61,39 +62,38 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:
-    """The files that a textured mesh of that name needs beside it: an OBJ's picture and material, else none.
+    """The files that a textured mesh of that name needs beside it: picture and material for an OBJ, else none.
 
-    Named so that they are not the picture that the mesh was made from: chair.png gives chair.obj, chair_texture.png.
+    Their names differ from the name of the input picture: chair.png gives chair.obj and chair_texture.png.
     """
     if path.suffix.lower() != ".obj":
         return ()
     stem = "_".join(path.stem.split())
     if stem != path.stem:
-        # Readers cut the names in an OBJ at a space; "a b" must not share its files with "a_b".
+        # Readers end a name in an OBJ at a space. The hash keeps the files of "a b" apart from those of "a_b".
         stem = f"{stem}_{hashlib.sha256(path.stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
     return path.with_name(f"{stem}_texture.png"), path.with_name(f"{stem}_texture.mtl")
 
 
 def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
-    """The mesh in a file, all its parts in one; UVs and the base colour texture are kept if there is one part.
+    """Loads a mesh file as one mesh. A file of one part keeps its UVs and base colour texture.
 
-    Without UVs its vertices come back welded. The host gets a note where UVs are lost.
+    A mesh without UVs comes back with its vertices welded. The host gets a note where UVs are lost. Files that the mesh
+    names, such as MTL and PNG, are read only from its folder and the folders below.
 
     Raises:
-        BadInput: the file is not there, of an unknown kind, or holds no usable mesh.
+        BadInput: the file is not there, of an unknown format, holds no usable mesh, or has a texture over the limits
+            of pictures.
     """
     path = Path(path)
-    if path.suffix.lower() not in LOADABLE:
+    if path.suffix.lower() not in READABLE_MESHES:
         raise BadInput(
-            f"load: the file name ends in {path.suffix!r}; wanted one of {', '.join(LOADABLE)}. Convert the mesh."
+            f"load: the file name ends in {path.suffix!r}; wanted one of {', '.join(READABLE_MESHES)}. "
+            "Convert the mesh."
         )
     if not path.is_file():
         raise BadInput(f"load: there is no file {path.name} in {path.parent}; wanted a mesh. Check the path.")
-    try:
-        parts = trimesh.load_scene(path, process=False).dump()
-    except Exception as error:  # each of trimesh's readers fails in its own ways on a damaged file
-        raise BadInput(f"load: {path.name} cannot be read ({error}); wanted a {path.suffix} mesh.") from error
-    parts = [part for part in parts if isinstance(part, trimesh.Trimesh)]
+    parts = [part for part in _read_parts(path) if isinstance(part, trimesh.Trimesh)]
     if not parts:
         raise BadInput(f"load: {path.name} holds no triangles; wanted a mesh. Export it as triangles.")
     if host is not None and len(parts) > 1 and any(getattr(part.visual, "uv", None) is not None for part in parts):
@@ -106,12 +106,34 @@ def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
     return mesh
 
 
+def _read_parts(path: Path) -> list[trimesh.parent.Geometry]:
+    side_files = SideFiles(path)
+    check_embedded_textures(path, side_files)
+    try:
+        with without_size_warnings():
+            scene = trimesh.load_scene(path, process=False, resolver=side_files)
+    except Exception as error:  # each of trimesh's readers fails in its own ways on a damaged file
+        raise side_files.refused or _unreadable(path, error) from error
+    if side_files.refused is not None:
+        raise side_files.refused
+    for part in scene.geometry.values():
+        check_textures(part, path)
+    try:
+        return list(scene.dump())  # this copies the textures, and so decodes them
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadInput:
+    return BadInput(f"load: {path.name} cannot be read ({error}); wanted a {path.suffix} mesh. Export it again.")
+
+
 def _bare(part: trimesh.Trimesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(part.vertices, part.faces, process=False)
 
 
 def from_trimesh(part: trimesh.Trimesh) -> Mesh:
-    """A trimesh as a Mesh, with its UVs and texture; repeated vertices are welded where it has no UVs."""
+    """Converts a trimesh to a Mesh with its UVs and texture. Without UVs, repeated vertices are welded."""
     vertices = torch.from_numpy(np.asarray(part.vertices, dtype=np.float32).copy())
     faces = torch.from_numpy(np.asarray(part.faces, dtype=np.int64).copy())
     uv = getattr(part.visual, "uv", None)
@@ -133,7 +155,7 @@ def _plain(mesh: Mesh) -> Mesh:
 
 
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    """A Mesh as a trimesh with a matte material and normals that are smooth across UV seams."""
+    """Converts a Mesh to a trimesh with a matte material and normals that are smooth across UV seams."""
     visual = None
     if mesh.uvs is not None:
         up = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=1).numpy()
@@ -168,7 +190,7 @@ def _stl(mesh: Mesh, path: Path) -> dict[Path, bytes]:
 
 
 def _obj(mesh: Mesh, path: Path) -> dict[Path, bytes]:
-    """The OBJ last, so that it never names a file that is not there yet."""
+    """Puts the OBJ last, so that it never names a file that is not there yet."""
     files: dict[Path, bytes] = {}
     lines = []
     if mesh.texture is not None:
@@ -196,7 +218,7 @@ _WRITERS: Mapping[str, Callable[[Mesh, Path], dict[Path, bytes]]] = MappingProxy
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Picture files: found, and read in any mode."""
+"""Finds picture files, and loads pictures of any mode."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..checks.pictures import SHORTER, check_size
 from ..errors import BadInput
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""What counts as a picture when a folder is searched."""
+"""The file endings that count as pictures when a folder is searched."""
 
 
 def load_picture(path: Path | str) -> Image.Image:
-    """A picture file as RGB, or as RGBA if it has transparency; EXIF rotation applied, 8 bits a channel.
+    """Loads a picture as RGB, or as RGBA if it has transparency, with 8 bits a channel and EXIF rotation applied.
 
     Raises:
-        BadInput: no such file, not a picture, truncated, too small or too large.
+        BadInput: the file is missing, no picture, truncated, too small or too large.
     """
     path = Path(path)
     try:
-        # Pillow warns of large or slightly broken files; what matters of that is an error below.
+        # Pillow warns of large or slightly broken files. Those that cannot be used raise an error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as opened:
@@ -50,7 +50,7 @@ def load_picture(path: Path | str) -> Image.Image:
 
 def _to_eight_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips at 255 instead of scaling. Mode I holds a 16-bit file's values, too.
+        # Pillow's own conversion clips at 255 instead of scaling. Mode I also holds the values of 16-bit files.
         grey = np.asarray(image).astype(np.int64)
         if image.mode == "I" and (grey.min(initial=0) < 0 or grey.max(initial=0) > 65_535):
             raise BadInput(f"picture: {name} has 32 bits a channel; wanted 8 or 16. Save it with 8 bits a channel.")
@@ -61,7 +61,7 @@ def _to_eight_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def find_pictures(paths: Sequence[Path | str]) -> list[Path]:
-    """The picture files among files and folders (not their subfolders), each once; a folder's in name order.
+    """Lists the picture files among files and folders (without subfolders), each once; a folder's in name order.
 
     Raises:
         BadInput: a path is not there, or nothing was found.

@@ -1,4 +1,4 @@
-"""Where models are: looked for in models folders, checked before anything is built, downloaded if allowed."""
+"""Finds models in models folders, checks their files before anything is built, and downloads them if allowed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadCheckpoint, MissingModel
 from .checkpoints import read_header
-from .download import Progress, Remote, bytes_left, check_room, fetch
+from .download import Progress, Remote, alone, bytes_left, check_room, fetch
 from .manifest import MODELS, Model, ModelFile, get
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class ModelStore:
         offline: never download. The environment's HF_HUB_OFFLINE does the same.
         endpoint: the hub's address, for a mirror; huggingface_hub's own (HF_ENDPOINT) if None.
         models: the manifest.
-        progress: told of downloads whose caller gives none of its own.
+        progress: told of downloads where the caller of `folder` gives no progress of its own.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class ModelStore:
         self.progress = progress or (lambda done, total: None)
 
     def folder(self, model_id: str, progress: Progress | None = None) -> Path:
-        """The folder of a model's files, which are all there and whole as far as their headers say.
+        """The folder of a model. All its files are there, and complete as far as their headers tell.
 
         Raises:
-            MissingModel: it is in no models folder and could not be fetched.
-            BadCheckpoint: it is there, but a file is truncated or corrupt.
-            BadInput: no such model, or no room for it.
+            MissingModel: the model is in no models folder and could not be fetched.
+            BadCheckpoint: the model is there, but a file is truncated or corrupt.
+            BadInput: the model is unknown, or the disk has no room for it.
         """
         model = get(model_id, self.models)
         for folder in self.candidates(model):
@@ -81,7 +82,7 @@ class ModelStore:
         return any(not missing_files(model, folder) for folder in self.candidates(model))
 
     def candidates(self, model: Model) -> list[Path]:
-        """The folders in which the model is looked for, best first."""
+        """The folders that are searched for the model, best first."""
         found: list[Path] = []
         for root in self._all_roots():
             found += _places_on_the_hub(root, model) if model.repo else _places_of_rembg(root, model)
@@ -111,18 +112,28 @@ class ModelStore:
         root = self.download_to / model.repo.rpartition("/")[2] if model.repo else self.download_to
         folder = root / model.folder
         wanted = {file: self._remote(model, file) for file in model.files if not _is_there(file, folder)}
-        left = sum(bytes_left(remote, folder / file.path) for file, remote in wanted.items())
-        check_room(folder, left)
         total = sum(remote.bytes for remote in wanted.values())
-        log.info("models: downloading %s, %.2f GB, to %s; licence: %s", model.id, left / 1e9, folder, model.licence)
-        wrote = _adder(progress, total - left, total)
-        for file, remote in wanted.items():
-            fetch(remote, folder / file.path, wrote)
+        left = _bytes_left(wanted, folder)
+        check_room(folder, left)
+        lock_file = folder / f".{model.id.replace('/', '-')}.lock"
+        with alone(lock_file, waiting=lambda: progress(total - _bytes_left(wanted, folder), total)):
+            # Another process may have fetched some of the files, or all, in the meantime.
+            left = _bytes_left(wanted, folder)
+            log.info("models: downloading %s, %.2f GB, to %s; licence: %s", model.id, left / 1e9, folder, model.licence)
+            wrote = _adder(progress, total - left, total)
+            for file, remote in wanted.items():
+                if not _is_there(file, folder):
+                    fetch(remote, folder / file.path, wrote)
+            with suppress(OSError):  # Windows removes it when the lock is released
+                lock_file.unlink(missing_ok=True)
         check_files(model, folder)
         return folder
 
     def _remote(self, model: Model, file: ModelFile) -> Remote:
-        """The file as its server describes it now; nothing but its headers is fetched."""
+        """The file's address, and what its content must be by the manifest, else by the server.
+
+        Only the file's HTTP headers are fetched.
+        """
         if file.url:
             return Remote(file.url, file.md5 or file.sha256, file.bytes, file.sha256, file.md5)
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -136,22 +147,34 @@ class ModelStore:
             raise self._missing(model, f"{name} could not be fetched: {_first_line(error)}") from error
         if meta.size is None or meta.etag is None:
             raise self._missing(model, f"{url} tells no size")
+        named = _hash_of(meta.etag)
+        if file.known == "published" and meta.size != file.bytes:
+            raise self._missing(model, f"{url} has {meta.size:,} bytes instead of {file.bytes:,}. {_OTHER_SERVER}")
+        if file.sha256 and named and named != file.sha256:
+            raise self._missing(model, f"{url} has sha256 {named} instead of {file.sha256}. {_OTHER_SERVER}")
         # Not meta.location: the signed address behind the redirect may have expired when the file's turn comes.
-        return Remote(url, meta.etag, meta.size, _hash_of(meta.etag) or file.sha256)
+        return Remote(url, file.sha256 or meta.etag, meta.size, file.sha256 or named, file.md5)
+
+
+_OTHER_SERVER = "This server offers other content than was published: unset HF_ENDPOINT or use another mirror"
 
 
 def _hash_of(etag: str) -> str:
-    """The SHA-256 that the hub names large files by; the manifest's stands in where a mirror names them otherwise."""
+    """The SHA-256 by which the hub names large files; empty where a server's ETag is something else."""
     return etag.lower() if re.fullmatch("[0-9a-fA-F]{64}", etag) else ""
 
 
+def _bytes_left(wanted: Mapping[ModelFile, Remote], folder: Path) -> int:
+    return sum(bytes_left(remote, folder / file.path) for file, remote in wanted.items() if not _is_there(file, folder))
+
+
 def missing_files(model: Model, folder: Path) -> list[ModelFile]:
-    """What a folder lacks of a model; it is not complete while this is not empty."""
+    """The files of a model that a folder lacks. An empty list means that the folder is complete."""
     return [file for file in model.files if not file.optional and not _is_there(file, folder)]
 
 
 def check_files(model: Model, folder: Path) -> None:
-    """Raises BadCheckpoint where a file is empty, truncated or of another kind; reads headers only."""
+    """Raises BadCheckpoint where a file is empty, truncated or of another kind. Reads headers only."""
     for file in model.files:
         path = next((folder / name for name in (file.path, *file.instead) if (folder / name).is_file()), None)
         if path is None:
@@ -186,7 +209,7 @@ def _places_of_rembg(root: Path, model: Model) -> Iterator[Path]:
 
 
 def _rembg_homes(model: Model) -> Iterator[Path]:
-    """Where rembg itself keeps models: one folder each since 2.0.7x, flat in ~/.u2net before."""
+    """The folders where rembg keeps models: one for each model since 2.0.7x, before that all in ~/.u2net."""
     name = model.id.rpartition("/")[2]
     legacy = os.environ.get("U2NET_HOME")
     for home in filter(None, (legacy, os.environ.get("REMBG_HOME"), "~/.rembg")):
@@ -219,7 +242,7 @@ def _bad(path: Path, file: ModelFile, met: str) -> BadCheckpoint:
 def _check_safetensors(path: Path, file: ModelFile) -> None:
     try:
         read_header(path)
-    except (BadCheckpoint, KeyError, TypeError, AttributeError) as error:
+    except BadCheckpoint as error:
         raise _bad(path, file, "is truncated or not a safetensors file") from error
 
 
@@ -241,7 +264,7 @@ def _check_onnx(path: Path, file: ModelFile) -> None:
 
 
 def _any_content(path: Path, file: ModelFile) -> None:
-    """Text files: there, and not empty."""
+    """Accepts any content, for text files."""
 
 
 _CHECKS: Mapping[str, Callable[[Path, ModelFile], None]] = {

@@ -1,1 +1,1 @@
-"""The networks, opened from checkpoints and not yet loaded, and what surrounds them: schedulers, VAE, attention."""
+"""The networks, opened from checkpoints but not loaded, with their schedulers, VAE settings and attention kernels."""

@@ -1,7 +1,7 @@
-"""Which kernels the attention of diffusers' networks runs on.
+"""Chooses the kernels for the attention of diffusers' networks.
 
-`auto` never comes to xFormers: torch's fused attention takes as little memory, needs no package besides torch, and
-whether xFormers is faster has not been measured here. Who has found it so on their card chooses it.
+`auto` never chooses xFormers: torch's fused attention takes as little memory and needs no other package. Whether
+xFormers is faster has not been measured here. Users who found it faster on their card can choose it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from ..errors import BadInput, MissingDependency
 
 SLICED_MIB = 123.0
-"""Activations in float16 that sliced attention adds to a UNet of the published size: for one picture of 512 px, and for
-several that attend to each other times the square of their number."""
+"""Activations in float16 that sliced attention adds to a UNet of the published size, for one picture of 512 px. For
+pictures that attend to each other, multiply by the square of their number."""
 
 
 def sliced_mib(choice: str, device: torch.device, dtype: torch.dtype, pictures: int = 1) -> float:
-    """What a UNet's attention takes beside what the fused kernels would; 0 where it is not sliced."""
+    """MiB that a UNet's attention takes on top of the fused kernels; 0 where it is not sliced."""
     return SLICED_MIB * pictures**2 if choose_attention(choice, device, dtype) == "sliced" else 0.0
 
 
 def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> str:
-    """`fused`, `xformers` or `sliced`: what `auto` comes to, or the choice itself.
+    """Returns `fused`, `xformers` or `sliced`: the choice itself, or what `auto` means on the device.
 
     Args:
-        choice: `fused`, torch's scaled_dot_product_attention; `xformers`; `sliced`, some heads at a time, which saves
-            memory only where no fused kernel serves and costs six times as much elsewhere; or `auto`, which is fused
-            where there is a kernel for it and else sliced, never xformers.
-        device: where networks run.
-        dtype: at which precision.
+        choice: `fused` is torch's scaled_dot_product_attention. `sliced` computes some heads at a time: it saves memory
+            where the device has no fused kernel, and takes six times as much elsewhere. `auto` is fused where the
+            device has a kernel for it, else sliced.
+        device: where the networks run.
+        dtype: the precision that they run at.
 
     Raises:
         MissingDependency: xformers is chosen and not installed.
-        BadInput: xformers is chosen for a device that it has no kernels for.
+        BadInput: xformers is chosen, but has no kernels for the device.
     """
     if choice == "auto":
         return "fused" if has_fused_kernel(device, dtype) else "sliced"
@@ -52,7 +52,7 @@ def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> s
 
 
 def set_attention(module: nn.Module, chosen: str) -> None:
-    """Sets every attention layer of a network to what `choose_attention` gave."""
+    """Sets every attention layer of a network to the result of `choose_attention`."""
     from diffusers.models.attention_processor import Attention
 
     layers: list[Any] = [part for part in module.modules() if isinstance(part, Attention)]
@@ -66,8 +66,8 @@ def set_attention(module: nn.Module, chosen: str) -> None:
 def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch has attention for the device that makes no [L,S] matrix.
 
-    On CUDA flash attention wants compute capability 8; the memory-efficient kernel, which older cards such as
-    Turing's use, wants 5. The CPU's flash kernel takes every float type.
+    On CUDA, flash attention needs compute capability 8. The memory-efficient kernel needs 5, so it serves older cards
+    such as Turing's. The CPU's flash kernel takes every float type.
     """
     if device.type != "cuda":
         return True
@@ -78,7 +78,7 @@ def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _sdpa_params(probe: Tensor) -> Any:
-    """What torch's checks want to know of an attention, without a mask; since torch 2.5 whether heads are grouped."""
+    """Describes an unmasked attention to torch's checks, which since torch 2.5 ask whether heads are grouped."""
     make: Any = torch.backends.cuda.SDPAParams
     known = (probe, probe, probe, None, 0.0, False)
     try:

@@ -1,4 +1,4 @@
-"""The delight model: an InstructPix2Pix whose prompt is always empty."""
+"""The delight model: an InstructPix2Pix that always runs with the empty prompt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DelightModel:
 
 
 def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
-    """Reads the delight checkpoint's configuration; loads nothing.
+    """Reads the delight checkpoint's configuration and checks its weights; loads nothing.
 
     Args:
         folder: the published diffusers layout.
@@ -54,7 +54,7 @@ class EmptyPrompt(nn.Module):
         self.register_buffer("tokens", tokens, persistent=False)
 
     def forward(self) -> Tensor:
-        """[1,77,C] the embedding that every step of the UNet attends to."""
+        """[1,77,C] embedding that the UNet attends to at every step."""
         embedding: Tensor = self.encoder(self.tokens, attention_mask=None)[0]
         return embedding
 

@@ -1,4 +1,4 @@
-"""Networks in folders as diffusers lays them out: opened, checked and loaded; no code of theirs is run."""
+"""Opens, checks and loads networks from folders in diffusers' layout; runs no code from them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import torch
 from torch import nn
 
 from ..errors import BadCheckpoint
-from ..files.checkpoints import Entry, build_empty, bytes_at, largest_layer_bytes, read_header, read_pickle
+from ..files.checkpoints import build_empty, bytes_at, check_pickles_are_safe, largest_layer_bytes, read_shapes
 from ..host import Component
+from .local_only import check_local
 
 UNET_BLOCKS = r".*\.(?:transformer_blocks|resnets)\.\d+"
-"""What streams as a whole in a UNet: up to 92 MiB; one of its own blocks has up to 571."""
+"""Pattern of the modules that stream as a whole in a UNet, of up to 92 MiB. The UNet's own blocks have up to 571."""
 
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
     "model.safetensors", "model.fp16.safetensors",
     "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin",
 )  # fmt: skip
-"""Best first; a file of the published name serves every precision."""
+"""File names of weights, best first. Any of them serves every precision."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON file.
+    """Reads a checkpoint's JSON file.
 
     Raises:
         BadCheckpoint: it is missing or damaged.
@@ -49,17 +50,17 @@ def component(
     described: str | None = None,
     blocks: str = "",
 ) -> Component:
-    """A network that a diffusers-style folder holds; its weights are checked for truncation, not read.
+    """Describes the network in a diffusers-style folder. Its weights are checked for truncation, but not read.
 
     Args:
-        described: the diffusers class whose size by config.json the weights must have.
+        described: the diffusers class that is built from config.json, to compare the number of weights.
         blocks: pattern of the names of submodules that stream as a whole.
 
     Raises:
-        BadCheckpoint: the weights are not there, truncated or of another size.
+        BadCheckpoint: the weights are missing, truncated or of another size.
     """
     weights = find_weights(folder)
-    entries = _entries(weights)
+    entries = read_shapes(weights)
     size = bytes_at(entries, dtype)
     if described is not None:
         _check_size(folder, weights, size // dtype.itemsize, described)
@@ -74,7 +75,7 @@ def component(
 
 
 def _check_size(folder: Path, weights: Path, count: int, described: str) -> None:
-    """By count, not by name: older files name a VAE's attention otherwise, and the library knows how."""
+    """Compares the number of weights, not their names: older files use other names, which the library translates."""
     import diffusers
 
     config = read_json(folder / "config.json")
@@ -107,14 +108,8 @@ def find_weights(folder: Path) -> Path:
     )
 
 
-def _entries(weights: Path) -> dict[str, Entry]:
-    if weights.suffix == ".safetensors":
-        return read_header(weights)
-    return {name: Entry(tuple(value.shape), value.nbytes) for name, value in read_pickle(weights).items()}
-
-
 def load_vae(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """An AutoencoderKL."""
+    """Loads an AutoencoderKL."""
     from diffusers import AutoencoderKL
 
     vae: nn.Module = load_diffusers(AutoencoderKL, folder, dtype)
@@ -122,19 +117,23 @@ def load_vae(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """A UNet2DConditionModel."""
+    """Loads a UNet2DConditionModel."""
     from diffusers import UNet2DConditionModel
 
     return load_diffusers(UNet2DConditionModel, folder, dtype)
 
 
 def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A diffusers or transformers network from its folder: local files only, no code of theirs.
+    """Loads a diffusers or transformers network from its folder: local files only, and no code of theirs.
 
     Raises:
-        BadCheckpoint: there are no weights, or the library could not load them.
+        BadCheckpoint: there are no weights, the library could not load them, or something would be fetched from the
+            hub.
     """
     weights = find_weights(folder)
+    check_local(read_json(folder / "config.json"), folder / "config.json")
+    if weights.suffix == ".bin":
+        check_pickles_are_safe(weights)
     try:
         with _without_transformers_bars():
             module, info = cls.from_pretrained(
@@ -160,7 +159,7 @@ def load_diffusers(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 @contextlib.contextmanager
 def _without_transformers_bars() -> Iterator[None]:
-    """transformers draws a bar per model, which breaks up the host's own."""
+    """Hides the progress bars of transformers, which would break up the host's own bar."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

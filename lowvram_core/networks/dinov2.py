@@ -1,7 +1,8 @@
-"""Published DINOv2 weights into whichever transformers is installed.
+"""Renames published DINOv2 weights to the names that the installed transformers uses.
 
-transformers 5.18 renamed Dinov2's attention and split the giant's fused SwiGLU projection in two; the
-published checkpoints have the names of before. Both directions are needed: an older transformers keeps them.
+transformers 5.18 renamed Dinov2's attention and split the giant's fused SwiGLU projection in two. The published
+checkpoints have the old names. Checkpoints saved by a new transformers have the new names, and an older transformers
+needs them renamed back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..files.checkpoints import Entry
+from ..files.checkpoints import Shape
 
 _RENAMED = (
     (".attention.attention.query.", ".attention.q_proj."),
@@ -24,14 +25,14 @@ _RENAMED = (
 _FUSED = ".mlp.weights_in."
 _SPLIT = (".mlp.gate_proj.", ".mlp.up_proj.")
 
-Item = TypeVar("Item", Tensor, Entry)
+Item = TypeVar("Item", Tensor, Shape)
 
 
 def to_installed_names(state: Mapping[str, Item], wanted: Mapping[str, Tensor]) -> dict[str, Item]:
-    """The checkpoint under the names that the installed transformers wants.
+    """Renames a checkpoint to the names that the installed transformers uses.
 
     Args:
-        state: tensors, or header entries, under old or new names.
+        state: tensors, or their shapes, under old or new names.
         wanted: the empty module's state dict; only its names are read.
     """
     return _to_new(state) if any(_RENAMED[0][1] in name for name in wanted) else _to_old(state)
@@ -66,15 +67,15 @@ def _replace(name: str, forwards: bool) -> str:
 
 
 def _halves(item: Item) -> tuple[Item, Item]:
-    if isinstance(item, Entry):
-        half = Entry((item.shape[0] // 2, *item.shape[1:]), item.bytes // 2)
+    if isinstance(item, tuple):
+        half = (item[0] // 2, *item[1:])
         return half, half
     gate, up = item.chunk(2, dim=0)
     return gate, up
 
 
 def _joined(gate: Item, up: Item) -> Item:
-    if isinstance(gate, Entry):
-        return Entry((gate.shape[0] * 2, *gate.shape[1:]), gate.bytes * 2)
+    if isinstance(gate, tuple):
+        return (gate[0] * 2, *gate[1:])
     assert isinstance(up, Tensor)
     return torch.cat([gate, up])

@@ -1,7 +1,7 @@
-"""The door to hy3dgen: its networks, with none of what its pip requirements would drag in.
+"""Imports hy3dgen's networks without its pip requirements. No other module imports hy3dgen.
 
-`import hy3dgen.shapegen` loads pymeshlab (GPL-3, 280 MB) for postprocessors that this package replaces.
-Where pymeshlab is not installed, an empty stand-in takes its place during that one import.
+`import hy3dgen.shapegen` loads pymeshlab (GPL-3, 280 MB) for postprocessors that this package replaces. Where pymeshlab
+is not installed, an empty module takes its place during that import.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _INSTALL = "python -m pip install --no-deps hy3dgen==2.0.2"
 
 
 def shapegen(submodule: str) -> ModuleType:
-    """The module `hy3dgen.shapegen.<submodule>`.
+    """Imports the module `hy3dgen.shapegen.<submodule>`.
 
     Raises:
-        MissingDependency: hy3dgen, or something that it needs, is not installed.
+        MissingDependency: hy3dgen, or a package that it needs, is not installed.
     """
     module = _import(f"hy3dgen.shapegen.{submodule}")
     _quiet("hy3dgen.shapgen")
@@ -32,7 +32,7 @@ def shapegen(submodule: str) -> ModuleType:
 
 
 def paint_unet() -> Any:
-    """The class UNet2p5DConditionModel: the painting network with its attention between views.
+    """Returns the class UNet2p5DConditionModel, the painting network with its attention between views.
 
     Raises:
         MissingDependency: as `shapegen`.
@@ -75,7 +75,7 @@ def _installed(name: str) -> bool:
 
 
 def _quiet(logger_name: str) -> None:
-    """Upstream's logger writes to the console by a handler of its own: every line would show twice."""
+    """Removes the handler of upstream's logger, which would show every line twice on the console."""
     logger = logging.getLogger(logger_name)
     logger.handlers.clear()
     logger.setLevel(logging.WARNING)

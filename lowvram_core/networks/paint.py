@@ -1,4 +1,4 @@
-"""The paint model: a UNet with attention between views, beside a dual UNet that reads the reference picture."""
+"""The paint model: the main UNet paints all views, the dual UNet reads the reference picture for it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..files.checkpoints import (
-    Entry,
-    StateDict,
+    Shape,
     build_empty,
     bytes_at,
     check_layout,
     fill,
     largest_layer_bytes,
-    read_pickle,
-    read_safetensors,
-)  # fmt: skip
+    read_shapes,
+    read_weights,
+)
 from ..host import Component
 from . import hy3dgen
 from .diffusers_folders import UNET_BLOCKS, component, find_weights, load_vae, read_json
@@ -33,18 +32,18 @@ _DUAL = "unet_dual."
 _REFERENCE_TEXT = "unet.learned_text_clip_ref"
 
 References = dict[str, Tensor]
-"""Per attention layer, what the dual UNet saw: [B,tokens,channels]."""
+"""What the dual UNet read from the reference picture, by attention layer: [B,tokens,channels]."""
 
 
 @dataclass(frozen=True)
 class PaintModel:
-    """The paint checkpoint, opened but not loaded. Its text encoder is never used, so it is not here."""
+    """The paint checkpoint, opened but not loaded. Painting never runs its text encoder, so there is none."""
 
     vae: Component
     dual: Component
     """A DualStream."""
     main: Component
-    """Upstream's UNet2p5DConditionModel without its dual half: pass it `condition_embed_dict`."""
+    """Upstream's UNet2p5DConditionModel without its dual UNet; it takes `condition_embed_dict` instead."""
     make_scheduler: Callable[[], Any]
 
 
@@ -52,7 +51,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     """Reads the paint checkpoint's configuration and checks its weights' layout; loads nothing.
 
     Args:
-        folder: the published diffusers layout, the UNet as a .bin of tensors.
+        folder: the published diffusers layout; the UNet's weights as .safetensors or as a .bin of tensors.
         dtype: the precision to run in.
 
     Raises:
@@ -60,7 +59,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     """
     weights = find_weights(folder / "unet")
     config = read_json(folder / "unet" / "config.json")
-    entries = {name: Entry(tuple(value.shape), value.nbytes) for name, value in _read(weights).items()}
+    entries = read_shapes(weights)
     check_layout(_build(config), entries, weights)
     dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
@@ -75,7 +74,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
 
 
 def _component(
-    key: str, label: str, entries: Mapping[str, Entry], dtype: torch.dtype, load: Callable[[], nn.Module]
+    key: str, label: str, entries: Mapping[str, Shape], dtype: torch.dtype, load: Callable[[], nn.Module]
 ) -> Component:
     return Component(
         key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS
@@ -83,9 +82,9 @@ def _component(
 
 
 class DualStream(nn.Module):
-    """The UNet that reads the reference picture, with the text that it reads it by.
+    """The UNet that reads the reference picture, and the learned text embedding that it takes.
 
-    Upstream runs it again at every step although its input never changes; once is enough.
+    Upstream runs it at every step, although its input never changes. Here it runs once.
     """
 
     def __init__(self, unet: nn.Module, learned_text_clip_ref: nn.Parameter) -> None:
@@ -94,7 +93,7 @@ class DualStream(nn.Module):
         self.learned_text_clip_ref = learned_text_clip_ref
 
     def forward(self, reference_latents: Tensor) -> References:
-        """What every attention layer of the main UNet will attend to.
+        """Returns what each attention layer of the main UNet will attend to.
 
         Args:
             reference_latents: [B,4,h,w], one reference picture per element of the batch.
@@ -112,9 +111,9 @@ class DualStream(nn.Module):
 
 @contextmanager
 def without_reference(main: nn.Module) -> Iterator[None]:
-    """Within it, the main UNet computes no attention to the reference picture, for a half in which it counts nothing.
+    """Skips the main UNet's attention to the reference picture, for the run of guidance that ignores the picture.
 
-    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, where `ref_scale` 0 multiplies that attention.
+    Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, which computes it and multiplies it by `ref_scale` 0.
     """
     blocks: list[Any] = [part for part in main.modules() if getattr(part, "use_ra", False)]
     for block in blocks:
@@ -124,10 +123,6 @@ def without_reference(main: nn.Module) -> Iterator[None]:
     finally:
         for block in blocks:
             block.use_ra = True
-
-
-def _read(weights: Path) -> StateDict:
-    return read_safetensors(weights) if weights.suffix == ".safetensors" else read_pickle(weights)
 
 
 def _build(config: dict[str, Any]) -> Any:
@@ -147,7 +142,7 @@ def _build(config: dict[str, Any]) -> Any:
 def _load_dual(weights: Path, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     whole = _build(config)
     stream = DualStream(whole.unet_dual, whole.unet.learned_text_clip_ref)
-    state = _read(weights)
+    state = read_weights(weights)
     kept = {"unet." + name.removeprefix(_DUAL): value for name, value in state.items() if name.startswith(_DUAL)}
     kept["learned_text_clip_ref"] = state[_REFERENCE_TEXT]
     return fill(stream, kept, dtype, weights)
@@ -156,5 +151,5 @@ def _load_dual(weights: Path, config: dict[str, Any], dtype: torch.dtype) -> nn.
 def _load_main(weights: Path, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     whole = _build(config)
     del whole.unet_dual
-    state = {name: value for name, value in _read(weights).items() if not name.startswith(_DUAL)}
+    state = {name: value for name, value in read_weights(weights).items() if not name.startswith(_DUAL)}
     return fill(whole, state, dtype, weights)

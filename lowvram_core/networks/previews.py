@@ -1,4 +1,4 @@
-"""What latents are becoming, in a small picture without the VAE."""
+"""Small previews of latents, made without the VAE."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 LATENT_COLOURS = (
     (0.3444, 0.1385, 0.0670), (0.1247, 0.4027, 0.1494), (-0.3192, 0.2513, 0.2103), (-0.1307, -0.1874, -0.7445),
 )  # fmt: skip
-"""About what each channel of Stable Diffusion's scaled latents, 1 and 2, adds to red, green and blue in -1..1.
-Source: figures by Keturn, erucipe and torridgristle, discuss.huggingface.co/t/23204."""
+"""What each of the four channels of Stable Diffusion's (1 and 2) scaled latents adds, about, to red, green and blue in
+-1..1. Source: figures by Keturn, erucipe and torridgristle, discuss.huggingface.co/t/23204."""
 
 
 def preview(latents: Tensor) -> Tensor:
-    """[R*h,C*w,3] float32 0..1 on the CPU from scaled latents [N,4,h,w]: rough, without the VAE; a sheet of N."""
+    """[R*h,C*w,3] float32 0..1 on the CPU: a rough sheet of N previews, from scaled latents [N,4,h,w]."""
     pictures = latents.detach().cpu().float().permute(0, 2, 3, 1) @ torch.tensor(LATENT_COLOURS)
     rows = 2 if len(pictures) > 2 and len(pictures) % 2 == 0 else 1
     count, height, width, _ = pictures.shape

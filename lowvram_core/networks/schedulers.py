@@ -1,4 +1,4 @@
-"""Schedulers of the delight and the paint model."""
+"""The schedulers of the delight and paint models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .diffusers_folders import read_json
 
 
 def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
-    """Makes fresh EulerAncestralDiscreteSchedulers from a pipeline folder's scheduler, as upstream converts it.
+    """Returns a function that makes fresh EulerAncestralDiscreteSchedulers with the settings of a pipeline folder.
 
-    The folder's own class is built first: its defaults, such as the timestep spacing, carry over.
+    As upstream does, the folder's own scheduler class is built first, so that its defaults, such as the timestep
+    spacing, apply.
     """
     import diffusers
 
@@ -35,6 +36,6 @@ def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
 def next_latents(
     scheduler: Any, noise: Tensor, timestep: Tensor, latents: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The scaled latents after a step, and the scheduler's guess at the final ones; both as `latents`."""
+    """Returns the scaled latents after a step, and the scheduler's estimate of the final ones; shapes as `latents`."""
     step = scheduler.step(noise, timestep, latents, generator=generator)
     return step.prev_sample, step.pred_original_sample

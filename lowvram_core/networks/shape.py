@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..files.checkpoints import (
-    Entry,
+    Shape,
     build_empty,
     bytes_at,
     check_layout,
@@ -27,6 +27,7 @@ from ..files.checkpoints import (
 from ..host import Component
 from . import hy3dgen
 from .dinov2 import to_installed_names
+from .local_only import check_local
 
 CONFIG = "config.yaml"
 WEIGHTS = ("model.fp16.safetensors", "model.safetensors")
@@ -41,14 +42,14 @@ _CLASSES: Mapping[str, tuple[str, str]] = {
     "ImageProcessorV2": ("preprocessors", "ImageProcessorV2"),
     "MVImageProcessorV2": ("preprocessors", "MVImageProcessorV2"),
 }
-"""What a configuration may name; anything else is refused, so that a checkpoint cannot choose code to run."""
+"""The classes that a configuration may name. Others are refused, so that a checkpoint cannot choose code to run."""
 
 _PARTS = {"conditioner": "image encoder (DINOv2)", "model": "shape DiT", "vae": "shape VAE"}
 
 _BLOCKS = {"conditioner": r".*\.layers?\.\d+", "model": r"(?:double|single)_blocks\.\d+", "vae": ""}
-"""What streams as a whole."""
+"""Patterns of the modules that stream as a whole."""
 _STAYS = {"vae": "geo_decoder"}
-"""It runs once for every few thousand points."""
+"""Modules that stay on the device: the geometry decoder runs once for every few thousand points."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class ShapeModel:
     dit: Component
     vae: Component
     make_scheduler: Callable[[], Any]
-    """A fresh scheduler: it keeps its place in the schedule."""
+    """Makes a fresh scheduler for each run, since a scheduler remembers its position."""
     image_processor: Any
-    """Pictures to the conditioner's input; for a multi-view model it takes a dict of named views."""
+    """Turns pictures into the conditioner's input. A multi-view model's takes a dict of named views."""
     multiview: bool
     guidance_embed: bool
-    """The guidance is an input of the network: no second, unconditional pass."""
+    """The guidance is an input of the network, so no second, unconditional pass runs."""
     latent_shape: tuple[int, int]
-    """Latent tokens and their channels."""
+    """Number of latent tokens, and channels of each."""
     scale_factor: float
 
 
@@ -78,7 +79,7 @@ def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
         dtype: the precision to run in.
 
     Raises:
-        BadCheckpoint: the configuration or the weights are damaged or of another model.
+        BadCheckpoint: the configuration or the weights are damaged, of another model, or would be fetched from the hub.
     """
     config = _read_config(folder)
     weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), folder / WEIGHTS[0])
@@ -116,6 +117,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 f"shape: {path} names {config[part]['target']!r}; wanted one of {', '.join(_CLASSES)}. "
                 "This is no Hunyuan3D-2 shape model: use a published folder."
             )
+    check_local(config, path)
     return dict(config)
 
 
@@ -130,7 +132,7 @@ def _make(node: Mapping[str, Any]) -> Any:
 
 
 def _component(
-    part: str, config: Mapping[str, Any], weights: Path, header: Mapping[str, Entry], dtype: torch.dtype
+    part: str, config: Mapping[str, Any], weights: Path, header: Mapping[str, Shape], dtype: torch.dtype
 ) -> Component:
     prefix = part + "."
     entries = {name.removeprefix(prefix): entry for name, entry in header.items() if name.startswith(prefix)}
@@ -155,12 +157,12 @@ def _load(node: Mapping[str, Any], weights: Path, prefix: str, dtype: torch.dtyp
 
 @contextmanager
 def shape_field(vae: Any, latents: Tensor, *, keys_once: bool) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The field that a shape VAE makes of latents: [N] float32 logits of [N,3] float32 points.
+    """Decodes latents into a field: a function from [N,3] float32 points to [N] float32 logits.
 
     Args:
         vae: upstream's ShapeVAE, on the device.
         latents: [1,tokens,channels] on that device, at the precision of the VAE.
-        keys_once: the geometry decoder projects the tokens to keys and values once, not once per call.
+        keys_once: the geometry decoder projects the tokens to keys and values once instead of at every call.
     """
     with torch.inference_mode():
         tokens = vae(latents)

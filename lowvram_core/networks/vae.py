@@ -1,4 +1,4 @@
-"""Stable Diffusion's VAE: picture by picture, in tiles, back to pictures."""
+"""Stable Diffusion's VAE: slicing, tiling, and decoding latents to pictures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from ..presets import Preset
 
 VIEW_PX = 512
-"""Edge of the pictures that both models work on."""
+"""Edge of the pictures that the delight and paint models work on."""
 
 DECODE_MIB = 486.0
-"""Activations of the VAE, float16, for each picture that it decodes at once; encoding takes less."""
+"""Activations of the VAE in float16 for each picture that it decodes at once. Encoding takes less."""
 
 
 def vae_scale(vae: nn.Module) -> int:
-    """Pixels of a picture along one latent pixel."""
+    """Pixels of a picture along the edge of one latent pixel."""
     config: Any = vae.config
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
 def set_slicing(vae: Any, preset: Preset) -> None:
-    """Picture by picture, and tiles for pictures larger than a tile."""
+    """Sets whether the VAE works picture by picture, and in tiles where a picture is larger than a tile."""
     vae.use_slicing = preset.vae_slicing
     vae.use_tiling = preset.vae_tiling
     vae.tile_sample_min_size = preset.vae_tile_px

@@ -23,6 +23,8 @@ class Hub:
     """Contents by path on the server, e.g. `owner/name/folder/file`."""
     drop_after: list[int] = field(default_factory=list)
     """For the next GET requests: how many bytes are sent before the connection is cut."""
+    go_on: threading.Event | None = None
+    """GET requests send half of a file, then wait for this."""
     ignore_range: bool = False
     redirect: bool = False
     """Large files are elsewhere, as on the real hub: another address, of which the answer tells size and ETag."""
@@ -110,6 +112,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 self.close_connection = True
                 return
+            if hub.go_on is not None:
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                self.wfile.flush()
+                hub.go_on.wait(60)
+                body = body[half:]
             self.wfile.write(body)
 
     return Handler

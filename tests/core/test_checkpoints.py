@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
+import socket
+import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -14,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from lowvram_core.errors import BadCheckpoint
 from lowvram_core.files.checkpoints import StateDict, build_empty, fill, read_header, read_pickle, read_safetensors
+from lowvram_core.files.convert import convert_pickle
 from lowvram_core.networks import diffusers_folders, dinov2
 from lowvram_core.networks.delight import open_delight
 from lowvram_core.networks.paint import open_paint
@@ -196,6 +202,130 @@ def test_a_configuration_cannot_choose_code(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("just a sentence")
     with pytest.raises(BadCheckpoint, match=r"config\.yaml"):
         open_shape(folder, torch.float32)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No socket can connect and no name be looked up. Returns a list of the attempts."""
+    attempts: list[str] = []
+
+    def refuse(*address: object, **_: object) -> None:
+        attempts.append(str(address))
+        raise OSError("the test forbids the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return attempts
+
+
+DINO = "facebook/dinov2-giant"
+REMOTE_ENCODERS: dict[str, Any] = {
+    "version and no config": {"type": "DinoImageEncoder", "kwargs": {"version": DINO}},
+    "version and an empty config": {"type": "DinoImageEncoder", "kwargs": {"version": DINO, "config": None}},
+    "a config that is a name": {"type": "DinoImageEncoder", "kwargs": {"config": DINO}},
+    "no arguments": {"type": "CLIPImageEncoder"},
+    "multi-view": {"type": "DinoImageEncoderMV", "kwargs": {"version": DINO, "view_num": 4}},
+    "kernels of the hub": {
+        "type": "DinoImageEncoder", "kwargs": {"config": {**tiny.DINO, "attn_implementation": "owner/kernels"}},
+    },
+    "kernels by transformers' own name": {
+        "type": "DinoImageEncoder", "kwargs": {"config": {**tiny.DINO, "_attn_implementation": "flash_attention_2"}},
+    },
+    "a quantization": {
+        "type": "DinoImageEncoder", "kwargs": {"config": {**tiny.DINO, "quantization_config": {"a": 1}}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["main_image_encoder", "additional_image_encoder"])
+@pytest.mark.parametrize("encoder", REMOTE_ENCODERS.values(), ids=REMOTE_ENCODERS)
+def test_a_configuration_cannot_reach_the_network(
+    tmp_path: Path, no_network: list[str], encoder: dict[str, Any], place: str
+) -> None:
+    file = tiny.make_shape(tmp_path) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    conditioner = config["conditioner"]
+    conditioner["params"][place] = encoder
+    if place == "additional_image_encoder":
+        conditioner["target"] = "hy3dgen.shapegen.models.DualImageEncoder"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(BadCheckpoint, match=rf"^models: .*config\.yaml sets .* in conditioner\.params\.{place}"):
+        open_shape(file.parent, torch.float32)
+    assert no_network == []
+
+
+def test_a_text_encoder_cannot_reach_the_network(tmp_path: Path, no_network: list[str]) -> None:
+    folder = tiny.make_delight(tmp_path)
+    file = folder / "text_encoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_attn_implementation": "owner/kernels"}))
+    with pytest.raises(BadCheckpoint, match=r"sets _attn_implementation 'owner/kernels' in its top level"):
+        open_delight(folder, torch.float32).text_encoder.load()
+    assert no_network == []
+
+
+def test_a_configuration_that_holds_itself_is_a_bad_checkpoint(tmp_path: Path) -> None:
+    file = tiny.make_shape(tmp_path) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["conditioner"]["params"]["main_image_encoder"] = {
+        "type": "DinoImageEncoder", "kwargs": {"version": DINO, "again": config},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(BadCheckpoint, match="without a config"):
+        open_shape(file.parent, torch.float32)
+
+
+def test_published_configurations_load_without_the_network(tmp_path: Path, no_network: list[str]) -> None:
+    shapes = [open_shape(tiny.make_shape(tmp_path, variant), torch.float16) for variant in ("v2-0", "mv-turbo")]
+    delight = open_delight(tiny.make_delight(tmp_path), torch.float16)
+    paint = open_paint(tiny.make_paint(tmp_path), torch.float16)
+    for component in (*(shape.conditioner for shape in shapes), delight.text_encoder, delight.unet, paint.vae):
+        assert component.load()
+    assert no_network == []
+
+
+@pytest.mark.parametrize("version", ["2.4.0", "2.9.1+cu128", "2.10.0a0+git1"])
+def test_pickles_are_refused_on_an_older_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Before one is opened, and with what to do instead; safetensors are read on any torch."""
+    folder = tiny.make_paint(tmp_path)
+    written = convert_pickle(folder / "unet" / "diffusion_pytorch_model.bin")
+    aside = written.rename(written.with_suffix(".aside"))
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
+    with pytest.raises(BadCheckpoint, match=rf"is a pickle and torch is {re.escape(version)}; wanted torch 2\.10 .*Up"):
+        open_paint(folder, torch.float32)
+    with pytest.raises(BadCheckpoint, match=r"safetensors file is downloaded\. .*--convert-pickles FILE"):
+        diffusers_folders.load_unet(folder / "unet", torch.float32)
+    aside.rename(written)
+    assert open_paint(folder, torch.float32).main.load()
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.1+cu130", "2.13.0+cpu"])
+def test_pickles_are_read_on_a_sound_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    assert open_paint(tiny.make_paint(tmp_path), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": [4]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}',
+        b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F99", "shape": [4], "data_offsets": [0, 16]}}',
+    ],
+)
+def test_a_corrupt_header_is_a_bad_checkpoint(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "a.safetensors"
+    for length in (len(header), 2**40):
+        file.write_bytes(struct.pack("<Q", length) + header + bytes(16))
+        for read in (read_header, read_safetensors):
+            with pytest.raises(BadCheckpoint, match=r"^models: .*a\.safetensors cannot be read .*; wanted a whole"):
+                read(file)
 
 
 def test_reading_a_prefix(tmp_path: Path) -> None:

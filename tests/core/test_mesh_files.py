@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
+import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,11 @@ import torch
 import trimesh
 from hosts import RecordingHost
 from meshes import cube, join, small_preset, torus
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lowvram_core.errors import BadInput
+from lowvram_core.files import meshes
+from lowvram_core.files.formats import OTHER_MESHES, READABLE_MESHES, WRITABLE_MESHES
 from lowvram_core.files.meshes import load_mesh, save, save_mesh, sidecars, to_trimesh
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
@@ -220,3 +225,138 @@ def test_other_number_types_are_written_all_the_same(textured: Mesh, tmp_path: P
     for extension in (".glb", ".obj", ".ply", ".stl"):
         one, other = save_mesh(textured, tmp_path / f"one{extension}"), save_mesh(odd, tmp_path / f"two{extension}")
         assert one.read_bytes().replace(b"one_", b"two_") == other.read_bytes()
+
+
+@cache
+def png(width: int, height: int) -> bytes:
+    """A black PNG with one bit a pixel: 13,000 x 13,000 are 20 KB."""
+    pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+SPECULAR = "KHR_materials_pbrSpecularGlossiness"
+MATERIALS: dict[str, dict[str, Any]] = {
+    "base colour": {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}},
+    "normals": {"normalTexture": {"index": 0}},
+    "decoded by trimesh on loading": {"extensions": {SPECULAR: {"diffuseTexture": {"index": 0}}}},
+}
+FORMS = ["glb", "glb with a chunk of another kind", "gltf with data", "gltf with a buffer", "gltf with a file"]
+
+
+def write_gltf(folder: Path, form: str, picture: bytes, material: dict[str, Any]) -> Path:
+    """One triangle with a texture."""
+    folder.mkdir(exist_ok=True)
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4").tobytes()
+    binary = points + np.array([[0, 0], [1, 0], [0, 1]], "<f4").tobytes() + picture
+    binary += bytes(-len(binary) % 4)
+    views = [{"buffer": 0, "byteOffset": start, "byteLength": size}
+             for start, size in ((0, 36), (36, 24), (60, len(picture)))]  # fmt: skip
+    document: dict[str, Any] = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "material": 0}]}],
+        "materials": [material], "textures": [{"source": 0}], "bufferViews": views,
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"},
+                      {"bufferView": 1, "componentType": 5126, "count": 3, "type": "VEC2"}],
+        "images": [{"bufferView": 2, "mimeType": "image/png", "name": "skin"}],
+        "buffers": [{"byteLength": len(binary)}],
+    }  # fmt: skip
+    if form.startswith("glb"):
+        odd = form != "glb"
+        document["buffers"] *= 1 + odd
+        head = json.dumps(document).encode()
+        head += b" " * (-len(head) % 4)
+        chunks = (
+            struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", 4, b"ODD\0") * odd + b"odd\0" * odd
+        )
+        chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
+        path = folder / "m.glb"
+        path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+        return path
+    data = "data:application/octet-stream;base64,"
+    document["buffers"][0]["uri"] = data + base64.b64encode(binary).decode()
+    if form == "gltf with data":
+        document["images"] = [{"uri": data + base64.b64encode(picture).decode(), "name": "skin"}]
+    if form == "gltf with a file":
+        document["images"] = [{"uri": "skin.png"}]
+        (folder / "skin.png").write_bytes(picture)
+    (folder / "m.gltf").write_text(json.dumps(document))
+    return folder / "m.gltf"
+
+
+@pytest.fixture
+def no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20), (13_000, 13_000), (20_000, 20_000)])
+@pytest.mark.parametrize("material", MATERIALS.values(), ids=MATERIALS)
+@pytest.mark.parametrize("form", FORMS)
+def test_textures_obey_the_limits_of_pictures(
+    tmp_path: Path, no_pixels: None, form: str, material: dict[str, Any], width: int, height: int
+) -> None:
+    path = write_gltf(tmp_path, form, png(width, height), material)
+    assert path.stat().st_size < 300_000
+    with pytest.raises(
+        BadInput, match=rf"^picture: the texture skin(\.png)? of {path.name} is .*Scale it down and try"
+    ):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize("extension", [".obj", ".ply"])
+@pytest.mark.parametrize("size", [(20_000, 20), (13_000, 13_000), (20_000, 20_000)])
+def test_textures_beside_a_mesh_obey_the_limits(
+    textured: Mesh, tmp_path: Path, no_pixels: None, extension: str, size: tuple[int, int]
+) -> None:
+    path = save_mesh(textured, tmp_path / "chair.obj")
+    picture = sidecars(path)[0]
+    if extension == ".ply":
+        path = save_mesh(textured, tmp_path / "chair.ply")
+        path.write_bytes(
+            path.read_bytes().replace(b"\nelement", b"\ncomment TextureFile chair_texture.png\nelement", 1)
+        )
+    picture.write_bytes(png(*size))
+    with pytest.raises(BadInput, match=rf"^picture: the texture chair_texture\.png of chair\{extension} is .*Scale it"):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_small_textures_are_loaded(tmp_path: Path, form: str) -> None:
+    """One pixel may colour a whole mesh."""
+    mesh = load_mesh(write_gltf(tmp_path, form, png(1, 1), MATERIALS["base colour"]))
+    assert mesh.texture is not None and mesh.texture.shape == (1, 1, 3) and mesh.uvs is not None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_texture_that_is_no_picture_is_left_out(tmp_path: Path, form: str) -> None:
+    mesh = load_mesh(write_gltf(tmp_path, form, b"no picture", MATERIALS["base colour"]))
+    assert mesh.texture is None and mesh.uvs is not None
+
+
+def test_a_truncated_texture_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^load: m\.glb cannot be read \(.*\); wanted a \.glb mesh\. Export it again"):
+        load_mesh(write_gltf(tmp_path, "glb", png(512, 512)[:70], MATERIALS["base colour"]))
+
+
+@pytest.mark.parametrize("place", ["below", "beside", "above", "absolute", "server", "link"])
+def test_only_files_in_the_meshs_folder_are_read(textured: Mesh, tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "meshes"
+    path = save_mesh(textured, folder / "chair.obj")
+    picture, material = sidecars(path)
+    named = {"below": "maps/skin.png", "beside": "skin.png", "above": "../skin.png", "link": "skin.png",
+             "absolute": str(tmp_path / "skin.png"), "server": "//server/share/skin.png"}[place]  # fmt: skip
+    lies = {"below": folder / "maps" / "skin.png", "beside": folder / "skin.png"}.get(place, tmp_path / "skin.png")
+    lies.parent.mkdir(exist_ok=True)
+    picture.rename(lies)
+    if place == "link":
+        (folder / "skin.png").symlink_to(lies)
+    material.write_text(material.read_text().replace(picture.name, named))
+    assert (load_mesh(path).texture is not None) == (place in ("below", "beside"))
+
+
+def test_formats_are_declared_once() -> None:
+    assert tuple(meshes._WRITERS) == WRITABLE_MESHES
+    assert set(WRITABLE_MESHES) <= set(READABLE_MESHES)
+    assert not set(WRITABLE_MESHES) & set(OTHER_MESHES)

@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hub_server import Hub, serving
 
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingModel
@@ -224,20 +228,123 @@ def test_a_connection_that_keeps_dropping_says_so_and_keeps_the_part(tmp_path: P
     with pytest.raises(MissingModel, match="Run again: it goes on where it stopped"):
         online(hub, tmp_path).folder("background/u2netp")
     assert not online(hub, tmp_path).is_present("background/u2netp")
-    assert leftovers(tmp_path) == [], "nothing came, so nothing is kept"
+    assert leftovers(tmp_path) == [".background-u2netp.lock"], "nothing came, so nothing is kept"
 
 
 @pytest.mark.parametrize(
     ("model_id", "etag"), [("paint", sha256(WEIGHTS)), ("paint", "no-hash"), ("background/u2netp", "")]
 )
 def test_a_file_with_another_content_is_not_kept(tmp_path: Path, hub: Hub, model_id: str, etag: str) -> None:
-    """The hub's own hash decides; the manifest's, where the hub names none."""
+    """Whether the server names the published hash for it, or none."""
     name = "owner/name/folder/unet/net.safetensors"
     hub.files[name], hub.etags[name] = safetensors_bytes(500_000), etag
     hub.files["release/u2netp.onnx"] = os.urandom(len(ONNX))
     with pytest.raises(MissingModel, match=r"(sha256|md5) [0-9a-f]+ instead of"):
         online(hub, tmp_path).folder(model_id)
-    assert not [name for name in leftovers(tmp_path) if "net" in name]
+    assert not [name for name in leftovers(tmp_path) if name.startswith((".net", "net", ".u2netp.onnx", "u2netp"))]
+
+
+@pytest.mark.parametrize("floats", [500_000, 499_999])
+@pytest.mark.parametrize("redirect", [False, True])
+def test_a_server_that_names_its_own_hash_or_size_is_refused(
+    tmp_path: Path, hub: Hub, floats: int, redirect: bool
+) -> None:
+    """The manifest counts, and nothing is fetched from such a server."""
+    other = safetensors_bytes(floats)
+    hub.files["owner/name/folder/unet/net.safetensors"], hub.redirect = other, redirect
+    same_size = len(other) == len(WEIGHTS)
+    met, wanted = (f"sha256 {sha256(other)}", sha256(WEIGHTS)) if same_size else (f"{len(other):,} bytes", "2,000,0")
+    with pytest.raises(MissingModel, match=rf"net\.safetensors has {met} instead of {wanted}.*use another mirror"):
+        online(hub, tmp_path).folder("paint")
+    assert not hub.gets() and not leftovers(tmp_path)
+
+
+def test_a_mirror_without_hashes_is_checked_and_resumed_by_the_manifest(tmp_path: Path, hub: Hub) -> None:
+    """And the size of a text file is the server's, since the manifest knows it only about."""
+    name = "owner/name/folder/unet/net.safetensors"
+    hub.etags[name], hub.files["owner/name/folder/notes.txt"] = "12-345", b"longer notes"
+    part = download.part_path(tmp_path / "name" / "folder" / "unet" / "net.safetensors", sha256(WEIGHTS))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS[:1000])
+    folder = online(hub, tmp_path).folder("paint")
+    assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert (folder / "notes.txt").read_bytes() == b"longer notes"
+    assert hub.gets("net.safetensors") == ["bytes=1000-"]
+
+
+ANOTHER_PROCESS = """
+import sys
+from lowvram_core.files.manifest import Model, ModelFile
+from lowvram_core.files.store import ModelStore
+
+root, address, size, sha256 = sys.argv[1:]
+model = Model("paint", "owner/name", "folder", "", (ModelFile("unet/net.safetensors", int(size), sha256=sha256),))
+reports = []
+ModelStore([root], endpoint=address, models={"paint": model}).folder("paint", lambda *report: reports.append(report))
+assert reports[-1] == (int(size), int(size)) and reports == sorted(reports), reports
+"""
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """time.sleep is switched off here."""
+    for _ in range(1200):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("not within a minute")
+
+
+def test_two_processes_never_write_one_part(tmp_path: Path, hub: Hub) -> None:
+    """The second one waits, then finds the file and downloads nothing."""
+    hub.go_on = threading.Event()
+    command = [sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path), hub.address, str(len(WEIGHTS)), sha256(WEIGHTS)]
+    root = Path(__file__).resolve().parents[2]
+    running = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        wait_for(lambda: sum(method == "HEAD" for method, *_ in hub.seen) == 2 and len(hub.gets()) >= 1)
+        threading.Event().wait(1.0)
+        assert len(hub.gets()) == 1
+        hub.go_on.set()
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+    finally:
+        hub.go_on.set()
+        for process in running:
+            process.kill()
+            process.wait()
+    assert hub.gets() == [""]
+    assert (tmp_path / "name" / "folder" / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert leftovers(tmp_path) == ["net.safetensors"]
+
+
+def test_waiting_for_another_process_can_be_cancelled(tmp_path: Path, hub: Hub) -> None:
+    folder = tmp_path / "name" / "folder"
+    folder.mkdir(parents=True)
+    reports: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        reports.append((done, total))
+        if len(reports) == 3:
+            raise Cancelled("stopped by the test")
+
+    with FileLock(folder / ".paint.lock"), pytest.raises(Cancelled):
+        online(hub, tmp_path).folder("paint", stop)
+    assert set(reports) == {(0, len(WEIGHTS) + len(CONFIG) + 5)}
+    assert not hub.gets() and leftovers(tmp_path) == [".paint.lock"]
+    online(hub, tmp_path).folder("paint")
+    assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
+
+
+def test_a_file_system_without_locks_is_used_all_the_same(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(self: FileLock, timeout: float) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(download.FileLock, "acquire", unsupported)
+    assert online(hub, tmp_path).folder("paint")
+    assert "has no locks" in caplog.text
 
 
 def test_files_that_the_hub_does_not_have(tmp_path: Path, hub: Hub) -> None:

@@ -1,0 +1,13 @@
+"""The file formats of meshes, declared once. Imports nothing, so that nodes can read it before any package is there."""
+
+WRITABLE_MESHES = (".glb", ".obj", ".ply", ".stl")
+"""Formats that meshes are saved in, the default first."""
+
+READABLE_MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+"""Formats that meshes are loaded from."""
+
+OTHER_MESHES = (
+    ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".3mf", ".3ds", ".off", ".blend", ".x3d", ".abc",
+    ".vrm", ".step", ".stp", ".iges",
+)  # fmt: skip
+"""Formats that are not written. An output name that ends in one of them is a mistake, not the name of a folder."""
