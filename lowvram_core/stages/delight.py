@@ -81,7 +81,7 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
 def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
     return [
         need(model.text_encoder, host, TEXT_MIB),
-        need(model.vae, host, tiled_mib(DECODE_MIB, preset)),
+        need(model.vae, host, tiled_mib(DECODE_MIB, preset), {"vae_tile_px"}),
         need(model.unet, host, UNET_MIB + sliced_mib(preset.attention, host.device, host.dtype)),
     ]
 

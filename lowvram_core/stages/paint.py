@@ -98,13 +98,14 @@ def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     pictures = 1 if preset.vae_slicing else len(preset.cameras)
     readings = 1 if _reads_only_guided(preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
-    dual = need(model.dual, host, DUAL_MIB * readings + sliced())
-    main = need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views))
+    dual = need(model.dual, host, DUAL_MIB * readings + sliced(), {"cfg_together"})
+    main_mib = PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)
+    main = need(model.main, host, main_mib, {"cfg_together", "views", "view_by_view"})
     if not preset.reference_once:
         dual, main = together(dual, main), together(main, dual)
     return [
-        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
-        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset)),
+        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"}),
+        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset), {"vae_slicing", "vae_tile_px", "views"}),
         dual,
         main,
     ]

@@ -136,7 +136,7 @@ def test_full_once(stage: str, residency: Residency, device: torch.device, store
                 assert host.notes and host.notes[0].startswith(f"{stage}: little memory: ")
             except OutOfMemory as error:
                 text = str(error)
-                assert text.split(":")[0] and "wanted room for this step." in text, text
+                assert text.split(":")[0] and "wanted free memory." in text, text
                 assert "In this order: 1. close" in text
         gc.collect()
         assert ledger.current == 0, f"allocation {number}"
@@ -154,7 +154,7 @@ def test_full_for_good(stage: str, device: torch.device, store: ModelStore) -> N
     host = Wrong(device, torch.float32)
     with ledger.set(cap=20_000), pytest.raises(OutOfMemory, match="counted:0 is full") as caught:
         STAGES[stage](host, store)
-    assert "wanted room for this step" in str(caught.value)
+    assert "wanted free memory" in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
