@@ -1,4 +1,4 @@
-"""Checkpoints of the published sizes with meaningless weights, for measuring memory and time."""
+"""Writes checkpoints of the published sizes with random weights, to measure memory and time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ UNET_CONFIG: dict[str, Any] = {
     "attention_head_dim": [5, 10, 20, 20], "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024,
     "layers_per_block": 2, "use_linear_projection": True,
 }  # fmt: skip
-"""Stable Diffusion 2.1's, on which both texture models stand."""
+"""That of Stable Diffusion 2.1; both texture models derive from it."""
 VAE_CONFIG: dict[str, Any] = {
     "_class_name": "AutoencoderKL", "sample_size": 768, "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2, "latent_channels": 4, "scaling_factor": 0.18215,
@@ -79,7 +79,7 @@ SCHEDULER_CONFIG = {
 
 
 def shape_config(variant: str) -> dict[str, Any]:
-    """What config.yaml says of a variant of the published sizes."""
+    """The config.yaml of a variant at the published sizes."""
     config = copy.deepcopy(SHAPE_CONFIG)
     params, vae = config["model"]["params"], config["vae"]["params"]
     if variant.startswith("mini"):
@@ -96,12 +96,15 @@ def shape_config(variant: str) -> dict[str, Any]:
 
 
 def write_shape(folder: Path, variant: str = "v2-0", *, sparse: bool = False) -> int:
-    """Writes a shape model at fp16 under the installed transformers' names; returns its bytes.
+    """Writes a shape model at fp16, with the names of the installed transformers.
 
-    Never holds more than 64 MiB: the weights go to the file as they are drawn.
+    It holds at most 64 MiB in RAM.
 
     Args:
-        sparse: zeros that take no room on the disk, instead of random numbers.
+        sparse: write zeros that take no space on the disk instead of random numbers.
+
+    Returns:
+        Its size in bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = shape_config(variant)
@@ -125,7 +128,7 @@ def write_delight(folder: Path, *, sparse: bool = False) -> None:
 
 
 def write_paint(folder: Path, *, sparse: bool = False) -> None:
-    """Writes a paint model of the published layout and sizes at fp16; its UNet as safetensors, not as a pickle."""
+    """Writes a paint model of the published layout and sizes at fp16; the UNet is a safetensors file."""
     from diffusers import UNet2DConditionModel
 
     two_and_a_half_d = hy3dgen.paint_unet()
@@ -136,7 +139,7 @@ def write_paint(folder: Path, *, sparse: bool = False) -> None:
 
 
 def _write_surroundings(folder: Path, sparse: bool) -> None:
-    """VAE, text encoder, tokenizer and scheduler, which both texture models have."""
+    """Writes what both texture models have: VAE, text encoder, tokenizer and scheduler."""
     from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -178,7 +181,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, shapes: dict[str, list[int]], *, sparse: bool = False) -> int:
-    """Writes a safetensors file of small random fp16 numbers, or of zeros that take no room; returns its bytes."""
+    """Writes a safetensors file of small random fp16 numbers, or of sparse zeros. Returns its size in bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

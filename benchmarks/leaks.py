@@ -1,8 +1,8 @@
-"""Runs of the whole pipeline on tiny networks, on the device that counts bytes: what is left after each, and RAM.
+"""Runs the whole pipeline many times with tiny networks: bytes left on a counting device, and growth of RAM.
 
     python benchmarks/leaks.py [--runs 100]
 
-Writes benchmarks/results/leaks.json. The slope is that of the resident set after the first tenth of the runs.
+Writes benchmarks/results/leaks.json. The slope is the growth of the resident set after the first tenth of the runs.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ PRESET = PRESETS["4 GB"].with_(
 
 
 def picture() -> Image.Image:
-    """A disc on nothing."""
+    """A disc on a transparent background."""
     image = Image.new("RGBA", (96, 96), (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse((10, 10, 86, 86), fill=(200, 80, 40, 255))
     return image
 
 
 def measure(runs: int) -> dict[str, object]:
-    """Bytes left on the device and the resident set in bytes, after each run."""
+    """The most bytes left on the device after a run, and how the resident set grows."""
     left, resident = [], []
     with TemporaryDirectory() as folder, counted() as device:
         store = ModelStore([tiny.make_all(Path(folder))], offline=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/load.py [--keep FOLDER]
 
-Each loader runs in a process of its own, loads at float16 on the CPU and then reads every weight once, as a copy
-to a GPU would. `anonymous` is memory of the process's own; pages of the mapped file, which the system can take
-back at any time, are in `rss` on top.
+Each loader runs in its own process. It loads at float16 on the CPU and then reads every weight once, as a copy to a GPU
+does. `anonymous` is memory that no file backs. `rss` also has the pages of the mapped file, which the system can drop
+at any time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def run(folder: Path) -> None:
-    """Both loaders on one checkpoint."""
+    """Runs both loaders on one checkpoint."""
     if not (folder / "model.fp16.safetensors").exists():
         subprocess.run([sys.executable, "-c", _WRITE, str(folder)], check=True, cwd=ROOT)
     rows = {}

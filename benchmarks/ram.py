@@ -1,11 +1,11 @@
-"""The computer's own memory over a run at full quality, weights dropped after their step: peak RSS, step by step.
+"""RAM over a run at full quality: peak RSS of each component and of each part of the geometry.
 
     python benchmarks/ram.py
 
-Full-size random weights: each component is loaded as for a GPU, and every byte of it read, as the copy to a GPU does.
-Geometry is real, at octree 384 and 2048 px, on the CPU: what a GPU would hold of it is counted here, too. Activations
-of the networks are the device's and not part of this. Then each component at float32 out of the same files, as for a
-card without float16 or for the CPU, in a fresh process each. Writes benchmarks/results/ram.json; takes 12 GB of disk.
+The weights are random, at the published sizes. Each component is loaded as for a GPU, and every byte of it is read, as
+the copy to a GPU does. The geometry is computed on the CPU, at octree 384 and 2048 px, so its RAM includes what a GPU
+would hold. The activations of networks are left out. Then each component is loaded at float32 from the same files, in a
+new process each, as for the CPU or for a card without float16. Writes benchmarks/results/ram.json. Needs 12 GB of disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HALF = torch.float16
 
 
 def resident_mib(field: str) -> float:
-    """VmHWM, the peak since the last reset, or RssAnon, the process's own part of what is resident now."""
+    """VmHWM is the peak since the last reset. RssAnon is the part of the resident memory that no file backs."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
 
@@ -65,7 +65,7 @@ def read_every_byte(component: Component) -> None:
 
 
 def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
-    """In the order of a run."""
+    """All components, in the order of a run."""
     first = open_shape(store.folder("shape/v2-0"), dtype)
     second = open_delight(store.folder("delight"), dtype)
     third = open_paint(store.folder("paint"), dtype)
@@ -74,7 +74,7 @@ def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
 
 
 def at_float32(folder: str, index: int) -> tuple[str, dict[str, float]]:
-    """The label of a run's component, and what it costs at float32; for a process of its own."""
+    """The label of a component and its figures at float32. It runs in its own process."""
     component = components(ModelStore([folder], offline=True), torch.float32)[index]
     row = weigh(lambda: read_every_byte(component))
     return component.label, {"weights_mib": round(component.weight_bytes / 2**20, 1), **row}
@@ -89,7 +89,7 @@ def bumpy_field() -> torch.Tensor:
 
 
 def geometry(rows: dict[str, dict[str, float]]) -> None:
-    """Everything between and after the networks."""
+    """Measures all stages without networks."""
     host = TorchHost(torch.device("cpu"), torch.float32)
     kept: dict[str, Any] = {"field": bumpy_field()}
 

@@ -1,4 +1,4 @@
-"""Where a benchmark's memory is weighed: a device that only counts, or a GPU."""
+"""The devices on which benchmarks measure memory: one that only counts bytes, or a GPU."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lowvram_core.host import Component
 
 GIB = 2**30
 WITHOUT_VALUES = 1 << 14
-"""Elements past which a tensor of the counting device has none."""
+"""A tensor of the counting device with more elements than this has no values."""
 GEOMETRY = ("normals", "positions", "resize", "bake", "inpaint")
-"""Steps whose memory depends on values, and which are small enough to be computed."""
+"""Phases whose memory depends on values. They are computed; they are small enough."""
 
 
 class Scale(Protocol):
-    """What a benchmark asks of a device to weigh on."""
+    """A device on which a benchmark measures memory."""
 
     device: torch.device
     name: str
-    """As the results say it."""
+    """For the results."""
 
     def weighing(self, cap_gib: float | None = None) -> AbstractContextManager[None]:
-        """The device as if it had so much memory in all."""
+        """Within it, the device has `cap_gib` of memory."""
         ...
 
     def host(self, **settings: Any) -> WeighingHost:
@@ -41,21 +41,21 @@ class Scale(Protocol):
         ...
 
     def reset(self, *, empty: bool = True) -> None:
-        """Forgets the peaks, and gives back what the allocator keeps for reuse unless told not to."""
+        """Resets the peaks. With `empty` it also empties the allocator's cache."""
         ...
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset, by kind: allocated, reserved and, where there is one, of the whole device."""
+        """Peaks since the reset: allocated, reserved and, on a GPU, of the whole device."""
         ...
 
 
 @dataclass
 class WeighingHost(TorchHost):
-    """The stand-alone host, with the peaks of each step that its records leave out."""
+    """The stand-alone host, with peaks of each phase that its records do not have."""
 
     scale: Scale | None = None
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
-    """MiB by step and kind."""
+    """MiB by phase and kind."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -68,14 +68,14 @@ class WeighingHost(TorchHost):
 
 
 class CountingScale:
-    """The published sizes on a device that counts bytes and computes geometry only: exact peaks of tensors."""
+    """A device that counts bytes and computes only geometry: exact peaks of tensors at the published sizes."""
 
     name = "computed: bytes of tensors, fused attention; reserved as torch's allocator would; no context, no workspaces"
     device: torch.device
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """The device, with so much memory."""
+        """See Scale."""
         cap = None if cap_gib is None else int(cap_gib * GIB)
         with counted() as self.device, ledger.set(cap=cap, limit=WITHOUT_VALUES, cache=CachingAllocator()):
             yield
@@ -91,18 +91,18 @@ class CountingScale:
         ledger.reset_peak()
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset: alive, and reserved."""
+        """Peaks since the reset: allocated and reserved."""
         return {"allocated": ledger.peak / 2**20, "reserved": ledger.reserved_peak / 2**20}
 
 
 @dataclass
 class SizingHost(WeighingHost):
-    """Geometry is computed, networks are followed; the peak while each component was lent is kept."""
+    """Computes geometry, runs networks without values, and keeps the peak while each component was lent."""
 
     peaks: dict[str, int] = field(default_factory=dict)
     """Bytes by the component's key, its weights included."""
     reserved_peaks: dict[str, int] = field(default_factory=dict)
-    """The same of what is reserved."""
+    """The same for reserved memory."""
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
@@ -130,16 +130,16 @@ class GpuScale:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.used = 0
-        """The most that was in use of the whole device since it was set to 0, its context and other programs too."""
+        """The peak of the whole device, with its context and other programs, since it was set to 0."""
         self._gone = 0
-        """In use by others than torch when weighing began."""
+        """Bytes that others than torch used when the measurement began."""
         self._gpu = torch.get_device_module(device)
         self.name: str = self._gpu.get_device_name(device)
         _warm_up(device)
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """The GPU as if it had so much memory in all, of which what is in use by now is gone."""
+        """Within it, the GPU has `cap_gib` of memory. What is in use already counts."""
         gc.collect()
         self._gpu.empty_cache()
         free, total = self._gpu.mem_get_info(self.device)
@@ -177,7 +177,7 @@ class GpuScale:
         self.used = 0
 
     def peak_mib(self) -> dict[str, float]:
-        """The most since the reset: allocated, reserved, and used of the whole device."""
+        """Peaks since the reset: allocated, reserved, and of the whole device."""
         self._gpu.synchronize(self.device)
         self._look()
         reserved = self._gpu.max_memory_reserved(self.device)
@@ -187,7 +187,7 @@ class GpuScale:
 
 
 def _warm_up(device: torch.device) -> None:
-    """Loads the libraries of matrices and convolutions, so that no measured step pays for them."""
+    """Loads the libraries for matrices and convolutions, so that no measured phase includes it."""
     picture = torch.ones(1, 8, 16, 16, device=device, dtype=torch.float16)
     torch.nn.functional.conv2d(picture, torch.ones(8, 8, 3, 3, device=device, dtype=torch.float16))
     torch.nn.functional.scaled_dot_product_attention(picture, picture, picture)

@@ -1,11 +1,12 @@
 """Each technique with and without: MiB at the published sizes, seconds and PSNR on the demo's small networks.
 
     python benchmarks/techniques.py               all
-    python benchmarks/techniques.py --seconds     only the seconds anew, which want a computer that does nothing else
+    python benchmarks/techniques.py --seconds     measures only the seconds again; nothing else may run on the computer
 
-MiB: computed, on the device that counts bytes, through the stage functions; the peak while a component is lent, or of
-what is reserved. Seconds and PSNR: measured on this computer's CPU, one thread, float32, with demo/'s checkpoints, the
-fastest of three, in turn; no measure of a GPU. Writes benchmarks/results/techniques.json.
+MiB are computed: the stage functions run on a device that counts bytes. They are the peak while a component is lent, or
+the peak of reserved memory. Seconds and PSNR are measured on this computer's CPU with one thread, in float32, with the
+checkpoints in demo/. Each is the fastest of three runs. They say little about a GPU. Writes
+benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations
@@ -48,25 +49,26 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Technique:
-    """What is switched, where it shows, and why its seconds are not measured."""
+    """A technique, the preset value that switches it, and the component and phase that show its effect."""
 
     name: str
     switch: str
     """The field of Preset."""
-    step: str
-    """Whose seconds are taken; empty: those of all steps with networks."""
+    phase: str
+    """The phase whose seconds are taken. Empty: all phases with networks."""
     component: str = ""
-    """The end of the key of the component that shows it; empty: the most of all."""
+    """The end of the key of the component whose memory is taken. Empty: the largest peak."""
     off: Mapping[str, Any] = field(default_factory=dict)
     on: Mapping[str, Any] = field(default_factory=dict)
     no_seconds: str = ""
+    """Why the seconds are not measured."""
     reserved: bool = False
-    """The MiB are those that the allocator reserves."""
+    """Whether the MiB are reserved memory."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that have to run."""
-        return tuple(stage for stage in ALL if not self.step or self.step in vram.STAGES[stage])
+        return tuple(stage for stage in ALL if not self.phase or self.phase in vram.STAGES[stage])
 
 
 STREAM = {"residency": "stream"}
@@ -109,7 +111,7 @@ TECHNIQUES = (
 
 
 def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host: TorchHost) -> None:
-    """These of the stages with networks, on the demo's picture and a ball."""
+    """Runs these stages with the demo's picture and a ball."""
     mesh, cutout = vram.a_mesh(), cutout_from_rgba(picture())
     if "shape" in stages:
         with vram.without_surface(mesh):
@@ -122,13 +124,13 @@ def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host:
 
 @contextmanager
 def cache_kept() -> Iterator[None]:
-    """The allocator is never told to give back what it keeps for reuse, unless it is full."""
+    """Within it, the allocator's cache is not emptied."""
     with patch.object(TorchHost, "_empty_cache", lambda host: None):
         yield
 
 
 def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHost:
-    """The host after the technique's stages, at the published sizes; its peaks are those by component."""
+    """The host after the technique's stages at the published sizes. It has the peaks by component."""
     few = vram.few(preset)
     if "octree" in technique.on:
         few = few.with_(octree=preset.octree)
@@ -142,7 +144,7 @@ def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHo
 
 
 def mib_of(technique: Technique, host: SizingHost) -> float:
-    """What the technique's component took."""
+    """The peak of the technique's component."""
     if technique.reserved:
         return max(peaks["reserved"] for peaks in host.beside.values())
     found = [size for key, size in host.peaks.items() if key.endswith(technique.component)]
@@ -150,7 +152,7 @@ def mib_of(technique: Technique, host: SizingHost) -> float:
 
 
 def memory(technique: Technique, store: ModelStore, known: dict[Any, SizingHost]) -> list[float]:
-    """MiB without and with it."""
+    """MiB without and with the technique."""
     found = []
     for changes, is_on in ((technique.off, False), (technique.on, True)):
         preset = BASE.with_(**changes)
@@ -168,15 +170,15 @@ def picture() -> Image.Image:
 
 
 def run_seconds(technique: Technique, preset: Preset, store: ModelStore, host: TorchHost) -> float:
-    """Of the technique's step, or of all."""
+    """Seconds of the technique's phase, or of all phases."""
     host.records.clear()
     run_stages(technique.stages, preset, store, host)
-    steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
-    return sum(record.seconds for record in host.records if record.name in steps)
+    phases = [technique.phase] if technique.phase else [phase for stage in ALL for phase in vram.STAGES[stage]]
+    return sum(record.seconds for record in host.records if record.name in phases)
 
 
 def seconds(technique: Technique, store: ModelStore) -> list[float]:
-    """Without and with it, the fastest of three runs in turn; the first loads what is kept."""
+    """Seconds without and with the technique: the fastest of three runs each. The first loads what is kept."""
     presets = [BASE.with_(**{**changes, **DEMO}) for changes in (technique.off, technique.on)]
     hosts = [TorchHost(torch.device("cpu"), residency=preset.residency) for preset in presets]
     turns = [[run_seconds(technique, preset, store, host) for preset, host in zip(presets, hosts, strict=True)]
@@ -199,7 +201,7 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def lossy_rows(store: ModelStore) -> list[Row]:
-    """What the labelled options change in the painted views."""
+    """How much each lossy option changes the painted views."""
     preset = BASE.with_(render_px=512, paint_steps=4)
     whole = painted(preset, store)
     options = {"VAE tiles of 256 px": {"vae_tile_px": 256}, "one view at a time": {"view_by_view": True}}
@@ -210,7 +212,7 @@ def lossy_rows(store: ModelStore) -> list[Row]:
 
 
 def compile_row(store: ModelStore) -> Row:
-    """torch.compile: the first run, and one with the network loaded anew."""
+    """torch.compile: the first run, and one after the network was loaded again."""
     technique = Technique("torch.compile, 20 passes", "compile_shape", "sample")
     preset = BASE.with_(**{**DEMO, "shape_steps": 21})
 
@@ -234,7 +236,11 @@ def line(row: Row) -> str:
 
 
 def measured(demo: ModelStore, before: Mapping[str, Row] | None) -> list[Row]:
-    """A row a technique; MiB as they were before, where that is given."""
+    """One row for each technique.
+
+    Args:
+        before: earlier rows; their MiB are kept.
+    """
     known: dict[Any, SizingHost] = {}
     rows: list[Row] = []
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Upstream's own pipelines as its README runs them: everything on the device, float16, at given settings."""
+"""Upstream's own pipelines as its README runs them: all networks on the device, in float16."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HALF = torch.float16
 class Upstream:
     """Shape, delight and paint pipelines, all resident.
 
-    Upstream's loaders are not used: they hold the weights several times over. From the loaded networks on, every
-    line that runs is upstream's.
+    Our loaders load the networks, because upstream's hold the weights in RAM several times. All other code is
+    upstream's.
     """
 
     def __init__(self, shape: Path, delight: Path, painting: Path, device: torch.device) -> None:
@@ -35,14 +35,14 @@ class Upstream:
         self.paint = _paint(painting, device)
 
     def make_shape(self, picture: Image.Image, steps: int, octree: int, guidance: float, chunk: int) -> None:
-        """A shape's field; weights without meaning give no surface, so none is made of it."""
+        """Computes the field of a shape. No surface is extracted, because random weights give none."""
         self.shape(
             picture, num_inference_steps=steps, octree_resolution=octree, guidance_scale=guidance, num_chunks=chunk,
             enable_pbar=False, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
 
     def relight(self, picture: Image.Image, steps: int) -> None:
-        """What Light_Shadow_Remover asks of its pipeline, with so many steps."""
+        """Calls the pipeline as Light_Shadow_Remover does."""
         self.delight(
             prompt="", image=picture.resize((512, 512)), generator=torch.Generator().manual_seed(42), height=512,
             width=512, num_inference_steps=steps, image_guidance_scale=1.5, guidance_scale=1.0, output_type="np",
@@ -51,7 +51,7 @@ class Upstream:
     def paint_views(
         self, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], steps: int
     ) -> None:
-        """All views at once."""
+        """Paints all views at once."""
         self.paint(
             picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
             width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],

@@ -45,10 +45,10 @@ from lowvram_core.types import Mesh  # noqa: E402
 
 RESULTS = HERE / "results"
 STAGES: dict[str, tuple[str, ...]] = {
-    "shape": ("condition", "sample", "decode"), "delight": ("delight",), "maps": ("normals", "positions"),
+    "shape": ("condition", "sample", "decode"), "delight": ("recentre", "delight"), "maps": ("normals", "positions"),
     "paint": ("paint",), "bake": ("resize", "bake"), "inpaint": ("inpaint",),
 }  # fmt: skip
-"""Our steps by stage."""
+"""The phases of each stage."""
 CAPS_GIB = (8, 6, 4, 2)
 _UPSTREAM = (
     "Upstream is null for maps, bake and inpaint: it does them with its rasteriser, a compiled extension that the "
@@ -72,7 +72,7 @@ def write_models(root: Path, presets: list[Preset], *, sparse: bool) -> None:
 
 
 def a_mesh() -> Mesh:
-    """40,960 faces with UVs; what is measured depends on their number and on how much of a picture they fill."""
+    """A mesh of 40,960 faces with UVs. The memory depends on their number and on how much of a picture they fill."""
     ball = trimesh.creation.icosphere(subdivisions=5)
     faces = torch.from_numpy(ball.faces.copy()).long()
     vertices = torch.from_numpy(ball.vertices.copy()).float()
@@ -83,16 +83,16 @@ def a_mesh() -> Mesh:
 
 @contextmanager
 def without_surface(mesh: Mesh) -> Iterator[None]:
-    """Weights without meaning give no surface: this mesh stands in for it, after all that runs on the device."""
+    """Within it, a decode returns this mesh, because random weights give no surface. All work on the device is done."""
     with patch.object(geometry_surface, "extract", lambda logits, octree: mesh):
         yield
 
 
 def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bool = True) -> None:
-    """Every stage that uses the device, in the pipeline's order; what they cost is in the host's records.
+    """Runs every stage that uses the device, in the order of the pipeline. The figures are in the host's records.
 
     Args:
-        geometry: bake and inpaint, too.
+        geometry: run bake and inpaint too.
     """
     mesh, cutout = a_mesh(), cutout_from_rgba(a_picture())
     with without_surface(mesh):
@@ -104,30 +104,30 @@ def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bo
 
 
 def ours(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Peaks in MiB and seconds, loading included, by stage."""
+    """Peaks in MiB and seconds with loading, by stage."""
     host = scale.host(residency=preset.residency)
     run_ours(preset, store, host)
     return by_stage(host)
 
 
 def by_stage(host: WeighingHost) -> dict[str, Row]:
-    """Peaks in MiB and seconds of each stage that ran to its end."""
+    """Peaks in MiB and seconds of each stage that finished."""
     ended = {record.name for record in host.records}
-    return {stage: _costs(host, steps) for stage, steps in STAGES.items() if ended.issuperset(steps)}
+    return {stage: _costs(host, phases) for stage, phases in STAGES.items() if ended.issuperset(phases)}
 
 
-def _costs(host: WeighingHost, steps: Collection[str] | None = None) -> Row:
-    """The most of these steps, or of all, and their seconds together."""
-    own = [record for record in host.records if steps is None or record.name in steps]
+def _costs(host: WeighingHost, phases: Collection[str] | None = None) -> Row:
+    """The highest peaks and the sum of the seconds of these phases, or of all."""
+    own = [record for record in host.records if phases is None or record.name in phases]
     row: Row = {"mib": max((record.peak_bytes or 0 for record in own), default=0) / 2**20}
-    beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
+    beside = [peaks for name, peaks in host.beside.items() if phases is None or name in phases]
     for kind in ("reserved", "device"):
         row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside if kind in peaks), default=None)
     return row | {"seconds": sum(record.seconds for record in own)}
 
 
 def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Upstream's peaks in MiB and seconds, everything resident; its renderer is compiled and not part of this."""
+    """Upstream's peaks in MiB and seconds, with all networks resident. Its compiled renderer is left out."""
     folders = [store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint")]
     found: dict[str, Row] = {}
 
@@ -156,14 +156,16 @@ def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
 
 
 def quick(preset: Preset) -> Preset:
-    """The same sizes in fewer passes: two steps, four chunks of points. Peaks stay, since each pass frees its own."""
+    """The preset with two steps and four chunks of points. The peaks stay the same, as each pass frees its memory."""
     octree = max(16, round((4 * preset.points_per_chunk) ** (1 / 3)))
     return preset.with_(shape_steps=3, delight_steps=2, paint_steps=2, octree=min(preset.octree, octree))
 
 
 def few(preset: Preset) -> Preset:
-    """One pass of each network; two where weights stream, as the first only shows which comes after which. Small
-    maps: the renderer's take less than any network."""
+    """The preset with one pass of each network, or two where weights stream: prefetch begins in the second pass.
+
+    The maps are small, because the renderer needs less than any network.
+    """
     passes = 2 if preset.residency == "stream" else 1
     return quick(preset).with_(
         shape_steps=1 + passes, delight_steps=passes, paint_steps=passes, render_px=min(preset.render_px, 512)
@@ -171,7 +173,7 @@ def few(preset: Preset) -> Preset:
 
 
 def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[Any, ...], dict[str, Row]]) -> list[Row]:
-    """One row a stage, and on a GPU one of upstream's loading, which ours has in its stages."""
+    """One row for each stage. On a GPU one more for upstream's loading; our stages include it."""
     with scale.weighing():
         own = ours(preset, store, scale)
         settings = (preset.variant, preset.shape_steps, preset.octree, preset.points_per_chunk, preset.delight_steps,
@@ -204,9 +206,9 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def finishes(preset: Preset, store: ModelStore, scale: Scale, cap_gib: float) -> Row:
-    """Whether a preset runs to its end on a device of that size, what it had to change for it, and what it cost.
+    """Whether a preset finishes on a device of that size, with which fallbacks, and its memory and seconds.
 
-    Under `stages` are those that ran to their end; seconds are of a GPU alone.
+    `stages` has the stages that finished. Seconds are given only for a GPU.
     """
     on_gpu = isinstance(scale, GpuScale)
     with scale.weighing(cap_gib):
@@ -230,11 +232,11 @@ def _rounded_costs(costs: Row, *, on_gpu: bool) -> Row:
 
 
 class Results:
-    """A file that grows with each result: what a run before found on the same device stays unless it is redone.
+    """A file of results. Earlier results on the same device stay until they are measured again.
 
     Args:
-        about: what results must have in common to stand in one file.
-        notes: what a reader should know of them.
+        about: what all results of one file have in common.
+        notes: for the reader.
     """
 
     def __init__(self, path: Path, about: Row, notes: Row | None = None) -> None:
@@ -245,7 +247,7 @@ class Results:
         self.all: Row = {**about, **(notes or {}), **kept}
 
     def put(self, table: str, rows: list[Row], *key: str) -> None:
-        """Replaces what has the same values under these keys."""
+        """Adds rows. A row replaces an earlier one with the same values under `key`."""
         new = {tuple(row[name] for name in key) for row in rows}
         kept = [row for row in self.all[table] if tuple(row[name] for name in key) not in new]
         order = list(PRESETS)
@@ -261,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("meta", "cuda"), default="meta")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
-    parser.add_argument("--every-step", action="store_true", help="computed: all steps and chunks, not only a few")
+    parser.add_argument("--every-step", action="store_true", help="computed results only: run all steps and chunks")
     parser.add_argument("--caps", nargs="*", type=float, default=CAPS_GIB, help="GiB")
     options = parser.parse_args()
     on_gpu = options.device == "cuda"

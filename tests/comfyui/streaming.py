@@ -1,7 +1,7 @@
 """Runs inside ComfyUI's own Python, with its real model management: `python streaming.py <ComfyUI> <models> <scene>`.
 
-The card is a device that counts its bytes. Prints what was seen as JSON. Nothing here starts ComfyUI's server, and
-nothing of dynamic VRAM that is written for a GPU's driver runs; `dynamic` sets what ComfyUI sets once it does.
+The card is a device that counts bytes. The results are printed as JSON. ComfyUI's server is not started. The parts of
+dynamic VRAM that need a GPU's driver do not run; the flag `dynamic` only sets what ComfyUI sets when they do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from ledger import ledger  # noqa: E402
 
 
 def import_pack() -> None:
-    """Puts the pack in place under a name of its own, as ComfyUI does."""
+    """Imports the pack under its own name, as ComfyUI does."""
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec is not None and spec.loader is not None
     sys.modules[PACK] = importlib.util.module_from_spec(spec)
@@ -60,7 +60,7 @@ def core(name: str) -> ModuleType:
 
 @contextmanager
 def card() -> Iterator[Any]:
-    """Our host, on what ComfyUI takes for its card."""
+    """Yields our host. ComfyUI takes the counting device for its card."""
     with counted() as device:
         mm.get_torch_device = lambda: device
         mm.get_total_memory = lambda *_, **__: 2**40
@@ -79,33 +79,33 @@ def card() -> Iterator[Any]:
 
 
 def refuse_to_pin(tensor: torch.Tensor) -> bool:
-    """The pages of a mapped file are not ComfyUI's to pin."""
+    """Fails: ComfyUI must not pin the pages of a mapped file."""
     raise AssertionError(f"{tensor.nbytes} bytes were to be pinned")
 
 
 def have(free_bytes: int) -> None:
-    """ComfyUI is told that so much of the card is free."""
+    """Sets what ComfyUI takes for the free memory of the card."""
     mm.get_free_memory = lambda dev=None, torch_free_too=False: (free_bytes, 0) if torch_free_too else free_bytes
 
 
 def left() -> list[int]:
-    """Bytes on the card, and models in ComfyUI's list."""
+    """Bytes on the card, and the number of models in ComfyUI's list."""
     return [ledger.current, len(mm.current_loaded_models)]
 
 
 def compare(host: Any) -> dict[str, Any]:
-    """Every stage resident and streamed."""
+    """Compares every stage, resident and streamed."""
     stages = order_of_peaks.stages(core, MODELS)
     return {name: {**order_of_peaks.compare(name, run, host), "left": left()} for name, run in stages.items()}
 
 
 def late(host: Any) -> dict[str, Any]:
-    """The same, and how many copies went by ComfyUI's own streams."""
+    """Compares as above, and counts the copies on ComfyUI's own streams."""
     return {"seen": compare(host), "copies": sum(stream.copies for stream in mm.STREAMS[host.device])}
 
 
 def traffic(host: Any) -> dict[str, Any]:
-    """Bytes of weights that came to the card, with both halves of guidance at once and with one after the other."""
+    """Bytes of weights copied to the card, with both halves of guidance together and with one after the other."""
     original, brought = mm.cast_to, list[int]()
 
     def cast_to(weight: torch.Tensor, dtype: Any = None, device: Any = None, **options: Any) -> torch.Tensor:
@@ -124,7 +124,7 @@ def traffic(host: Any) -> dict[str, Any]:
 
 
 def published(host: Any) -> dict[str, Any]:
-    """MiB on the card at the published sizes and full quality, whole and streamed: alive, and reserved."""
+    """MiB on the card at the published sizes and full quality, resident and streamed: allocated and reserved."""
     host._dtype, own_phase = torch.float16, host.phase
     core("geometry.surface").extract = lambda logits, octree: ball()  # weights without meaning give none
 
@@ -158,7 +158,7 @@ def ball() -> Any:
 
 
 def stop(host: Any) -> dict[str, Any]:
-    """What is left after an error, an interrupt and a full card, resident and streamed."""
+    """What is left on the card after an error, an interrupt and a full card, resident and streamed."""
     shape = order_of_peaks.stages(core, MODELS)["shape"]
 
     def fail() -> None:
@@ -180,7 +180,7 @@ def stop(host: Any) -> dict[str, Any]:
 
 
 def ended(run: Callable[..., Any], *given: Any) -> str:
-    """The name of what a run raised; the error itself, whose frames hold tensors, is gone when this returns."""
+    """The name of the exception of a run. The exception itself, whose frames hold tensors, is gone afterwards."""
     try:
         run(*given)
     except BaseException as error:
@@ -189,9 +189,11 @@ def ended(run: Callable[..., Any], *given: Any) -> str:
 
 
 def threshold(host: Any) -> dict[str, Any]:
-    """Which components stream where the hungriest just fits as a whole, and where a byte is missing."""
+    """Which components stream if the largest just fits as a whole, and if one byte is missing."""
     shape, preset = core("stages.shape"), core("presets").PRESETS["8 GB Full"]
-    preset = preset.with_(**order_of_peaks.SETTINGS, cfg_together=False)  # what comes before streaming is done
+    preset = preset.with_(
+        **order_of_peaks.SETTINGS, cfg_together=False
+    )  # the fallbacks before streaming change nothing then
     model = core("networks.shape").open_shape(MODELS / "hunyuan3d-dit-v2-0", host.dtype)
     needs = {need.label: need.resident_bytes for need in shape._needs(model, host, preset)}
     run, streamed, seen = order_of_peaks.stages(core, MODELS, cfg_together=False)["shape"], watched(host), []
@@ -206,7 +208,7 @@ def threshold(host: Any) -> dict[str, Any]:
 
 
 def other_packs_model(host: Any) -> Any:
-    """On the card before ours; ComfyUI may move it away."""
+    """A model that is on the card before ours. ComfyUI may unload it."""
     network = torch.nn.Linear(64, 64).requires_grad_(False)
     patcher = comfy.model_patcher.ModelPatcher(network, host.device, torch.device("cpu"))
     patcher.pin_weight_to_device = lambda key: None  # there is no driver here to pin it
@@ -215,15 +217,15 @@ def other_packs_model(host: Any) -> Any:
 
 
 class Doubled(torch.nn.Linear):
-    """Not what torch's class computes."""
+    """A subclass that computes something else than torch's class."""
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Twice as much."""
+        """Twice the result of torch's class."""
         return 2 * super().forward(given)
 
 
 class Odd(torch.nn.Module):
-    """Layers that ComfyUI has no class for or that need care, a bare parameter, a buffer, an input from the CPU."""
+    """Layers without a class of ComfyUI's, a bare parameter, a buffer, and an input from the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +244,7 @@ class Odd(torch.nn.Module):
 
 
 def odd(host: Any) -> dict[str, Any]:
-    """How far from the CPU's a network of odd layers is, streamed; and what each layer became."""
+    """The largest difference of a streamed network of odd layers to the CPU's result, and the class of each layer."""
     torch.manual_seed(0)
     network, given, kinds = Odd().eval().requires_grad_(False), torch.randn(4, 8), dict[str, str]()
     torch.backends.mha.set_fastpath_enabled(False)  # its kernel is not made of others
@@ -259,7 +261,7 @@ def odd(host: Any) -> dict[str, Any]:
 
 
 def watched(host: Any) -> list[str]:
-    """Labels of the components of which ComfyUI was told to load next to nothing, as they come."""
+    """Labels of the components that stream, in order."""
     own, lend, labels = importlib.import_module(f"{PACK}.nodes._host"), host.borrow, list[str]()
     original, current = own._load, list[str]()
 

@@ -1,4 +1,4 @@
-"""What a GPU's allocator reserves, worked out by hand from its rules."""
+"""The memory that a GPU's allocator reserves, computed by hand from its rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choices of Preset Custom that change how something is computed: what each does, and when it is refused."""
+"""The options of Preset Custom that change how something is computed: effect and refusal."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_auto_is_fused_where_there_is_a_fused_kernel(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("count", [6, 7])
 def test_the_kernels_are_asked_for_on_every_torch(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """SDPAParams takes one argument more since torch 2.5."""
+    """SDPAParams has one argument more since torch 2.5."""
 
     def make(*given: Any) -> tuple[Any, ...]:
         if len(given) != count:
@@ -140,7 +140,7 @@ def test_sliced_attention_is_the_same_within_a_kernels_rounding(models: Path) ->
 def test_one_view_at_a_time_paints_each_as_if_alone(
     mesh: Mesh, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The views no longer see each other: each is what one pass over it alone gives."""
+    """The views do not attend to each other: one pass for each view."""
     seen: list[int] = []
     original = paint._Halves._pass
 
@@ -180,7 +180,7 @@ def made(store: ModelStore, preset: Preset, host: RecordingHost) -> torch.Tensor
 
 
 def test_compiled_is_the_same_network(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced, and run by torch's own kernels: no compiler is needed for this test."""
+    """The network is traced but runs on torch's own kernels, so that the test needs no compiler."""
     compiled, compile_it = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda dit: compiled.append(dit) or compile_it(dit, backend="eager"))
     host = RecordingHost()
