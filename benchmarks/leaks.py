@@ -1,9 +1,8 @@
-"""Repeats the whole pipeline with tiny networks on the device that counts bytes, and measures what stays in memory.
+"""Runs the whole pipeline many times with tiny networks: bytes left on a counting device, and growth of RAM.
 
     python benchmarks/leaks.py [--runs 100]
 
-Writes benchmarks/results/leaks.json. The slope is that of the resident set size (RSS), without the first tenth of the
-runs.
+Writes benchmarks/results/leaks.json. The slope is the growth of the resident set after the first tenth of the runs.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def picture() -> Image.Image:
 
 
 def measure(runs: int) -> dict[str, object]:
-    """Measures the bytes left on the device and the RSS after each run."""
+    """The most bytes left on the device after a run, and how the resident set grows."""
     left, resident = [], []
     with TemporaryDirectory() as folder, counted() as device:
         store = ModelStore([tiny.make_all(Path(folder))], offline=True)

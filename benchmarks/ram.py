@@ -1,13 +1,11 @@
-"""Measures the peak RSS of each phase in a run at full quality. The weights are dropped after their phase.
+"""RAM over a run at full quality: peak RSS of each component and of each part of the geometry.
 
     python benchmarks/ram.py
 
-Each component is loaded with full-size random weights as for a GPU, and every byte is read, as the copy to a GPU does.
-Geometry is computed on the CPU, at octree 384 and 2048 px. So memory that a GPU would hold is counted here, too. The
-networks do not run: their activations would be on the device. Then each component is loaded in float32 from the same
-files, as for the CPU or a card without float16, each in a fresh process.
-
-Writes benchmarks/results/ram.json. Needs 12 GB of disk space.
+The weights are random, at the published sizes. Each component is loaded as for a GPU, and every byte of it is read, as
+the copy to a GPU does. The geometry is computed on the CPU, at octree 384 and 2048 px, so its RAM includes what a GPU
+would hold. The activations of networks are left out. Then each component is loaded at float32 from the same files, in a
+new process each, as for the CPU or for a card without float16. Writes benchmarks/results/ram.json. Needs 12 GB of disk.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ HALF = torch.float16
 
 
 def resident_mib(field: str) -> float:
-    """Reads VmHWM (the peak RSS since the last reset) or RssAnon (the resident memory that is the process's own)."""
+    """VmHWM is the peak since the last reset. RssAnon is the part of the resident memory that no file backs."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
 
@@ -67,7 +65,7 @@ def read_every_byte(component: Component) -> None:
 
 
 def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
-    """Returns the components in the order of a run."""
+    """All components, in the order of a run."""
     first = open_shape(store.folder("shape/v2-0"), dtype)
     second = open_delight(store.folder("delight"), dtype)
     third = open_paint(store.folder("paint"), dtype)
@@ -76,7 +74,7 @@ def components(store: ModelStore, dtype: torch.dtype) -> list[Component]:
 
 
 def at_float32(folder: str, index: int) -> tuple[str, dict[str, float]]:
-    """Returns a component's label and its cost in float32. Runs in its own process."""
+    """The label of a component and its figures at float32. It runs in its own process."""
     component = components(ModelStore([folder], offline=True), torch.float32)[index]
     row = weigh(lambda: read_every_byte(component))
     return component.label, {"weights_mib": round(component.weight_bytes / 2**20, 1), **row}
@@ -91,7 +89,7 @@ def bumpy_field() -> torch.Tensor:
 
 
 def geometry(rows: dict[str, dict[str, float]]) -> None:
-    """Measures every phase between and after the networks."""
+    """Measures all stages without networks."""
     host = TorchHost(torch.device("cpu"), torch.float32)
     kept: dict[str, Any] = {"field": bumpy_field()}
 

@@ -1,4 +1,4 @@
-"""The devices on which a benchmark measures memory: one that only counts bytes, or a GPU."""
+"""The devices on which benchmarks measure memory: one that only counts bytes, or a GPU."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lowvram_core.host import Component
 
 GIB = 2**30
 WITHOUT_VALUES = 1 << 14
-"""On the counting device, tensors with more elements than this have no values."""
+"""A tensor of the counting device with more elements than this has no values."""
 GEOMETRY = ("normals", "positions", "resize", "bake", "inpaint")
-"""Phases whose memory depends on values. They are small enough to be computed."""
+"""Phases whose memory depends on values. They are computed; they are small enough."""
 
 
 class Scale(Protocol):
-    """What a benchmark needs from a device."""
+    """A device on which a benchmark measures memory."""
 
     device: torch.device
     name: str
-    """The device's name in the results."""
+    """For the results."""
 
     def weighing(self, cap_gib: float | None = None) -> AbstractContextManager[None]:
-        """Limits the device to this much memory in all, inside the `with`."""
+        """Within it, the device has `cap_gib` of memory."""
         ...
 
     def host(self, **settings: Any) -> WeighingHost:
@@ -41,17 +41,17 @@ class Scale(Protocol):
         ...
 
     def reset(self, *, empty: bool = True) -> None:
-        """Forgets the peaks. Also empties the allocator's cache, unless `empty` is False."""
+        """Resets the peaks. With `empty` it also empties the allocator's cache."""
         ...
 
     def peak_mib(self) -> dict[str, float]:
-        """Returns the peaks since the reset by kind: allocated, reserved and, on a GPU, of the whole device."""
+        """Peaks since the reset: allocated, reserved and, on a GPU, of the whole device."""
         ...
 
 
 @dataclass
 class WeighingHost(TorchHost):
-    """The stand-alone host. It also keeps the peaks of each phase that are not in its records."""
+    """The stand-alone host, with peaks of each phase that its records do not have."""
 
     scale: Scale | None = None
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -68,14 +68,14 @@ class WeighingHost(TorchHost):
 
 
 class CountingScale:
-    """A device that counts bytes and computes only geometry. Gives exact peaks of tensors at the published sizes."""
+    """A device that counts bytes and computes only geometry: exact peaks of tensors at the published sizes."""
 
     name = "computed: bytes of tensors, fused attention; reserved as torch's allocator would; no context, no workspaces"
     device: torch.device
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """Limits the device to this much memory, inside the `with`."""
+        """See Scale."""
         cap = None if cap_gib is None else int(cap_gib * GIB)
         with counted() as self.device, ledger.set(cap=cap, limit=WITHOUT_VALUES, cache=CachingAllocator()):
             yield
@@ -91,18 +91,18 @@ class CountingScale:
         ledger.reset_peak()
 
     def peak_mib(self) -> dict[str, float]:
-        """Returns the peaks since the reset: allocated and reserved."""
+        """Peaks since the reset: allocated and reserved."""
         return {"allocated": ledger.peak / 2**20, "reserved": ledger.reserved_peak / 2**20}
 
 
 @dataclass
 class SizingHost(WeighingHost):
-    """Computes geometry; in networks it only follows the sizes. Keeps the peak while each component was lent."""
+    """Computes geometry, runs networks without values, and keeps the peak while each component was lent."""
 
     peaks: dict[str, int] = field(default_factory=dict)
     """Bytes by the component's key, with its weights."""
     reserved_peaks: dict[str, int] = field(default_factory=dict)
-    """The same for reserved bytes."""
+    """The same for reserved memory."""
 
     @contextmanager
     def borrow(self, component: Component) -> Iterator[nn.Module]:
@@ -130,7 +130,7 @@ class GpuScale:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.used = 0
-        """Peak bytes in use on the whole device since the reset, with the context and other programs."""
+        """The peak of the whole device, with its context and other programs, since it was set to 0."""
         self._gone = 0
         """Bytes that others than torch used when the measurement began."""
         self._gpu = torch.get_device_module(device)
@@ -139,7 +139,7 @@ class GpuScale:
 
     @contextmanager
     def weighing(self, cap_gib: float | None = None) -> Iterator[None]:
-        """Limits the GPU to this much memory in all. Memory that is already in use counts towards the limit."""
+        """Within it, the GPU has `cap_gib` of memory. What is in use already counts."""
         gc.collect()
         self._gpu.empty_cache()
         free, total = self._gpu.mem_get_info(self.device)
@@ -177,7 +177,7 @@ class GpuScale:
         self.used = 0
 
     def peak_mib(self) -> dict[str, float]:
-        """Returns the peaks since the reset: allocated, reserved, and in use on the whole device."""
+        """Peaks since the reset: allocated, reserved, and of the whole device."""
         self._gpu.synchronize(self.device)
         self._look()
         reserved = self._gpu.max_memory_reserved(self.device)
@@ -187,7 +187,7 @@ class GpuScale:
 
 
 def _warm_up(device: torch.device) -> None:
-    """Loads the libraries for matrices and convolutions, so that no measured phase includes their loading."""
+    """Loads the libraries for matrices and convolutions, so that no measured phase includes it."""
     picture = torch.ones(1, 8, 16, 16, device=device, dtype=torch.float16)
     torch.nn.functional.conv2d(picture, torch.ones(8, 8, 3, 3, device=device, dtype=torch.float16))
     torch.nn.functional.scaled_dot_product_attention(picture, picture, picture)

@@ -1,13 +1,12 @@
 """Measures each technique off and on: MiB at the published sizes, seconds and PSNR on the demo's small networks.
 
-    python benchmarks/techniques.py               everything
-    python benchmarks/techniques.py --seconds     only the seconds again; run nothing else on the computer meanwhile
+    python benchmarks/techniques.py               all
+    python benchmarks/techniques.py --seconds     measures only the seconds again; nothing else may run on the computer
 
-MiB are computed: the stage functions run on the device that counts bytes. They are the peak while a component is lent,
-or the peak of what is reserved. Seconds and PSNR are measured on this computer's CPU with demo/'s checkpoints, in
-float32 on one thread. Off and on run in turn, three times; the fastest run counts. They say nothing about a GPU.
-
-Writes benchmarks/results/techniques.json.
+MiB are computed: the stage functions run on a device that counts bytes. They are the peak while a component is lent, or
+the peak of reserved memory. Seconds and PSNR are measured on this computer's CPU with one thread, in float32, with the
+checkpoints in demo/. Each is the fastest of three runs. They say little about a GPU. Writes
+benchmarks/results/techniques.json.
 """
 
 from __future__ import annotations
@@ -50,25 +49,26 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Technique:
-    """What is switched off and on, where the effect is measured, and why there are no seconds."""
+    """A technique, the preset value that switches it, and the component and phase that show its effect."""
 
     name: str
     switch: str
     """The field of Preset."""
-    step: str
-    """The phase whose seconds are measured; empty: all phases with networks."""
+    phase: str
+    """The phase whose seconds are taken. Empty: all phases with networks."""
     component: str = ""
-    """The end of the key of the component whose peak counts; empty: the highest peak of all."""
+    """The end of the key of the component whose memory is taken. Empty: the largest peak."""
     off: Mapping[str, Any] = field(default_factory=dict)
     on: Mapping[str, Any] = field(default_factory=dict)
     no_seconds: str = ""
+    """Why the seconds are not measured."""
     reserved: bool = False
-    """Whether the MiB are what the allocator reserves."""
+    """Whether the MiB are reserved memory."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that have to run."""
-        return tuple(stage for stage in ALL if not self.step or self.step in vram.STAGES[stage])
+        return tuple(stage for stage in ALL if not self.phase or self.phase in vram.STAGES[stage])
 
 
 STREAM = {"residency": "stream"}
@@ -124,13 +124,13 @@ def run_stages(stages: tuple[str, ...], preset: Preset, store: ModelStore, host:
 
 @contextmanager
 def cache_kept() -> Iterator[None]:
-    """Keeps the allocator's cache between stages: it is emptied only when memory is full."""
+    """Within it, the allocator's cache is not emptied."""
     with patch.object(TorchHost, "_empty_cache", lambda host: None):
         yield
 
 
 def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHost:
-    """Runs the technique's stages at the published sizes. Returns the host, which has the peaks by component."""
+    """The host after the technique's stages at the published sizes. It has the peaks by component."""
     few = vram.few(preset)
     if "octree" in technique.on:
         few = few.with_(octree=preset.octree)
@@ -144,7 +144,7 @@ def weighed(technique: Technique, preset: Preset, store: ModelStore) -> SizingHo
 
 
 def mib_of(technique: Technique, host: SizingHost) -> float:
-    """Returns the peak of the technique's component."""
+    """The peak of the technique's component."""
     if technique.reserved:
         return max(peaks["reserved"] for peaks in host.beside.values())
     found = [size for key, size in host.peaks.items() if key.endswith(technique.component)]
@@ -152,7 +152,7 @@ def mib_of(technique: Technique, host: SizingHost) -> float:
 
 
 def memory(technique: Technique, store: ModelStore, known: dict[Any, SizingHost]) -> list[float]:
-    """Returns the MiB with the technique off and on."""
+    """MiB without and with the technique."""
     found = []
     for changes, is_on in ((technique.off, False), (technique.on, True)):
         preset = BASE.with_(**changes)
@@ -170,15 +170,15 @@ def picture() -> Image.Image:
 
 
 def run_seconds(technique: Technique, preset: Preset, store: ModelStore, host: TorchHost) -> float:
-    """Returns the seconds of the technique's phase, or of all phases."""
+    """Seconds of the technique's phase, or of all phases."""
     host.records.clear()
     run_stages(technique.stages, preset, store, host)
-    steps = [technique.step] if technique.step else [step for stage in ALL for step in vram.STAGES[stage]]
-    return sum(record.seconds for record in host.records if record.name in steps)
+    phases = [technique.phase] if technique.phase else [phase for stage in ALL for phase in vram.STAGES[stage]]
+    return sum(record.seconds for record in host.records if record.name in phases)
 
 
 def seconds(technique: Technique, store: ModelStore) -> list[float]:
-    """Returns the seconds off and on: the fastest of three runs in turn. The first run loads what is kept."""
+    """Seconds without and with the technique: the fastest of three runs each. The first loads what is kept."""
     presets = [BASE.with_(**{**changes, **DEMO}) for changes in (technique.off, technique.on)]
     hosts = [TorchHost(torch.device("cpu"), residency=preset.residency) for preset in presets]
     turns = [[run_seconds(technique, preset, store, host) for preset, host in zip(presets, hosts, strict=True)]
@@ -201,7 +201,7 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def lossy_rows(store: ModelStore) -> list[Row]:
-    """Measures how much the lossy options change the painted views."""
+    """How much each lossy option changes the painted views."""
     preset = BASE.with_(render_px=512, paint_steps=4)
     whole = painted(preset, store)
     options = {"VAE tiles of 256 px": {"vae_tile_px": 256}, "one view at a time": {"view_by_view": True}}
@@ -212,7 +212,7 @@ def lossy_rows(store: ModelStore) -> list[Row]:
 
 
 def compile_row(store: ModelStore) -> Row:
-    """Measures torch.compile: the first run, and a run after the network was loaded again."""
+    """torch.compile: the first run, and one after the network was loaded again."""
     technique = Technique("torch.compile, 20 passes", "compile_shape", "sample")
     preset = BASE.with_(**{**DEMO, "shape_steps": 21})
 
@@ -236,7 +236,11 @@ def line(row: Row) -> str:
 
 
 def measured(demo: ModelStore, before: Mapping[str, Row] | None) -> list[Row]:
-    """Returns one row per technique. The MiB come from `before` if it is given."""
+    """One row for each technique.
+
+    Args:
+        before: earlier rows; their MiB are kept.
+    """
     known: dict[Any, SizingHost] = {}
     rows: list[Row] = []
     with TemporaryDirectory() as folder:

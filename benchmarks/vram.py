@@ -45,10 +45,10 @@ from lowvram_core.types import Mesh  # noqa: E402
 
 RESULTS = HERE / "results"
 STAGES: dict[str, tuple[str, ...]] = {
-    "shape": ("condition", "sample", "decode"), "delight": ("delight",), "maps": ("normals", "positions"),
+    "shape": ("condition", "sample", "decode"), "delight": ("recentre", "delight"), "maps": ("normals", "positions"),
     "paint": ("paint",), "bake": ("resize", "bake"), "inpaint": ("inpaint",),
 }  # fmt: skip
-"""Our phases by stage."""
+"""The phases of each stage."""
 CAPS_GIB = (8, 6, 4, 2)
 _UPSTREAM = (
     "Upstream is null for maps, bake and inpaint: it does them with its rasteriser, a compiled extension that the "
@@ -83,16 +83,16 @@ def a_mesh() -> Mesh:
 
 @contextmanager
 def without_surface(mesh: Mesh) -> Iterator[None]:
-    """Makes surface extraction return this mesh, because random weights give no surface. All work before it runs."""
+    """Within it, a decode returns this mesh, because random weights give no surface. All work on the device is done."""
     with patch.object(geometry_surface, "extract", lambda logits, octree: mesh):
         yield
 
 
 def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bool = True) -> None:
-    """Runs every stage that uses the device, in the pipeline's order. The host's records keep the costs.
+    """Runs every stage that uses the device, in the order of the pipeline. The figures are in the host's records.
 
     Args:
-        geometry: also runs bake and inpaint.
+        geometry: run bake and inpaint too.
     """
     mesh, cutout = a_mesh(), cutout_from_rgba(a_picture())
     with without_surface(mesh):
@@ -104,30 +104,30 @@ def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bo
 
 
 def ours(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Returns peaks in MiB and seconds by stage. Loading is included."""
+    """Peaks in MiB and seconds with loading, by stage."""
     host = scale.host(residency=preset.residency)
     run_ours(preset, store, host)
     return by_stage(host)
 
 
 def by_stage(host: WeighingHost) -> dict[str, Row]:
-    """Returns peaks in MiB and seconds of each stage that finished."""
+    """Peaks in MiB and seconds of each stage that finished."""
     ended = {record.name for record in host.records}
-    return {stage: _costs(host, steps) for stage, steps in STAGES.items() if ended.issuperset(steps)}
+    return {stage: _costs(host, phases) for stage, phases in STAGES.items() if ended.issuperset(phases)}
 
 
-def _costs(host: WeighingHost, steps: Collection[str] | None = None) -> Row:
-    """Returns the highest peaks and the total seconds of these phases, or of all."""
-    own = [record for record in host.records if steps is None or record.name in steps]
+def _costs(host: WeighingHost, phases: Collection[str] | None = None) -> Row:
+    """The highest peaks and the sum of the seconds of these phases, or of all."""
+    own = [record for record in host.records if phases is None or record.name in phases]
     row: Row = {"mib": max((record.peak_bytes or 0 for record in own), default=0) / 2**20}
-    beside = [peaks for name, peaks in host.beside.items() if steps is None or name in steps]
+    beside = [peaks for name, peaks in host.beside.items() if phases is None or name in phases]
     for kind in ("reserved", "device"):
         row[f"{kind}_mib"] = max((peaks[kind] for peaks in beside if kind in peaks), default=None)
     return row | {"seconds": sum(record.seconds for record in own)}
 
 
 def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
-    """Returns upstream's peaks in MiB and seconds, all on the device. Its compiled renderer is not part of this."""
+    """Upstream's peaks in MiB and seconds, with all networks resident. Its compiled renderer is left out."""
     folders = [store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint")]
     found: dict[str, Row] = {}
 
@@ -156,18 +156,15 @@ def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
 
 
 def quick(preset: Preset) -> Preset:
-    """Returns a preset of the same sizes with fewer passes: two steps, four chunks of points.
-
-    The peaks stay the same, because each pass frees its own memory.
-    """
+    """The preset with two steps and four chunks of points. The peaks stay the same, as each pass frees its memory."""
     octree = max(16, round((4 * preset.points_per_chunk) ** (1 / 3)))
     return preset.with_(shape_steps=3, delight_steps=2, paint_steps=2, octree=min(preset.octree, octree))
 
 
 def few(preset: Preset) -> Preset:
-    """Returns a preset with one pass of each network, or two if weights stream: the first pass only learns the order.
+    """The preset with one pass of each network, or two where weights stream: prefetch begins in the second pass.
 
-    The maps are small, because the renderer takes less memory than any network.
+    The maps are small, because the renderer needs less than any network.
     """
     passes = 2 if preset.residency == "stream" else 1
     return quick(preset).with_(
@@ -176,7 +173,7 @@ def few(preset: Preset) -> Preset:
 
 
 def rows_of(preset: Preset, store: ModelStore, scale: Scale, known: dict[tuple[Any, ...], dict[str, Row]]) -> list[Row]:
-    """Returns one row per stage. On a GPU there is also a row for upstream's loading; ours loads inside its stages."""
+    """One row for each stage. On a GPU one more for upstream's loading; our stages include it."""
     with scale.weighing():
         own = ours(preset, store, scale)
         settings = (preset.variant, preset.shape_steps, preset.octree, preset.points_per_chunk, preset.delight_steps,
@@ -209,9 +206,9 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def finishes(preset: Preset, store: ModelStore, scale: Scale, cap_gib: float) -> Row:
-    """Returns whether a preset finishes on a device of that size, which fallbacks it needed, and its cost.
+    """Whether a preset finishes on a device of that size, with which fallbacks, and its memory and seconds.
 
-    `stages` lists only stages that finished. Only a GPU gives seconds.
+    `stages` has the stages that finished. Seconds are given only for a GPU.
     """
     on_gpu = isinstance(scale, GpuScale)
     with scale.weighing(cap_gib):
@@ -235,11 +232,11 @@ def _rounded_costs(costs: Row, *, on_gpu: bool) -> Row:
 
 
 class Results:
-    """A results file. Results of earlier runs on the same device stay until they are measured again.
+    """A file of results. Earlier results on the same device stay until they are measured again.
 
     Args:
-        about: what all results in the file must have in common. If it differs, the file starts empty.
-        notes: what a reader should know about the results.
+        about: what all results of one file have in common.
+        notes: for the reader.
     """
 
     def __init__(self, path: Path, about: Row, notes: Row | None = None) -> None:
@@ -250,7 +247,7 @@ class Results:
         self.all: Row = {**about, **(notes or {}), **kept}
 
     def put(self, table: str, rows: list[Row], *key: str) -> None:
-        """Adds the rows. Replaces earlier rows that have the same values under these keys."""
+        """Adds rows. A row replaces an earlier one with the same values under `key`."""
         new = {tuple(row[name] for name in key) for row in rows}
         kept = [row for row in self.all[table] if tuple(row[name] for name in key) not in new]
         order = list(PRESETS)
@@ -266,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("meta", "cuda"), default="meta")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
-    parser.add_argument("--every-step", action="store_true", help="run all steps and chunks (counting device only)")
+    parser.add_argument("--every-step", action="store_true", help="computed results only: run all steps and chunks")
     parser.add_argument("--caps", nargs="*", type=float, default=CAPS_GIB, help="GiB")
     options = parser.parse_args()
     on_gpu = options.device == "cuda"

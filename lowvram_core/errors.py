@@ -1,11 +1,11 @@
-"""What can go wrong, as one tree.
+"""All errors that this package raises on purpose, as one tree.
 
 LowVramError
-|-- BadInput                the user can put it right: picture, mesh, views, setting (also a ValueError)
-|   |-- MissingModel        a checkpoint is not on disk and could not be fetched
-|   `-- BadCheckpoint       a checkpoint is there but truncated, or of another model
+|-- BadInput                the user can correct it: picture, mesh, views, setting (also a ValueError)
+|   |-- MissingModel        a checkpoint is not on the disk and could not be downloaded
+|   `-- BadCheckpoint       a checkpoint is damaged, or belongs to another model
 |-- MissingDependency       a Python package is not installed (also an ImportError)
-|-- NumericalFailure        the networks gave NaN or nothing to make a surface of
+|-- NumericalFailure        a network gave NaN, or a field without a surface
 |-- OutOfMemory             the device is full
 `-- Cancelled               the user stopped the run
 
@@ -16,19 +16,19 @@ from __future__ import annotations
 
 
 class LowVramError(Exception):
-    """Anything this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class BadInput(LowVramError, ValueError):
-    """The input cannot be used; raised before a model is borrowed."""
+    """The input cannot be used. It is raised before a network is borrowed."""
 
 
 class MissingModel(BadInput):
-    """A model's files are not in any models folder."""
+    """A model's files are in none of the models folders."""
 
 
 class BadCheckpoint(BadInput):
-    """A model's files are there but cannot be used."""
+    """A model's files exist but cannot be used."""
 
 
 class MissingDependency(LowVramError, ImportError):
@@ -36,12 +36,12 @@ class MissingDependency(LowVramError, ImportError):
 
 
 class NumericalFailure(LowVramError):
-    """The arithmetic failed: NaN, infinities, or no surface."""
+    """A computation gave NaN, infinite values or no surface."""
 
 
 class OutOfMemory(LowVramError):
-    """The device has no room left."""
+    """The device has no free memory left."""
 
 
 class Cancelled(LowVramError):
-    """The user cancelled; everything borrowed has been given back."""
+    """The user cancelled. Everything that was borrowed has been given back."""

@@ -1,13 +1,13 @@
-"""What a stage asks of whoever runs it: a device, models on loan, a place to report to.
+"""What a stage needs from the program that runs it: a device, networks on loan, and reports of progress.
 
-`Host.borrow` is the only door to the device. A component carries how to load itself, so that a host
-knows no model, and a stage keeps none.
+`Host.borrow` is the only way to the device. A component knows how to load itself. So a host knows no model, and a
+stage keeps none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,40 +19,25 @@ from torch import Tensor, nn
 class Component:
     """A network that can be borrowed.
 
-    Two components with equal keys are the same weights in the same precision.
+    Two components with equal keys have the same weights in the same precision.
     """
 
     key: str
     """Unique and stable: checkpoint folder, part, precision."""
     label: str
-    """For people, e.g. `shape DiT`."""
+    """For messages, e.g. `shape DiT`."""
     weight_bytes: int
-    """Bytes of the weights at the precision in which they run."""
+    """Size of the weights in the precision in which the network runs."""
     load: Callable[[], nn.Module]
-    """Builds the module on the CPU with its weights, in evaluation mode and at its precision."""
+    """Builds the module on the CPU with its weights, in evaluation mode and in that precision."""
     largest_layer_bytes: int = 0
-    """The most weights that one layer, or one of `blocks`, has."""
+    """Size of the weights of the largest layer, or of the largest of `blocks`."""
     blocks: str = ""
-    """Pattern of the names of submodules that stream as a whole; the batch is the first dimension of what they take."""
+    """Pattern of the names of submodules. When weights stream, all layers of such a block are copied together."""
+    batched: tuple[str, ...] = ()
+    """Arguments of the blocks' `forward` whose first dimension is the batch; see lending/halves.py."""
     stays: str = ""
-    """Pattern of the names of submodules that stay on the device while the rest streams."""
-
-
-class StreamsByKey:
-    """What hosts share: which components' weights pass through the device, and whether the next layer's are sent."""
-
-    _streamed: frozenset[str] = frozenset()
-    _ahead = True
-
-    @contextmanager
-    def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
-        """See Host."""
-        before = self._streamed, self._ahead
-        self._streamed, self._ahead = frozenset(keys), ahead
-        try:
-            yield
-        finally:
-            self._streamed, self._ahead = before
+    """Pattern of the names of submodules that stay on the device while the other weights stream."""
 
 
 class Host(Protocol):
@@ -65,41 +50,51 @@ class Host(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which networks run: float16 on a GPU unless the user chose float32."""
+        """The precision in which networks run: float16 on a GPU unless the user chose another."""
         ...
 
     def borrow(self, component: Component) -> AbstractContextManager[Any]:
-        """The component's nn.Module on `device`; given back on success, error and cancel alike."""
+        """The component's nn.Module on `device`. It is given back after success, an error or a cancel."""
         ...
 
     def make_room(self, wanted_bytes: int) -> int | None:
-        """Moves other models off the device until so much is free; what is free then, None if the device cannot say."""
+        """Moves other models off the device until `wanted_bytes` are free.
+
+        Returns:
+            The bytes that are free then, or None where the device does not report it.
+        """
         ...
 
     def streaming(self, keys: Collection[str], *, ahead: bool = True) -> AbstractContextManager[None]:
-        """Within it, the weights of the components with these keys pass through the device instead of lying there.
+        """Within it, the weights of the components with these keys stream.
+
+        Streamed weights stay off the device, and each layer's weights are copied to it when the layer runs.
 
         Args:
-            ahead: those of the next layer are on their way while one computes, so that two are there at once.
+            ahead: prefetch, which copies the next layer's weights while a layer computes. Two layers' weights are then
+                on the device at once.
         """
         ...
 
     def streams(self, component: Component) -> bool:
-        """Whether the component's weights pass through the device when it is borrowed now."""
+        """Whether the component's weights stream if it is borrowed now."""
         ...
 
     def note(self, text: str) -> None:
-        """Something that the user should know of the run: logged, and shown with the report."""
+        """Logs something that the user should know about the run, and shows it in the report."""
         ...
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Times one named step and measures its memory. Steps of one host do not nest."""
+        """Measures the time and memory of a named phase. Phases of one host do not nest."""
         ...
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Reports `done` of `total` within the current step; raises Cancelled (or the host's own) on a cancel.
+        """Reports `done` of `total` within the current phase.
 
         Args:
             preview: [H,W,3] float32 sRGB 0..1 on any device, or None.
+
+        Raises:
+            Cancelled: the user cancelled; a host may raise its own exception instead.
         """
         ...

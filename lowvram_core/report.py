@@ -1,4 +1,4 @@
-"""The table of steps: seconds, share, memory on the device and in RAM."""
+"""The table of phases: seconds, share of the time, memory on the device and in RAM."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ PHASES = (
     "recentre", "background", "condition", "sample", "decode", "clean", "unwrap", "normals", "positions",
     "delight", "paint", "resize", "bake", "inpaint", "save",
 )  # fmt: skip
-"""Every step of a run, in the order in which the table lists them."""
+"""Every phase of a run, in the order of the table."""
 
 DOWNLOAD = "download"
-"""The step before them, in a run that has models to fetch."""
+"""The phase before them, in a run that downloads models."""
 
 
 @dataclass(frozen=True)
 class PhaseRecord:
-    """What one step cost. Device figures are None where the device does not count (the CPU)."""
+    """What one phase took. Figures of the device are None where the device does not count its memory, as on the CPU."""
 
     name: str
     seconds: float
     allocated_bytes: int | None
-    """On the device when the step ended."""
+    """On the device when the phase ended."""
     reserved_bytes: int | None
     peak_bytes: int | None
-    """The most that was allocated on the device during the step."""
+    """The most that was allocated on the device during the phase."""
     ram_bytes: int
-    """The process's resident set when the step ended."""
+    """The resident set of the process when the phase ended."""
     cached: bool = False
-    """From an earlier run, whose result is used again."""
+    """Whether the record is from an earlier run whose result is used again."""
 
 
 def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
-    """One record a name, in table order: seconds added up, the highest peak, the last state. Cached ones apart."""
+    """One record for each name, in the order of the table. Cached records are merged separately.
+
+    Seconds are added up, the highest peak counts, and all other figures are the last ones.
+    """
     merged: dict[tuple[str, bool], PhaseRecord] = {}
     for record in records:
         key = record.name, record.cached
@@ -50,7 +53,7 @@ def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
 
 
 def format_table(records: Sequence[PhaseRecord]) -> str:
-    """The records as an aligned text table with a total."""
+    """The records as a text table with a line for the total."""
     rows = merge(records)
     total = sum(row.seconds for row in rows)
     lines = [f"{'phase':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]

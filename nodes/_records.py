@@ -1,4 +1,4 @@
-"""What each node's last run cost, by what it ran on, with the prompt that it ran in."""
+"""The records of each node's last run, by the node's class and inputs, with the prompt in which it ran."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from ..lowvram_core.report import PhaseRecord
 
 KEPT = 512
-"""Runs whose records are kept; those that ran longest ago go first."""
+"""Runs whose records are kept. The oldest run is dropped first."""
 
 
 @dataclass
 class NodeRun:
-    """The steps of one node's run."""
+    """The phases of one node's run."""
 
     prompt_id: str
     records: list[PhaseRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was done otherwise than asked."""
+    """What was done in another way than the preset asks."""
 
 
 _runs: OrderedDict[str, NodeRun] = OrderedDict()
-"""By signature: ComfyUI's cache, too, goes by what a node runs on, keeps more than the last, and knows no ids."""
+"""By signature, not by id: ComfyUI's cache also finds a node's result by its class and inputs, and keeps several."""
 
 
 def executing() -> Any:
-    """ComfyUI's context of the running node, None outside of a prompt."""
+    """ComfyUI's context of the running node; None outside of a prompt."""
     try:
         from comfy_execution.utils import get_executing_context
     except ImportError:
@@ -39,7 +39,10 @@ def executing() -> Any:
 
 
 def signatures(prompt: dict[str, Any], node_ids: Iterable[str]) -> dict[str, str]:
-    """For each node a text that stands for it and everything that feeds it, equal where the cache may serve it."""
+    """For each node, a hash of its class, its inputs and everything upstream.
+
+    Two nodes have equal hashes if ComfyUI's cache may use the result of one for the other.
+    """
     known: dict[str, str] = {}
 
     def of_node(node_id: str) -> str:
@@ -59,10 +62,10 @@ def signatures(prompt: dict[str, Any], node_ids: Iterable[str]) -> dict[str, str
 
 
 def begin(prompt: dict[str, Any]) -> Records:
-    """Fresh records for the running node; the items of one prompt's list share the node's entry.
+    """New records for the running node. If the node runs once for each item of a list, the runs share one entry.
 
     Args:
-        prompt: the running prompt, in the API's format; empty where it is not known.
+        prompt: the running prompt, in the format of ComfyUI's API; empty if it is not known.
     """
     context = executing()
     if context is None:
@@ -78,14 +81,14 @@ def begin(prompt: dict[str, Any]) -> Records:
 
 
 class Records(list[PhaseRecord]):
-    """One call's own steps, which with its notes also go to the node's entry."""
+    """The phases of one call. They and the notes are also added to the node's entry."""
 
     def __init__(self, run: NodeRun) -> None:
         super().__init__()
         self._run = run
 
     def append(self, record: PhaseRecord) -> None:
-        """Adds the step to both."""
+        """Adds the phase to both."""
         super().append(record)
         self._run.records.append(record)
 
@@ -95,7 +98,10 @@ class Records(list[PhaseRecord]):
 
 
 def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[PhaseRecord], list[str]]:
-    """The steps of these nodes of the prompt, those of an earlier one marked as cached; and their notes, each once."""
+    """The phases of these nodes, and their notes without repetitions.
+
+    Phases of an earlier prompt are marked as cached.
+    """
     context = executing()
     current = context.prompt_id if context is not None else ""
     found = signatures(prompt, sorted(node_ids))

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadInput, Cancelled
-from ..host import Component, StreamsByKey
-from ..lending.device import free_bytes, full_device_is_named, measured, memory_of
+from ..host import Component
+from ..lending.device import free_bytes, memory_of
+from ..lending.hosts import LendingHost
 from ..lending.streaming import streamed
 from ..presets import Preset, Residency
 from ..report import PhaseRecord
@@ -22,21 +23,21 @@ from ..report import PhaseRecord
 log = logging.getLogger(__name__)
 
 Listener = Callable[[str, int, int], None]
-"""Called with the step, what is done and the total."""
+"""Called with the phase, what is done and the total."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name, cpu or cuda; without one the GPU if there is one, else the CPU.
+    """The device of that name, cpu or cuda. Without a name: the GPU if there is one, else the CPU.
 
     Raises:
-        BadInput: it is of another kind, or not there.
+        BadInput: the device is of another kind, or the machine does not have it.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
-            raise NotImplementedError("nothing here was made for it")
+            raise NotImplementedError("it is neither a CPU nor an NVIDIA card")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadInput(
@@ -47,11 +48,11 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 _WEAK_FLOAT16 = ("GTX 16", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550")
-"""Turing without tensor cores: their float16 gives NaN in convolutions, as users of Stable Diffusion have reported."""
+"""Turing cards without tensor cores. Users of Stable Diffusion reported NaN from their float16 convolutions."""
 
 
 def trusts_float16(device: torch.device) -> bool:
-    """Whether networks run in float16 there; on the CPU it is slow, and some cards get it wrong."""
+    """Whether networks run in float16 on the device. It is slow on a CPU, and some cards compute it wrongly."""
     if device.type == "cpu":
         return False
     if device.type != "cuda":
@@ -62,38 +63,45 @@ def trusts_float16(device: torch.device) -> bool:
 
 
 _RESERVED_MIB = {False: 400, True: 600}
-"""Of a GPU, left for the kernels that the driver loads on their first use and for other programs; on Windows, where
-the driver does not refuse what does not fit but moves it to RAM, more. Source: ComfyUI's EXTRA_RESERVED_VRAM."""
+"""Memory of a GPU that is left free, by whether the system is Windows.
+
+The driver needs it for kernels that it loads on first use, and other programs need some too. It is more on Windows,
+where the driver does not refuse an allocation that does not fit but moves memory to RAM.
+Source: ComfyUI's EXTRA_RESERVED_VRAM.
+"""
 
 
 @dataclass
-class TorchHost(StreamsByKey):
-    """Lends each component for its step and takes it off the device after."""
+class TorchHost(LendingHost):
+    """Lends each component to the stage that runs, and takes it off the device afterwards."""
 
     device: torch.device = field(default_factory=pick_device)
     precision: torch.dtype | None = None
-    """None: float16 on a GPU that can be trusted with it, else float32."""
+    """None: see `trusts_float16`."""
     residency: Residency = "free"
-    """stream: weights pass through the device; free: off it after each step; keep: there for the next run."""
+    """stream: weights are copied to the device layer by layer. free: a component leaves the device when it is given
+    back. keep: it stays there for the next run."""
     on_progress: Listener | None = None
     is_cancelled: Callable[[], bool] | None = None
     records: list[PhaseRecord] = field(default_factory=list)
-    """One per finished step, since the host was made or the list was last cleared."""
-
+    """One for each finished phase."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the run, in order."""
+    """What the user should know about the run, in order."""
 
-    _phase: str = ""
     _wanted_bytes: int = 0
-    """What the stage's hungriest component takes."""
+    """The largest need of the stage."""
     _kept: dict[str, nn.Module] = field(default_factory=dict)
 
     @classmethod
     def for_preset(
         cls, preset: Preset, device: torch.device | None = None, precision: torch.dtype | None = None
     ) -> TorchHost:
-        """A host that keeps weights where the preset says, and computes at its precision if none is given; on
-        `pick_device`'s device if none is given."""
+        """A host with the preset's residency.
+
+        Args:
+            device: `pick_device` chooses it if it is None.
+            precision: the preset's if it is None.
+        """
         chosen = None if preset.precision == "auto" else getattr(torch, preset.precision)
         return cls(device or pick_device(), precision or chosen, preset.residency)
 
@@ -113,7 +121,7 @@ class TorchHost(StreamsByKey):
         if self._kept and memory_of(self.device) is not None:
             self.make_room(self._wanted_bytes)
         try:
-            with full_device_is_named(self.device, self._phase, f" while the {component.label} is on it"):
+            with self._names_full_device(component):
                 if self.streams(component):
                     with streamed(
                         module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
@@ -128,22 +136,8 @@ class TorchHost(StreamsByKey):
                 _drop(module)
                 self._empty_cache()
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Times the step and measures its memory; see Host.
-
-        Raises:
-            OutOfMemory: the device is full.
-        """
-        self._phase = name
-        try:
-            with full_device_is_named(self.device, name), measured(name, self.device, self.records):
-                yield
-        finally:
-            self._phase = ""
-
     def make_room(self, wanted_bytes: int) -> int | None:
-        """Gives kept components back, oldest first, until so much is free; see Host."""
+        """Takes kept components off the device, oldest first, until `wanted_bytes` are free; see Host."""
         self._wanted_bytes = wanted_bytes
         free = self._collected()
         while self._kept and free is not None and free < wanted_bytes:
@@ -161,20 +155,24 @@ class TorchHost(StreamsByKey):
         self.notes.append(text)
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Tells the listener, and stops the run if it was cancelled; see Host."""
+        """Calls the listener; see Host.
+
+        Raises:
+            Cancelled: `is_cancelled` said so.
+        """
         if self.on_progress is not None:
             self.on_progress(self._phase, done, total)
         if self.is_cancelled is not None and self.is_cancelled():
             raise Cancelled(f"{self._phase or 'run'}: cancelled by the user.")
 
     def release(self) -> None:
-        """Takes everything off the device, kept components too."""
+        """Takes everything off the device, including kept components."""
         while self._kept:
             _drop(self._kept.popitem()[1])
         self.collect()
 
     def collect(self) -> None:
-        """Gives back what nothing uses any more; kept components stay."""
+        """Frees what nothing uses any more. Kept components stay."""
         gc.collect()
         self._empty_cache()
 
@@ -192,5 +190,5 @@ class TorchHost(StreamsByKey):
 
 
 def _drop(module: nn.Module) -> None:
-    """Frees the weights now, even where a traceback still holds the module."""
-    nn.Module.to(module, "meta")  # not the library's own `to`, which may refuse
+    """Frees the weights now, even if a traceback still holds the module."""
+    nn.Module.to(module, "meta")  # a library's own `to` may refuse

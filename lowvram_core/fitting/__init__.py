@@ -1,1 +1,1 @@
-"""What fits on the device: computed before anything is loaded, and what is changed where it does not."""
+"""What fits on the device, computed before anything is loaded, and the fallbacks where it does not fit."""

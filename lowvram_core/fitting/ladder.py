@@ -1,4 +1,4 @@
-"""A stage on a device that may be too small: planned before anything is loaded, stepped down if it is full anyway."""
+"""Runs a stage with the first fallbacks that fit the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..errors import OutOfMemory
 from ..host import Host
 from ..lending.device import full_device_is_named
 from ..presets import Preset
-from .budget import Attempt, Needs, attempts, fit, largest_bytes, next_steps, plan_line, refusal, spared
+from .budget import Needs, largest_bytes
+from .fallbacks import Attempt, advice, attempts, fit, plan_line, refusal, without_needless
 
 Result = TypeVar("Result")
 
@@ -18,18 +19,18 @@ log = logging.getLogger(__name__)
 
 
 def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[Preset], Result]) -> Result:
-    """What `run` gives at the first settings that fit the device: those of the preset if they do.
+    """Runs a stage at the preset's values if they fit the device, else with the fallbacks that it takes.
 
-    The budget decides before anything is loaded. A device that is full all the same costs one step down the ladder
-    and another run, after everything was freed.
+    The plan is made before anything is loaded. If the device is full all the same, everything is freed and the stage
+    runs again with one fallback more.
 
     Args:
-        stage: names the ladder, and the error.
-        needs: of the stage's components, by preset.
-        run: the stage; called once, and once more after each time that the device was full.
+        stage: its name, for messages.
+        needs: what the stage's components need, by preset.
+        run: the stage; it is called once, and once more each time the device was full.
 
     Raises:
-        OutOfMemory: nothing that the preset allows fits; the message says what to do, in order.
+        OutOfMemory: the stage fits with none of the fallbacks that the preset allows. The message gives advice.
     """
     waiting = _planned(stage, preset, host, needs)
     while True:
@@ -41,7 +42,7 @@ def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[
             return outcome[0]
         host.make_room(_wanted_bytes(waiting[0], needs) if waiting else 0)
         if not waiting:
-            raise OutOfMemory(f"{outcome} {next_steps(stage, attempt.preset)}")
+            raise OutOfMemory(f"{outcome} {advice(attempt.preset, needs(attempt.preset))}")
         log.warning("%s", outcome)
 
 
@@ -50,7 +51,7 @@ def _wanted_bytes(attempt: Attempt, needs: Needs) -> int:
 
 
 def _tried(stage: str, attempt: Attempt, host: Host, run: Callable[[Preset], Result]) -> tuple[Result] | str:
-    """What came out, or what the full device said; the error itself holds tensors, and dies here."""
+    """The result in a tuple, or the message of OutOfMemory. The error itself would keep tensors alive."""
     try:
         with host.streaming(attempt.streamed, ahead=attempt.preset.prefetch), full_device_is_named(host.device, stage):
             return (run(attempt.preset),)
@@ -59,8 +60,8 @@ def _tried(stage: str, attempt: Attempt, host: Host, run: Callable[[Preset], Res
 
 
 def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attempt]:
-    """The attempts that the budget does not rule out; all of them where the device does not tell what is free."""
-    known = list(attempts(stage, preset, needs))
+    """The attempts that can fit, in order; all of them where the device does not report its free memory."""
+    known = list(attempts(preset, needs))
     free = host.make_room(_wanted_bytes(known[0], needs))
     if free is None:
         log.info("%s", plan_line(stage, known[0], needs(known[0].preset), free))
@@ -69,7 +70,7 @@ def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attem
     if not fitting:
         raise refusal(stage, known[-1].preset, needs(known[-1].preset), free)
     first, planned = fitting[0]
-    planned = spared(preset, planned, needs, free)
+    planned = without_needless(preset, planned, needs, free)
     log.info("%s", plan_line(stage, planned, needs(planned.preset), free))
-    # What the budget let pass and the device did not is streamed whole on the next attempt.
+    # If the device is full although the plan fits, the next attempt streams every component.
     return [planned, *known[first if planned != known[first] else first + 1 :]]

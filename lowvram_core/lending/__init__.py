@@ -1,1 +1,1 @@
-"""Weights on loan: the device and its memory, and weights that pass through it layer by layer."""
+"""Lending networks to stages: the memory of the device, and weights that stream through it layer by layer."""

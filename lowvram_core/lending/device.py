@@ -1,4 +1,4 @@
-"""One step of a run on the clock and on the scales, for every host alike; and a device that is full."""
+"""The memory of a device: measured during a phase, free now, or full. For every host."""
 
 from __future__ import annotations
 
@@ -16,69 +16,87 @@ from ..report import PhaseRecord
 
 @contextmanager
 def measured(name: str, device: torch.device, records: list[PhaseRecord]) -> Iterator[None]:
-    """Appends the step's record when its body ends well; waits for the device, so that its work is counted."""
-    import psutil  # here, so that a missing package costs the run and not the import of the pack
+    """Measures the phase in the `with` and appends its record, unless the phase ends with an error.
 
-    scales = memory_of(device)
-    if scales is not None:
-        if hasattr(scales, "init"):
-            scales.init()  # torch resets no peak on a device that nothing has used yet
-        scales.reset_peak_memory_stats(device)
+    It waits until the device has finished the work of the phase.
+    """
+    import psutil  # here, so that a missing package stops the run and not the import of the pack
+
+    memory = memory_of(device)
+    if memory is not None:
+        if hasattr(memory, "init"):
+            memory.init()  # torch cannot reset the peak of a device that nothing has used yet
+        memory.reset_peak_memory_stats(device)
     start = time.perf_counter()
     yield
-    if scales is not None:
-        scales.synchronize(device)
+    if memory is not None:
+        memory.synchronize(device)
     records.append(
         PhaseRecord(
             name,
             time.perf_counter() - start,
-            None if scales is None else scales.memory_allocated(device),
-            None if scales is None else scales.memory_reserved(device),
-            None if scales is None else scales.max_memory_allocated(device),
+            None if memory is None else memory.memory_allocated(device),
+            None if memory is None else memory.memory_reserved(device),
+            None if memory is None else memory.max_memory_allocated(device),
             psutil.Process().memory_info().rss,
         )
     )
 
 
 def memory_of(device: torch.device) -> Any:
-    """torch's module for that device, such as torch.cuda; None where it does not count memory, as on the CPU."""
+    """torch's module for the device, such as torch.cuda. None if it does not count memory, as on the CPU."""
     if device.type in ("cpu", "meta"):
         return None
     try:
         module = torch.get_device_module(device)
-    except RuntimeError:  # torch knows none, as for DirectML
+    except RuntimeError:  # torch has no module for it, as for DirectML
         return None
     return module if hasattr(module, "max_memory_allocated") else None
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What the device can still take, what torch keeps for reuse included; None where it does not tell."""
-    scales = memory_of(device)
-    if scales is None or not hasattr(scales, "mem_get_info"):
+    """Bytes that can still be allocated, including those that torch keeps for reuse.
+
+    None if the device does not report its free memory.
+    """
+    memory = memory_of(device)
+    if memory is None or not hasattr(memory, "mem_get_info"):
         return None
-    free, total = scales.mem_get_info(device)
-    reserved = scales.memory_reserved(device)
-    share = getattr(scales, "get_per_process_memory_fraction", None)
+    free, total = memory.mem_get_info(device)
+    reserved = memory.memory_reserved(device)
+    share = getattr(memory, "get_per_process_memory_fraction", None)
     if share is not None:
-        index = scales.current_device() if device.index is None else device.index
+        index = memory.current_device() if device.index is None else device.index
         free = min(free, int(share(index) * total) - reserved)
-    return max(0, int(free + reserved - scales.memory_allocated(device)))
+    return max(0, int(free + reserved - memory.memory_allocated(device)))
 
 
-_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""In the errors of the driver, of its libraries and of Apple's GPUs, which are not torch.OutOfMemoryError."""
+_ALSO_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Messages of NVIDIA's driver and libraries that accelerate does not know."""
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a device has no memory left."""
+    """Whether an error says that a device, or the RAM, has no free memory left."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)
+    if not isinstance(error, RuntimeError):
+        return False
+    from accelerate.utils.memory import should_reduce_batch_size  # here, because the import is slow
+
+    text = str(error)
+    # accelerate looks only at errors with one argument, and that must be a text
+    return bool(should_reduce_batch_size(RuntimeError(text))) or any(known in text for known in _ALSO_FULL)
 
 
 @contextmanager
-def full_device_is_named(device: torch.device, step: str, when: str = "") -> Iterator[None]:
-    """Turns torch's error into ours, without the frames that hold the tensors which filled the device.
+def full_device_is_named(device: torch.device, name: str, when: str = "") -> Iterator[None]:
+    """Turns torch's out-of-memory error into ours.
+
+    It also frees the tensors that the frames of torch's error keep alive.
+
+    Args:
+        name: the phase or stage, for the message.
+        when: more for the message, after "is full".
 
     Raises:
         OutOfMemory: the device is full.
@@ -88,9 +106,10 @@ def full_device_is_named(device: torch.device, step: str, when: str = "") -> Ite
     except RuntimeError as error:
         if not is_full(error):
             raise
+        full = "the RAM" if "DefaultCPUAllocator" in str(error) else device
         met = str(error).split(". ")[0].strip()
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
     else:
         return
-    raise OutOfMemory(f"{step or 'memory'}: {device} is full{when} ({met}); wanted room for this step.") from None
+    raise OutOfMemory(f"{name or 'memory'}: {full} is full{when} ({met}); wanted free memory.") from None

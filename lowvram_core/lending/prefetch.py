@@ -1,4 +1,4 @@
-"""Weights on their way to the device: copied when they are asked for, or while the layer before computes."""
+"""Copies streamed weights to the device: when a layer needs them, or (prefetch) while the layer before computes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ from .device import memory_of
 Tensors = dict[str, Tensor | None]
 
 PINNED_SHARE = 0.25
-"""Of the RAM that is free when a network begins to stream, so much may be pinned."""
+"""At most this share of the RAM that is free when a network begins to stream is pinned."""
 _ARENA_BYTES = 512 * 2**20
-"""Pinned at once: torch rounds what it pins up to a power of two, so that a layer by itself would waste a half."""
+"""Size of the pinned blocks. torch rounds sizes up to a power of two, which would waste much for single layers."""
 _ALIGNMENT = 256
-"""Bytes; where torch's own allocator lets tensors begin on a GPU."""
+"""In bytes. It is that of torch's own allocator on a GPU."""
 
 
 @dataclass(eq=False)
 class Load:
-    """Tensors that travel together, where they rest."""
+    """Tensors that are copied together, as they are off the device."""
 
     resting: list[Tensors]
     pinned: Tensor | None = None
-    """The same bytes as `packed` lays them out, where a GPU reads them by itself."""
+    """A copy of the tensors in pinned memory, in the layout of `packed`."""
 
     @cached_property
     def nbytes(self) -> int:
-        """Room that it takes packed."""
+        """Size in the layout of `packed`."""
         return sum(_padded(tensor) for table in self.resting for tensor in table.values() if tensor is not None)
 
     def packed(self, flat: Tensor) -> list[Tensors]:
-        """The load's tensors as views into one block of `nbytes` bytes."""
+        """Views into `flat`, one for each tensor of the load.
+
+        Args:
+            flat: [nbytes] uint8.
+        """
         tables: list[Tensors] = []
         start = 0
         for resting in self.resting:
@@ -52,13 +56,13 @@ class Load:
 
     @cached_property
     def can_be_packed(self) -> bool:
-        """Whether views into a block have the strides of what rests; kernels are chosen by them."""
+        """Whether views into one block have the strides of the tensors. The choice of kernels depends on them."""
         tensors = [tensor for table in self.resting for tensor in table.values() if tensor is not None]
         return bool(tensors) and all(tensor.is_contiguous() for tensor in tensors)
 
 
 class Fetcher:
-    """Copies a load when it is asked for."""
+    """Copies a load when `take` asks for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -68,10 +72,10 @@ class Fetcher:
         return [{name: _copy(tensor, self.device) for name, tensor in table.items()} for table in load.resting]
 
     def done(self) -> None:
-        """What was taken last has been put to use."""
+        """Called when the layer that took the last load has been queued."""
 
     def close(self) -> None:
-        """Nothing more is asked for."""
+        """Called at the end."""
 
 
 @dataclass
@@ -79,20 +83,21 @@ class _Coming:
     load: Load
     flat: Tensor
     free: Any
-    """The event after which the room may be written to."""
+    """The event after which `flat` may be written to."""
     arrived: Any = None
-    """The event of the copy's end, once it has begun."""
+    """The event at the end of the copy. None until the copy is queued."""
 
 
 class Prefetcher(Fetcher):
-    """Copies the load that followed the last time on a stream of its own, while the device computes with this one.
+    """Copies the next load on its own CUDA stream while the device computes with the current one.
 
-    The first pass through a network shows the order. Room is taken before a layer's work is queued, so that the copy
-    waits for the work before that alone; the copy is queued after, since one from memory that is not pinned holds the
-    program up until it is through. A load that does not come as foreseen is copied as by Fetcher.
+    The first pass through a network shows the order of the loads. Memory for the next load is allocated before the
+    current layer is queued, so that the copy waits only for the layers before it. The copy is queued after the current
+    layer, because a copy from memory that is not pinned blocks the program. A load that comes out of order is copied as
+    Fetcher does.
 
     Memory:
-        On the device two loads that follow each other. In RAM pinned copies, up to PINNED_SHARE of what is free.
+        On the device two successive loads. In RAM pinned copies, up to PINNED_SHARE of the free RAM.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -107,7 +112,7 @@ class Prefetcher(Fetcher):
         self._has_room = True
 
     def take(self, load: Load) -> list[Tensors]:
-        """The load's tensors on the device; room is taken for what followed it the last time."""
+        """The load's tensors on the device. Allocates memory for the load that came next in the last pass."""
         tables = self._arrived(load)
         if tables is None:
             tables = super().take(load)
@@ -123,12 +128,12 @@ class Prefetcher(Fetcher):
         return tables
 
     def done(self) -> None:
-        """What was taken last has been put to use: what follows it is sent."""
+        """Called when the layer that took the last load has been queued. Starts the copy of the next load."""
         if self._coming is not None and self._coming.arrived is None:
             self._send(self._coming)
 
     def close(self) -> None:
-        """Nothing more is asked for: what is on its way is waited for, and RAM is unpinned."""
+        """Called at the end. Waits for the copy that runs, and unpins the RAM."""
         self._drop()
         for load in self._seen:
             load.pinned = None
@@ -146,7 +151,7 @@ class Prefetcher(Fetcher):
         return load.packed(coming.flat)
 
     def _drop(self) -> None:
-        """Lets go of what is coming; the device's own work waits for the copy, as its room is used again after."""
+        """Drops the next load. Its memory is reused afterwards, so the device's own work waits for the copy first."""
         if self._coming is not None and self._coming.arrived is not None:
             self._streams.current_stream(self.device).wait_event(self._coming.arrived)
         self._coming = None
@@ -156,7 +161,7 @@ class Prefetcher(Fetcher):
             return
         try:
             flat = torch.empty(load.nbytes, dtype=torch.uint8, device=self.device)
-        except torch.OutOfMemoryError:  # it goes without
+        except torch.OutOfMemoryError:  # no prefetch then
             self._has_room = False
             return
         self._coming = _Coming(load, flat, self._streams.current_stream(self.device).record_event())
@@ -177,19 +182,19 @@ class Prefetcher(Fetcher):
 
 
 class _Pinned:
-    """Room in RAM that a GPU reads by itself, taken in few large pieces."""
+    """Pinned memory, allocated in few large blocks."""
 
     def __init__(self) -> None:
         import psutil  # here, so that a missing package costs the run and not the import of the pack
 
         self.wanted = 0
-        """Bytes of all loads that may come."""
+        """Bytes of all loads that were seen."""
         self._left = int(psutil.virtual_memory().available * PINNED_SHARE)
         self._arena: Tensor | None = None
         self._used = 0
 
     def copy_of(self, load: Load) -> Tensor | None:
-        """The load, packed; None where there is no room for it."""
+        """A packed copy of the load; None if there is no memory for it."""
         if self._arena is None or self._used + load.nbytes > self._arena.nbytes:
             size = min(_ARENA_BYTES, 1 << math.ceil(math.log2(self.wanted)))
             if load.nbytes > size or size > self._left:
@@ -207,29 +212,29 @@ class _Pinned:
         return flat
 
     def close(self) -> bool:
-        """Lets go of it; whether anything was pinned."""
+        """Drops the blocks. Returns whether anything was pinned."""
         taken, self._arena = self._arena is not None, None
         return taken
 
 
 def pinned(nbytes: int) -> Tensor:
-    """A block of RAM that a GPU reads by itself.
+    """[nbytes] uint8 in pinned memory, which a GPU can copy while the program goes on.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: the system refuses.
     """
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
 
 
 def empty_host_cache() -> None:
-    """Gives what is not pinned any more back to the system; torch would keep it for who pins as much again."""
+    """Returns unused pinned memory to the system. torch would keep it for reuse."""
     empty = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)
-    if empty is not None:  # older ones keep it
+    if empty is not None:  # older versions of torch lack it
         empty()
 
 
 def fetcher(device: torch.device, *, ahead: bool = True) -> Fetcher:
-    """A Prefetcher where it is wanted and the device can copy while it computes, else a Fetcher."""
+    """A Prefetcher if `ahead` and if the device can copy while it computes, else a Fetcher."""
     return Prefetcher(device) if ahead and hasattr(memory_of(device), "current_stream") else Fetcher(device)
 
 

@@ -1,4 +1,4 @@
-"""Weights that pass through the device layer by layer instead of lying there."""
+"""Streaming: each layer's weights are copied to the device when it runs, and the copies are dropped afterwards."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from torch import Tensor, nn
 from .prefetch import Fetcher, Load, Tensors, fetcher
 
 _WHOLE = (nn.MultiheadAttention,)
-"""Layers that read their children's weights without calling the children."""
+"""Layers that read the weights of their children without calling them."""
 
 
 @contextmanager
 def streamed(
     module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "", ahead: bool = True
 ) -> Iterator[nn.Module]:
-    """Within it, each layer brings its weights to the device before it runs, and drops that copy after.
+    """Within it, each layer copies its weights to the device before it runs, and drops the copies afterwards.
 
-    What rests stays what it was: the very tensors, memory-mapped or shared, are back in place after each layer and
-    when the `with` ends, whatever ended it. Code that reads a weight outside a forward finds it where it rests.
+    The module's own tensors, which may be memory-mapped or shared, do not change. They are back in place after each
+    layer and when the `with` ends, also after an error. Code that reads a weight outside a forward gets the module's
+    own tensor, off the device.
 
     Args:
-        module: its weights rest where they are now.
-        device: where layers compute; inputs of layers that have weights are brought there.
-        blocks: pattern of the names of submodules whose layers travel together.
-        stays: pattern of the names of submodules that are brought at once and stay; for those that run very often.
-        ahead: the next layer's weights are on their way while one computes, where the device can.
+        module: its weights stay where they are now.
+        device: where layers compute. The inputs of layers with weights are moved there.
+        blocks: pattern of the names of submodules whose layers are copied together.
+        stays: pattern of the names of submodules that are copied once and stay; for modules that run very often.
+        ahead: prefetch, if the device can copy while it computes.
 
     Memory:
-        On the device the weights of a layer or block, and where the device can copy while it computes those of the
-        next (see prefetch.py), what stays, and what belongs to the modules around.
+        On the device the weights of one layer or block, with prefetch those of the next one too (see prefetch.py), what
+        stays, and the weights that the modules around them own themselves.
 
     Source:
-        The idea of diffusers.hooks.apply_group_offloading; that one copies weights back from the device, refuses
-        `.to` on what it was applied to, and stays. Its blocks are too big here: 571 MiB in the paint UNet.
+        The idea of diffusers.hooks.apply_group_offloading. That function copies weights back from the device, makes
+        `.to` fail, and stays applied. Its blocks are too large: up to 571 MiB in the paint UNet.
     """
     with ExitStack() as hooks:
         covered: list[str] = []
@@ -58,7 +59,7 @@ def streamed(
 
 
 def _tables(part: nn.Module, *, whole: bool) -> list[Tensors]:
-    """The parameters and buffers that a module needs while it runs: its own, or all below it too."""
+    """The tables of parameters and buffers of a module, or of the module and all its submodules."""
     owners = part.modules() if whole else [part]
     return [table for owner in owners for table in (owner._parameters, owner._buffers) if table]  # type: ignore[misc]
 
@@ -79,14 +80,14 @@ def _brought_for_long(part: nn.Module, tables: list[Tensors], bringer: Fetcher) 
 
 @contextmanager
 def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
-    """Within it, a layer's weights come to the device before it runs, and that copy is dropped after.
+    """Within it, a layer copies its weights to the device before it runs, and drops the copies afterwards.
 
     Args:
-        tables: of the modules whose weights they are, such as `_parameters`; what rests is put back into them.
-        bringer: shared by the layers of a network, so that one can be on its way while another runs.
+        tables: tables of weights, such as a module's `_parameters`. They hold the copies while the layer runs.
+        bringer: one for all layers of a network, so that it can prefetch.
     """
     load = Load([dict(table) for table in tables])
-    visits: list[list[Tensors]] = []  # a stack: a layer may be called within itself
+    visits: list[list[Tensors]] = []  # a stack, because a layer may call itself
 
     def fetch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         visits.append([dict(table) for table in tables])
@@ -94,7 +95,7 @@ def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Itera
         return _brought(args, bringer.device), _brought(kwargs, bringer.device)
 
     def put_back(*_: object) -> None:
-        if visits:  # nothing was fetched where another's hook raised first
+        if visits:  # empty if the hook of another raised first
             _fill(tables, visits.pop())
             bringer.done()
 
@@ -107,7 +108,7 @@ def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Itera
     finally:
         for handle in handles:
             handle.remove()
-        while visits:  # a KeyboardInterrupt calls no hooks
+        while visits:  # a KeyboardInterrupt does not call the hooks
             _fill(tables, visits.pop())
 
 
@@ -117,8 +118,8 @@ def _fill(tables: list[Tensors], tensors: list[Tensors]) -> None:
 
 
 def _brought(value: Any, device: torch.device) -> Any:
-    """The value with its tensors on the device; a container with nothing to move is handed on itself, as some are
-    written to."""
+    """The value with its tensors on the device. A container without tensors to move is returned itself, because the
+    layer may write to it."""
     if isinstance(value, Tensor):
         return value.to(device)
     if type(value) not in _REBUILD:

@@ -30,6 +30,11 @@ from .schedulers import euler_ancestral
 
 _DUAL = "unet_dual."
 _REFERENCE_TEXT = "unet.learned_text_clip_ref"
+_BATCHED = (
+    "input_tensor", "temb", "hidden_states", "encoder_hidden_states", "cross_attention_kwargs.condition_embed_dict",
+    "cross_attention_kwargs.ref_scale",
+)  # fmt: skip
+"""Arguments of ResnetBlock2D and of upstream's transformer block whose first dimension is the batch."""
 
 References = dict[str, Tensor]
 """What the dual UNet read from the reference picture, by attention layer: [B,tokens,channels]."""
@@ -77,8 +82,9 @@ def _component(
     key: str, label: str, entries: Mapping[str, Shape], dtype: torch.dtype, load: Callable[[], nn.Module]
 ) -> Component:
     return Component(
-        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS
-    )
+        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS,
+        _BATCHED,
+    )  # fmt: skip
 
 
 class DualStream(nn.Module):

@@ -48,6 +48,8 @@ _PARTS = {"conditioner": "image encoder (DINOv2)", "model": "shape DiT", "vae": 
 
 _BLOCKS = {"conditioner": r".*\.layers?\.\d+", "model": r"(?:double|single)_blocks\.\d+", "vae": ""}
 """Patterns of the modules that stream as a whole."""
+_BATCHED = {"model": ("img", "txt", "x", "vec")}
+"""Arguments of the blocks whose first dimension is the batch."""
 _STAYS = {"vae": "geo_decoder"}
 """Modules that stay on the device: the geometry decoder runs once for every few thousand points."""
 
@@ -145,6 +147,7 @@ def _component(
         load=partial(_load, config[part], weights, prefix, dtype),
         largest_layer_bytes=largest_layer_bytes(entries, dtype, _BLOCKS[part] or _STAYS.get(part, "")),
         blocks=_BLOCKS[part],
+        batched=_BATCHED.get(part, ()),
         stays=_STAYS.get(part, ""),
     )
 

@@ -51,7 +51,8 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
 
 def _needs(preset: Preset) -> list[Need]:
     texels, pixels = preset.texture_px**2, preset.render_px**2
-    return [plain_need("bake", TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES)]
+    used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
+    return [plain_need("bake", used, {"texture_px", "render_px"})]
 
 
 def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:

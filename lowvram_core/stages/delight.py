@@ -1,4 +1,4 @@
-"""The cutout without its light and shadow."""
+"""delight: removes light and shadow from the cutout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEED = 42
 """Upstream's."""
 ERODE_PX = 3
 COLOUR_KEPT = 0.95
-"""Share of the mean that the colour correction moves by, upstream's scale."""
+"""The colour correction scales the mean colour by this; upstream's value."""
 
 TEXT_MIB = 2.0
 UNET_MIB = 65.0
@@ -43,13 +43,12 @@ log = logging.getLogger(__name__)
 
 
 def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED) -> Tensor:
-    """[512,512,3] float32 sRGB: the object recentred on white, evenly lit, its colours kept.
+    """[512,512,3] float32 sRGB: the object recentred on white, evenly lit, with its own colours.
 
     Args:
         cutout: the object; any size.
-        preset: reads delight_steps, vae_slicing, vae_tiling,
-            vae_tile_px, attention.
-        seed: of all noise, drawn on the CPU.
+        preset: reads delight_steps, vae_slicing, vae_tiling, vae_tile_px, attention.
+        seed: for all noise, which is drawn on the CPU.
 
     Raises:
         BadInput: the cutout is empty or too thin, or the checkpoint cannot be used.
@@ -60,7 +59,7 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
 
     Source:
         hy3dgen.texgen.utils.dehighlight_utils.Light_Shadow_Remover and diffusers' InstructPix2Pix pipeline, which
-        at text guidance 1.0 runs no guidance at all; bit-identical on the CPU in float32.
+        runs without guidance at text guidance 1.0. Bit-identical on the CPU in float32.
     """
     check_cutout(cutout, "delight")
     choose_attention(preset.attention, host.device, host.dtype)
@@ -81,16 +80,16 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
 def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
     return [
         need(model.text_encoder, host, TEXT_MIB),
-        need(model.vae, host, tiled_mib(DECODE_MIB, preset)),
+        need(model.vae, host, tiled_mib(DECODE_MIB, preset), {"vae_tile_px"}),
         need(model.unet, host, UNET_MIB + sliced_mib(preset.attention, host.device, host.dtype)),
     ]
 
 
 def frame(cutout: Cutout) -> Image.Image:
-    """[512,512] RGBA: the object recentred, its edge eroded, on white; what the networks are shown.
+    """[512,512] RGBA: the object recentred on white, its edge eroded. This is the networks' input.
 
     Raises:
-        BadInput: the object is so thin that nothing of it is left.
+        BadInput: the object is so thin that nothing of it remains.
     """
     picture = _erode_alpha(recentre(rgba_from_cutout(cutout)).resize((VIEW_PX, VIEW_PX)))
     if picture.getchannel("A").getextrema() == (0, 0):
@@ -114,12 +113,12 @@ def _erode_alpha(picture: Image.Image) -> Image.Image:
 
 @torch.inference_mode()
 def _relight(picture: Image.Image, model: DelightModel, preset: Preset, host: Host, seed: int) -> np.ndarray:
-    """[512,512,3] uint8: what the diffusion model makes of the picture."""
+    """[512,512,3] uint8: the picture from the diffusion model."""
     generator = torch.Generator().manual_seed(seed)
     with host.borrow(model.text_encoder) as text_encoder:
         prompt = text_encoder()
     check_finite("delight", "prompt", host.dtype, prompt)
-    # batched before permuted: the strides choose the convolution's kernel, and with it the last bits
+    # the batch dimension before the permutation: the strides choose the kernel of the convolution and so the last bits
     pixels = torch.from_numpy(np.asarray(picture, np.float32)[None] / 255.0).permute(0, 3, 1, 2)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
@@ -153,21 +152,21 @@ def _denoise(
 
 
 def _match_colours(relit: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[H,W,3] uint8: the relit picture with each channel's mean and spread moved to the target's, on white.
+    """[H,W,3] uint8: the relit picture on white, with the target's mean and standard deviation in each channel.
+
+    The colours are not corrected if that would increase the distance to the target. They are not corrected either if
+    fewer than two pixels are inside the object, or if a channel is constant. There upstream's picture gets black or
+    white. Computed in float64, as upstream does.
 
     Args:
         relit: [H,W,3] uint8.
         target: [H,W,4] uint8, the picture before, with its alpha.
-
-    Kept as it was where the correction would take the picture further from the target, or where there is too little
-    to measure: less than two pixels inside, or a channel without spread (upstream's goes black or white there).
-    In float64, as upstream.
     """
     source = torch.tensor(relit / 255.0)
     wanted = torch.tensor(target / 255.0)
     alpha, wanted = wanted[..., 3:], wanted[..., :3]
     inside = (alpha > 0.5).reshape(-1)
-    # masked as rows of three, as upstream: another memory order sums, and then truncates, differently
+    # masked as rows of three, as upstream does: another memory order gives another sum, and other truncated values
     mine_inside, wanted_inside = source.reshape(-1, 3)[inside], wanted.reshape(-1, 3)[inside]
     matched, measured = torch.zeros_like(source), len(mine_inside) >= 2
     for channel in range(3 if measured else 0):

@@ -55,7 +55,7 @@ def _needs(mesh: Mesh, atlas: Atlas, _: Preset) -> list[Need]:
     if bool(atlas.seen.all()):
         return []
     used = TEXEL_BYTES * atlas.seen.numel() + FACE_BYTES * len(mesh.faces) + CHUNK_BYTES
-    return [plain_need("raster of the texture", used)]
+    return [plain_need("raster of the texture", used, {"texture_px"})]
 
 
 def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:

@@ -1,4 +1,4 @@
-"""Paint views: pictures of the mesh from several sides, in the reference picture's colours."""
+"""paint: pictures of the mesh from several sides, in the colours of the reference picture."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ SEED = 0
 PAINT_MIB = 28.0
 VIEW_MIB = 72.5
 DUAL_MIB = 88.0
-"""Activations in float16: of the main UNet, alone and per view of each half, of the dual UNet per half."""
+"""Activations in float16: of the main UNet without views, of the main UNet per view of each half, of the dual UNet per
+half."""
 MAP_BYTES = 60
 MAP_CHUNK_BYTES = 100 * 2**20
-"""Of the renderer: per pixel, and for a chunk of pixels."""
+"""Memory of the renderer: per pixel, and for a chunk of pixels."""
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,14 @@ log = logging.getLogger(__name__)
 def paint_views(
     mesh: Mesh, reference: Tensor | Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED
 ) -> Views:
-    """One 512 px picture of the mesh per camera of the preset's view set.
+    """One picture of 512 px for each camera of the preset's view set.
 
     Args:
-        mesh: unwrapped; vertices split at the seams, as the model was trained on.
-        reference: [H,W,3] float32 sRGB on white, from the delight stage; or a cutout, which is recentred on white.
+        mesh: unwrapped, with vertices split at the seams. The model was trained on such meshes.
+        reference: [H,W,3] float32 sRGB on white, from the delight stage, or a cutout, which is recentred on white.
         preset: reads views, render_px, paint_steps, paint_guidance, cfg_together, view_by_view, vae_slicing,
             vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
-        seed: of all noise, drawn on the CPU.
+        seed: for all noise, which is drawn on the CPU.
 
     Raises:
         BadInput: the mesh, the picture or the checkpoint cannot be used.
@@ -69,8 +70,8 @@ def paint_views(
 
     Source:
         hy3dgen.texgen.pipelines.Hunyuan3DPaintPipeline.__call__ up to the paint model, Multiview_Diffusion_Net
-        and HunyuanPaintPipeline; bit-identical on the CPU in float32 with cfg_together and no VAE slicing. The dual
-        UNet runs once instead of at every step; noise comes from the CPU on every device.
+        and HunyuanPaintPipeline. Bit-identical on the CPU in float32 with cfg_together and without VAE slicing. The
+        dual UNet runs once instead of at every step. The noise is drawn on the CPU for every device.
     """
     check_mesh(mesh, "paint", needs_uvs=True)
     picture = _reference_picture(reference)
@@ -96,20 +97,24 @@ def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     pictures = 1 if preset.vae_slicing else len(preset.cameras)
     readings = 1 if _reads_only_guided(preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
-    dual = need(model.dual, host, DUAL_MIB * readings + sliced())
-    main = need(model.main, host, PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views))
+    dual = need(model.dual, host, DUAL_MIB * readings + sliced(), {"cfg_together"})
+    main_mib = PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)
+    main = need(model.main, host, main_mib, {"cfg_together", "views", "view_by_view"})
     if not preset.reference_once:
         dual, main = together(dual, main), together(main, dual)
     return [
-        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES),
-        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset)),
+        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"}),
+        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset), {"vae_slicing", "vae_tile_px", "views"}),
         dual,
         main,
     ]
 
 
 def _reads_only_guided(preset: Preset) -> bool:
-    """Separate halves need no unconditional reference: what comes of it is multiplied by 0."""
+    """Whether the dual UNet reads only the conditional half.
+
+    The attention to the unconditional reference is multiplied by 0. So separate halves do not need it.
+    """
     return preset.skip_unguided_reference and not preset.cfg_together
 
 
@@ -167,7 +172,7 @@ def _paint(
     conditions = torch.cat([normal, position], dim=1)
     latents = _painted(reference, conditions, classes, model, preset, host, seed)
     check_finite("paint", "denoise", host.dtype, latents)
-    del conditions, reference, normal, position  # the decode is the peak
+    del conditions, reference, normal, position  # decoding needs the most memory
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
         images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
@@ -178,7 +183,11 @@ def _paint(
 def _painted(
     reference: Tensor, conditions: Tensor, classes: list[int], model: PaintModel, preset: Preset, host: Host, seed: int
 ) -> Tensor:
-    """Scaled latents [N,4,64,64] of views that look like the reference [1,4,64,64]."""
+    """Scaled latents [N,4,64,64] of the views.
+
+    Args:
+        reference: [1,4,64,64], the latents of the reference picture.
+    """
     batch = reference if _reads_only_guided(preset) else torch.cat([torch.zeros_like(reference), reference])
     with ExitStack() as reading:
         dual = reading.enter_context(host.borrow(model.dual))
@@ -202,7 +211,11 @@ def _denoise(
     conditions: Tensor, read: Callable[[], References], classes: list[int], model: PaintModel, preset: Preset,
     host: Host, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Scaled latents [N,4,64,64]; `read` is asked for the reference at every step."""
+    """Scaled latents [N,4,64,64].
+
+    Args:
+        read: returns the reference; it is called at every step.
+    """
     scheduler = model.make_scheduler()
     scheduler.set_timesteps(preset.paint_steps, device=host.device)
     generator = torch.Generator().manual_seed(seed)
@@ -230,13 +243,13 @@ def _denoise(
 
 
 class _Halves:
-    """Both halves of classifier-free guidance over the same views: 0 unconditional, 1 conditional.
+    """Runs the UNet for both halves of classifier-free guidance: 0 unconditional, 1 conditional.
 
-    The unconditional half sees neither text nor reference.
+    The unconditional half gets neither text nor reference.
     """
 
     references: References
-    """What the dual UNet read, for one half or for both."""
+    """From the dual UNet, for the conditional half or for both."""
 
     def __init__(self, unet: Any, conditions: Tensor, text: Tensor, classes: Tensor, skips_unguided: bool) -> None:
         self._unet = unet
@@ -246,7 +259,7 @@ class _Halves:
         self._skips_unguided = skips_unguided
 
     def run(self, latents: Tensor, timestep: Tensor, views: slice, *, together: bool) -> tuple[Tensor, Tensor]:
-        """The noise [N,4,h,w] that each half predicts for these of the views."""
+        """The noise [N,4,h,w] that each half predicts for the views of the slice."""
         if together:
             unconditional, conditional = self._pass(latents, timestep, views, slice(0, 2)).chunk(2)
             return unconditional, conditional
@@ -272,5 +285,9 @@ class _Halves:
 
 
 def _of_half(tokens: Tensor, half: slice) -> Tensor:
-    """The reference of a half, or of both; where only the conditional one was read, it stands in for the other."""
+    """The reference of one half or of both. If only the conditional one was read, it replaces the other.
+
+    Args:
+        tokens: [1 or 2,tokens,channels].
+    """
     return tokens[half] if len(tokens) == 2 else tokens.expand(half.stop - half.start, -1, -1)

@@ -34,10 +34,10 @@ IMAGE_TOKENS = 1370
 SAMPLE_KIB = 45.5
 LATENTS_KIB = 6.8
 POINT_KIB = 22.4
-"""Activations in float16: of the conditioner; of the DiT per latent and image token; of the VAE per latent token
-and per point."""
+"""Activations in float16: of the conditioner, of the DiT per latent and image token, of the VAE per latent token and
+per point."""
 LOGIT_BYTES = 4
-"""Of a point of the grid."""
+"""Per point of the grid."""
 
 log = logging.getLogger(__name__)
 Condition = dict[str, Tensor]
@@ -47,27 +47,27 @@ Network = Callable[..., Any]
 def generate_shape(
     pictures: Cutout | Mapping[str, Cutout], preset: Preset, host: Host, store: ModelStore, *, seed: int = 0
 ) -> Mesh:
-    """A mesh of the pictured object, +Y up, its front facing +Z, within a cube of edge 2.02.
+    """A mesh of the object in the picture, +Y up, front facing +Z, inside a cube of edge 2.02.
 
     Args:
         pictures: one cutout, or for the mv variants any of front, left, back, right.
         preset: reads variant, shape_steps, octree, guidance, cfg_together, points_per_chunk, skip_last_step,
             keys_once, logits_on_host, compile_shape.
-        seed: of the initial noise, drawn on the CPU.
+        seed: for the initial noise, which is drawn on the CPU.
 
     Returns:
-        The surface at level 0 as marching cubes leaves it: dense, without UVs.
+        The surface at level 0 from marching cubes: dense, without UVs.
 
     Raises:
         BadInput: a picture or the checkpoint cannot be used, or the variant wants other views.
-        NumericalFailure: the networks gave NaN, or nothing to make a surface of.
+        NumericalFailure: the networks gave NaN, or a field without a surface.
 
     Memory:
-        One component at a time: conditioner, DiT, VAE. The grid of logits stays in RAM.
+        One component at a time: conditioner, DiT, VAE. The grid of logits is in RAM.
 
     Source:
         hy3dgen.shapegen.pipelines.Hunyuan3DDiTFlowMatchingPipeline.__call__; bit-identical on the CPU in float32
-        with cfg_together, components borrowed in turn instead of resident.
+        with cfg_together. Components are borrowed one after the other.
     """
     views = _check_views(pictures, preset)
     model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
@@ -77,11 +77,12 @@ def generate_shape(
 def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
     halves = 2 if _uses_cfg(model, preset) and preset.cfg_together else 1
     tokens = model.latent_shape[0]
-    decoded = need(model.vae, host, (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024)
+    decoding_mib = (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024
+    decoded = need(model.vae, host, decoding_mib, {"points_per_chunk", "octree", "logits_on_host"})
     logits = 0 if preset.logits_on_host else LOGIT_BYTES * (preset.octree + 1) ** 3
     return [
         need(model.conditioner, host, CONDITION_MIB),
-        need(model.dit, host, halves * (tokens + IMAGE_TOKENS) * SAMPLE_KIB / 1024),
+        need(model.dit, host, halves * (tokens + IMAGE_TOKENS) * SAMPLE_KIB / 1024, {"cfg_together", "variant"}),
         replace(decoded, activation_bytes=decoded.activation_bytes + logits),
     ]
 
@@ -100,7 +101,7 @@ def _generate(views: Mapping[str, Cutout], model: ShapeModel, host: Host, seed: 
 
 
 def check_view_names(names: Collection[str], preset: Preset) -> None:
-    """Raises BadInput where the preset's variant does not take pictures of these views."""
+    """Raises BadInput if the preset's variant does not take pictures of these views."""
     unknown = sorted(set(names) - set(VIEW_NAMES))
     if unknown or not names:
         raise BadInput(
@@ -126,13 +127,13 @@ def _uses_cfg(model: ShapeModel, preset: Preset) -> bool:
 
 
 def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, unconditional: bool) -> Condition:
-    """Image tokens `main` [1 or 2,T,C] on the device: the picture's, then the unconditional ones if wanted."""
+    """Image tokens `main` [1 or 2,T,C] on the device: those of the picture, then the unconditional ones if wanted."""
     inputs = _conditioner_inputs(views, model)
     with host.borrow(model.conditioner) as conditioner:
         condition: Condition = conditioner(**inputs)
         if unconditional:
             empty = conditioner.unconditional_embedding(1, **inputs)
-            # a streamed conditioner makes its zeros where its weights rest
+            # a streamed conditioner makes its zeros off the device, where its weights are
             condition = {name: torch.cat([tokens, empty[name].to(tokens)]) for name, tokens in condition.items()}
         condition = {name: tokens.to(host.dtype) for name, tokens in condition.items()}
     host.progress(1, 1)
@@ -175,7 +176,7 @@ def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host,
 
 
 def _compiled(dit: nn.Module, host: Host, *, streams: bool) -> Network:
-    """The network through torch.compile; as it is, with a note, where that cannot be."""
+    """The network through torch.compile. Where it cannot be compiled, it runs as it is, with a note."""
     if streams:
         host.note("shape: not compiled (its weights stream)")
         return dit
@@ -196,7 +197,7 @@ def _compiled(dit: nn.Module, host: Host, *, streams: bool) -> Network:
 
 
 def _ends_in_a_step_of_no_length(scheduler: Any) -> bool:
-    """Upstream's Euler schedule has its end twice: the last pass of the network is multiplied by 0."""
+    """Whether the last step has length 0. Upstream's Euler schedule has its end twice."""
     if type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
         return False
     return bool(scheduler.sigmas[-1] == scheduler.sigmas[-2])
@@ -215,7 +216,7 @@ def _guided_velocity(
 
 
 def _decode(latents: Tensor, model: ShapeModel, preset: Preset, host: Host) -> Mesh:
-    """The surface of the shape that the latents [1,tokens,channels] stand for."""
+    """The surface that the latents [1,tokens,channels] describe."""
     with (
         host.borrow(model.vae) as vae,
         shape_field(vae, 1.0 / model.scale_factor * latents, keys_once=preset.keys_once) as field,

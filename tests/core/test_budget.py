@@ -1,4 +1,4 @@
-"""What fits where, without a device: the plan, the ladder, the order in which things are given up."""
+"""The plan for a stage, without a device: what fits, and the order of the fallbacks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from hosts import RecordingHost
 
 from lowvram_core.errors import OutOfMemory
-from lowvram_core.fitting.budget import MARGIN_BYTES, MIB, Need, Needs, attempts, fit, next_steps, plain_need, tiled_mib
+from lowvram_core.fitting.budget import MARGIN_BYTES, MIB, Need, Needs, plain_need, tiled_mib
+from lowvram_core.fitting.fallbacks import advice, attempts, fit
 from lowvram_core.fitting.ladder import fitted
 from lowvram_core.presets import PRESETS, Preset
 
@@ -23,21 +24,51 @@ SMALL = Need("small", "small network", 100 * MIB, 5 * MIB, 20 * MIB)
 GUIDED, LARGE = "guidance halves one after the other", "large network streamed"
 
 
+def lowered(need: Need, *values: str) -> Need:
+    """The need, with the names of the preset values that lower it."""
+    return replace(need, lowered_by=frozenset(values))
+
+
 def needs(preset: Preset) -> list[Need]:
     """A small network, and a large one whose activations halve without CFG together."""
     activations = 400 * MIB if preset.cfg_together else 200 * MIB
-    return [SMALL, Need("large", "large network", 2000 * MIB, 50 * MIB, activations)]
+    return [SMALL, lowered(Need("large", "large network", 2000 * MIB, 50 * MIB, activations), "cfg_together")]
 
 
-def decoded(preset: Preset) -> list[Need]:
-    """Those, and a decoder whose activations are those of a chunk of points, or of all pictures at once."""
-    activations = preset.points_per_chunk // 100 * MIB + (0 if preset.vae_slicing else 100 * MIB)
-    return [*needs(preset), Need("decoder", "decoder", 50 * MIB, 5 * MIB, activations)]
+def shape_needs(preset: Preset) -> list[Need]:
+    """Those, and a decoder whose activations are those of a chunk of points."""
+    decoder = Need("decoder", "decoder", 50 * MIB, 5 * MIB, preset.points_per_chunk // 100 * MIB)
+    return [*needs(preset), lowered(decoder, "points_per_chunk", "octree", "variant")]
 
 
-def unguided(preset: Preset) -> list[Need]:
-    """Of a network that has guidance learned: there are no halves."""
-    return decoded(preset.with_(cfg_together=False))
+def distilled_needs(preset: Preset) -> list[Need]:
+    """Those of a network that has learned guidance: it has no halves."""
+    return shape_needs(preset.with_(cfg_together=False))
+
+
+def delight_needs(preset: Preset) -> list[Need]:
+    """The small network as a VAE whose tiles can be smaller."""
+    return [lowered(SMALL, "vae_tile_px")]
+
+
+def paint_needs(preset: Preset) -> list[Need]:
+    """A renderer, the two networks, and a VAE that takes all pictures at once or each by itself."""
+    vae = Need("vae", "VAE", 50 * MIB, 5 * MIB, 80 * MIB if preset.vae_slicing else 180 * MIB)
+    _, large = needs(preset)
+    return [
+        plain_need("renderer", MIB, {"render_px"}), SMALL, lowered(vae, "vae_slicing", "vae_tile_px", "views"),
+        lowered(large, "cfg_together", "views", "view_by_view"),
+    ]  # fmt: skip
+
+
+def bake_needs(preset: Preset) -> list[Need]:
+    """No network."""
+    return [plain_need("bake", preset.render_px**2, {"render_px", "texture_px"})]
+
+
+def inpaint_needs(preset: Preset) -> list[Need]:
+    """No network, and nothing that a fallback changes."""
+    return [plain_need("raster", MIB, {"texture_px"})]
 
 
 @dataclass
@@ -92,8 +123,10 @@ def test_smaller_tiles_are_planned_with_less(tile_px: int, mib: float) -> None:
     ],
 )
 def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed: set[str], changes: list[str]) -> None:
-    """To the MiB: whole, then halves, then streamed, and only the component that does not fit; and nothing that the
-    last of these steps has made needless."""
+    """Exact to the MiB. The order is: whole, then guidance halves, then streaming of what does not fit.
+
+    A fallback that a later one has made unnecessary is undone.
+    """
     host, ran = planned(free_mib)
     assert (ran.cfg_together, set(host.streamed[0])) == (together, streamed)
     assert host.notes == ([f"paint: little memory: {', '.join(changes)}"] if changes else [])
@@ -105,31 +138,33 @@ def test_what_costs_nothing_comes_first(free_mib: int, together: bool, streamed:
 def test_what_fits_in_no_way_is_refused_before_it_is_tried(preset: Preset) -> None:
     host = Device(free=400 * MIB)
     with pytest.raises(OutOfMemory) as caught:
-        fitted("paint", preset, host, needs, lambda preset: pytest.fail("nothing may be loaded"))
+        fitted("paint", preset, host, paint_needs, lambda preset: pytest.fail("nothing may be loaded"))
     text = str(caught.value)
     assert text.startswith("paint: 0.39 GiB of the device are free, and the large network takes at least 0.40 GiB;")
     assert "In this order: 1. close other programs" in text and ("allow lossy" in text) == (not preset.allow_lossy)
 
 
 @pytest.mark.parametrize(
-    ("stage", "lossless", "lossy"),
+    ("needs", "has_weights", "lossy"),
     [
-        ("shape", True, ["allow lossy", "mini variant"]),
-        ("delight", True, ["vae_tile_px"]),
-        ("paint", True, ["allow lossy", "fewer views", "vae_tile_px", "view_by_view", "1024 px"]),
-        ("bake", False, ["allow lossy", "1024 px"]),
-        ("inpaint", False, ["1024 px"]),
+        (shape_needs, True, ["allow lossy", "mini variant"]),
+        (delight_needs, True, ["vae_tile_px"]),
+        (paint_needs, True, ["allow lossy", "fewer views", "vae_tile_px", "view_by_view", "render at 1024 px"]),
+        (bake_needs, False, ["allow lossy", "render at 1024 px", "texture at 1024 px"]),
+        (inpaint_needs, False, ["texture at 1024 px"]),
     ],
 )
-def test_advice_is_about_the_stage_and_what_costs_no_quality_comes_first(
-    stage: str, lossless: bool, lossy: list[str]
+def test_advice_follows_the_needs_and_what_costs_no_quality_comes_first(
+    needs: Needs, has_weights: bool, lossy: list[str]
 ) -> None:
-    """Without a word of streaming where it cannot help, and as already done where it can."""
-    first, *rest = re.findall(r"\d\. ([^;.]+)", next_steps(stage, FULL))
+    """Streaming is mentioned only where there are weights, and as already done."""
+    text = advice(FULL, needs(FULL))
+    first, *rest = re.findall(r"\d\. ([^;.]+)", text)
     assert first.startswith("close other programs") and len(rest) == len(lossy)
-    assert all(words in step for words, step in zip(lossy, rest, strict=True)), rest
-    assert ("streamed already, as Preset 2 GB does" in next_steps(stage, FULL)) == lossless
-    assert "2." not in next_steps(stage, PRESETS["8 GB Fast"].with_(vae_tile_px=256, view_by_view=True))
+    assert all(words in entry for words, entry in zip(lossy, rest, strict=True)), rest
+    assert ("streamed already, as Preset 2 GB does" in text) == has_weights
+    fast = PRESETS["8 GB Fast"].with_(vae_tile_px=256, view_by_view=True)
+    assert "2." not in advice(fast, needs(fast))
 
 
 def test_a_streaming_preset_streams_everything() -> None:
@@ -138,59 +173,72 @@ def test_a_streaming_preset_streams_everything() -> None:
     assert host.asked == [460 * MIB], "no more of other models is moved away than streaming takes"
 
 
-@pytest.mark.parametrize(("stage", "words"), [("delight", "tiles"), ("paint", "tiles"), ("paint", "itself")])
-def test_what_is_done_already_is_not_advised(stage: str, words: str) -> None:
-    assert words in next_steps(stage, FULL) and words in next_steps(stage, FULL.with_(vae_tile_px=320))
-    assert words not in next_steps(stage, FULL.with_(vae_tile_px=256, view_by_view=True))
+@pytest.mark.parametrize(
+    ("needs", "words"), [(delight_needs, "tiles"), (paint_needs, "tiles"), (paint_needs, "itself")]
+)
+def test_what_is_done_already_is_not_advised(needs: Needs, words: str) -> None:
+    for preset, is_left in ((FULL, True), (FULL.with_(vae_tile_px=320), True),
+                            (FULL.with_(vae_tile_px=256, view_by_view=True), False)):  # fmt: skip
+        assert (words in advice(preset, needs(preset))) == is_left
 
 
 STREAMED = ["weights streamed", "one layer's weights at a time"]
 
 
-def rungs(stage: str, preset: Preset, needs: Needs = decoded) -> list[str]:
-    return [attempt.changes[-1] for attempt in attempts(stage, preset, needs) if attempt.changes]
+def fallbacks(preset: Preset, needs: Needs) -> list[str]:
+    return [attempt.changes[-1] for attempt in attempts(preset, needs) if attempt.changes]
 
 
-def test_the_order_in_which_things_are_given_up() -> None:
-    assert rungs("shape", LOSSY) == ["guidance halves one after the other", "2,000 points per chunk", *STREAMED,
-                                     "octree 128"]  # fmt: skip
-    assert rungs("paint", LOSSY.with_(vae_slicing=False)) == [
-        "guidance halves one after the other", "VAE picture by picture", *STREAMED, "1024 px renders",
-        "views fast", "views minimal",
+def test_the_order_of_the_fallbacks() -> None:
+    assert fallbacks(LOSSY, shape_needs) == [GUIDED, "2,000 points per chunk", *STREAMED, "octree 128"]
+    assert fallbacks(LOSSY.with_(vae_slicing=False), paint_needs) == [
+        GUIDED, "VAE picture by picture", *STREAMED, "1024 px renders", "views fast", "views minimal",
     ]  # fmt: skip
-    assert rungs("delight", LOSSY) == STREAMED and rungs("bake", LOSSY) == ["1024 px renders"]
+    assert fallbacks(LOSSY, delight_needs) == STREAMED and fallbacks(LOSSY, bake_needs) == ["1024 px renders"]
+    assert fallbacks(LOSSY, inpaint_needs) == []
 
 
-def test_an_exact_step_that_saves_nothing_is_left_out() -> None:
-    """Guidance that is learned has no halves, one picture no fewer at a time; the lossy steps stay."""
-    assert rungs("shape", LOSSY, unguided) == ["2,000 points per chunk", *STREAMED, "octree 128"]
-    assert rungs("paint", LOSSY.with_(vae_slicing=False), unguided)[0] == "VAE picture by picture"
-    assert rungs("paint", FULL, lambda preset: [SMALL]) == STREAMED
-    assert rungs("delight", LOSSY.with_(vae_slicing=False)) == STREAMED
-    assert rungs("delight", PRESETS["2 GB"]) == STREAMED[1:]
+def test_an_exact_fallback_that_saves_nothing_is_left_out() -> None:
+    """A network that has learned guidance has no halves, and one picture cannot be sliced. Lossy fallbacks stay."""
+    assert fallbacks(LOSSY, distilled_needs) == ["2,000 points per chunk", *STREAMED, "octree 128"]
+    one_by_one = LOSSY.with_(cfg_together=False, vae_slicing=False)
+    assert fallbacks(one_by_one, paint_needs)[0] == "VAE picture by picture"
+    assert fallbacks(FULL, lambda preset: [lowered(SMALL, "cfg_together")]) == STREAMED
+    assert fallbacks(LOSSY.with_(vae_slicing=False), lambda preset: [lowered(SMALL, "vae_slicing")]) == STREAMED
+    assert fallbacks(PRESETS["2 GB"], delight_needs) == STREAMED[1:]
+
+
+def test_a_value_that_no_need_names_is_left_alone() -> None:
+    """Even if it would change what is needed."""
+
+    def unnamed(preset: Preset) -> list[Need]:
+        return [lowered(need) for need in paint_needs(preset)]
+
+    assert fallbacks(LOSSY.with_(vae_slicing=False), unnamed) == STREAMED
+    assert "2." not in advice(FULL, unnamed(FULL))
 
 
 def test_quality_is_given_up_only_where_the_preset_allows_it() -> None:
-    assert rungs("bake", FULL) == [] and "octree 128" not in rungs("shape", FULL)
-    fewer = [attempt for attempt in attempts("paint", LOSSY, needs)][-1].preset
+    assert fallbacks(FULL, bake_needs) == [] and "octree 128" not in fallbacks(FULL, shape_needs)
+    fewer = [attempt for attempt in attempts(LOSSY, paint_needs)][-1].preset
     assert (fewer.views, fewer.render_px, fewer.cfg_together) == ("minimal", 1024, False)
 
 
-def test_two_layers_at_once_are_given_up_before_any_quality() -> None:
+def test_prefetch_is_given_up_before_any_quality() -> None:
     host, ran = planned(430, LOSSY)
     assert not ran.prefetch and ran.views == LOSSY.views and set(host.streamed[0]) == {"large"}
     assert host.notes == [f"paint: little memory: {GUIDED}, {', '.join(STREAMED)}"]
 
 
-def test_a_step_that_only_helps_another_component_is_taken_back() -> None:
-    """Fewer points help the decoder, which fits as it is once the transformer streams."""
+def test_a_fallback_that_proves_unnecessary_is_undone() -> None:
+    """With fewer points the decoder needs less, but it fits without them once the transformer streams."""
 
-    def shape_needs(preset: Preset) -> list[Need]:
+    def two_networks(preset: Preset) -> list[Need]:
         decoder = Need("decoder", "decoder", 100 * MIB, 5 * MIB, preset.points_per_chunk // 10 * MIB)
-        return [Need("dit", "DiT", 2000 * MIB, 50 * MIB, 100 * MIB), decoder]
+        return [Need("dit", "DiT", 2000 * MIB, 50 * MIB, 100 * MIB), lowered(decoder, "points_per_chunk")]
 
     host, ran = Device(free=1500 * MIB), []
-    fitted("shape", FULL, host, shape_needs, ran.append)
+    fitted("shape", FULL, host, two_networks, ran.append)
     assert host.notes == ["shape: little memory: weights streamed"]
     assert ran[0].points_per_chunk == 8000 and host.streamed == [{"dit"}]
 
@@ -209,7 +257,7 @@ class Fails:
         return "done"
 
 
-def test_a_device_that_is_full_all_the_same_costs_one_step_and_another_run() -> None:
+def test_a_device_that_is_full_all_the_same_costs_one_fallback_and_another_run() -> None:
     host, stage = Device(free=9000 * MIB), Fails(2)
     assert fitted("paint", FULL, host, needs, stage) == "done"
     assert [preset.cfg_together for preset in stage.ran] == [True, False, False]
@@ -223,7 +271,7 @@ def test_what_streamed_in_part_streams_as_a_whole_next() -> None:
     assert [set(keys) for keys in host.streamed] == [{"large"}, {"small", "large"}]
 
 
-def test_at_the_end_of_the_ladder_the_user_hears_what_to_do() -> None:
+def test_after_the_last_fallback_the_user_gets_advice() -> None:
     host, stage = Device(free=9000 * MIB), Fails(99)
     with pytest.raises(OutOfMemory, match=r"paint: full, attempt 4\. In this order: 1\. close") as caught:
         fitted("paint", FULL, host, needs, stage)
@@ -236,8 +284,8 @@ def test_a_device_that_does_not_tell_what_is_free_is_tried() -> None:
     assert [preset.cfg_together for preset in stage.ran] == [True, False]
 
 
-def test_a_device_that_is_full_outside_of_a_step_costs_one_too() -> None:
-    """What torch says there is no error of ours yet."""
+def test_a_device_that_is_full_outside_of_a_phase_costs_a_fallback_too() -> None:
+    """There torch's error has not been turned into ours yet."""
     ran: list[Preset] = []
 
     def stage(preset: Preset) -> str:
@@ -251,14 +299,14 @@ def test_a_device_that_is_full_outside_of_a_step_costs_one_too() -> None:
     assert [preset.cfg_together for preset in ran] == [True, False]
     assert host.notes == [f"paint: little memory: {GUIDED}"]
     with pytest.raises(OutOfMemory) as caught:
-        fitted("bake", FULL, host, needs, stage)
-    assert str(caught.value).startswith("bake: cpu is full (CUDA out of memory); wanted room for this step. In this")
+        fitted("bake", FULL, host, bake_needs, stage)
+    assert str(caught.value).startswith("bake: cpu is full (CUDA out of memory); wanted free memory. In this")
 
 
 def test_identical_settings_are_not_run_again() -> None:
     host, stage = Device(free=9000 * MIB), Fails(99)
     with pytest.raises(OutOfMemory):
-        fitted("shape", PRESETS["16 GB"], host, unguided, stage)
+        fitted("shape", PRESETS["16 GB"], host, distilled_needs, stage)
     settings = [(preset.points_per_chunk, preset.octree, preset.prefetch) for preset in stage.ran]
     ran = list(zip(settings, host.streamed, strict=True))
     assert len(ran) == len(set(ran)) == 5 and not any("guidance" in note for note in host.notes)
@@ -299,7 +347,7 @@ def test_the_plan_says_where_a_device_does_not_tell_what_is_free(caplog: pytest.
 
 
 def test_fit_streams_what_must_and_leaves_the_rest() -> None:
-    streaming = next(attempt for attempt in attempts("paint", FULL, needs) if attempt.streamed)
+    streaming = next(attempt for attempt in attempts(FULL, needs) if attempt.streamed)
     assert fit(streaming, needs, 9000 * MIB).streamed == frozenset()  # type: ignore[union-attr]
     assert fit(streaming, needs, 500 * MIB).streamed == {"large"}  # type: ignore[union-attr]
     assert fit(streaming, needs, 100 * MIB) is None

@@ -1,6 +1,7 @@
-"""Class (a): our stages against upstream's own pipelines, bit for bit, on tiny random models in float32.
+"""Our stages against upstream's own pipelines on tiny random models in float32.
 
-Class (b): the same work in other portions, each call within 1e-5 of the largest value.
+"Exact" techniques of docs/techniques.md must be equal in every bit. "Re-partitioned" ones may differ by 1e-5 of the
+largest value in each call.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def store(models: Path) -> ModelStore:
 
 @pytest.fixture(params=["free", "stream", "keep"])
 def host(request: pytest.FixtureRequest) -> TorchHost:
-    """The stand-alone host in each residency: they must not change a bit."""
+    """The stand-alone host in each residency. None may change a bit."""
     return TorchHost(torch.device("cpu"), residency=request.param)
 
 
@@ -186,7 +187,7 @@ def test_shape_guidance_in_halves(models: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["v2-0", "v2-0-fast", "v2-0-turbo"])
 def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> None:
-    """Weights come once for both halves; a model without halves is left alone."""
+    """Weights are copied once for both halves. A model without halves runs as it is."""
     found = []
     for residency in ("free", "stream"):
         host = TorchHost(torch.device("cpu"), residency=residency)  # type: ignore[arg-type]
@@ -200,7 +201,7 @@ def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> N
 
 
 def test_paint_streamed_with_halves_inside_the_blocks(store: ModelStore, mesh: Mesh) -> None:
-    """The views see each other within their half, and never the other half's."""
+    """The views attend to each other within their half of guidance only."""
     preset = EXACT.with_(views="minimal", paint_steps=2)
     reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
     whole, halves = (

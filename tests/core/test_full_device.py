@@ -1,4 +1,4 @@
-"""A device that is full, at every step of every stage: it finishes or says so, and nothing is left on it."""
+"""A device that is full in any phase of any stage: the stage finishes or says so, and leaves nothing there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from counted import counted, ledger
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import Cancelled, OutOfMemory
 from lowvram_core.files.store import ModelStore
-from lowvram_core.fitting.budget import MARGIN_BYTES
+from lowvram_core.fitting.budget import MARGIN_BYTES, Needs
+from lowvram_core.fitting.fallbacks import FALLBACKS, attempts
+from lowvram_core.networks.delight import open_delight
 from lowvram_core.networks.paint import open_paint
+from lowvram_core.networks.shape import open_shape
 from lowvram_core.presets import PRESETS, Residency
 from lowvram_core.stages import bake, delight, inpaint, paint, shape
 from lowvram_core.types import Atlas, Cutout, Mesh, Views
@@ -79,11 +83,11 @@ PHASES = {
     "shape": {"condition", "sample", "decode"}, "delight": {"delight"}, "bake": {"bake"}, "inpaint": {"inpaint"},
     "paint": {"normals", "positions", "paint"},
 }  # fmt: skip
-"""Those of each that allocate on the device."""
+"""The phases of each stage that allocate memory on the device."""
 
 
-class Steps(TorchHost):
-    """Knows which allocations belong to which step."""
+class Phases(TorchHost):
+    """Records which allocations belong to which phase."""
 
     spans: list[tuple[str, int, int]]
 
@@ -104,11 +108,12 @@ class Steps(TorchHost):
 
 
 def allocations(stage: str, device: torch.device, store: ModelStore, residency: Residency) -> list[int]:
-    """The first, the middle and the last allocation of each step of a run; streamed, the middle one.
+    """The numbers of some allocations of a run.
 
-    Beside them the first and the last of the whole run, and of those that belong to no step.
+    They are the first, middle and last one of each phase; with streaming only the middle one. The first and last one
+    of the run are added, and the first and last one outside of any phase.
     """
-    host = Steps(device, torch.float32, residency)
+    host = Phases(device, torch.float32, residency)
     before = ledger.allocations
     STAGES[stage](host, store)
     spans = {name: (start - before, stop - before) for name, start, stop in reversed(host.spans) if stop > start}
@@ -125,7 +130,7 @@ def allocations(stage: str, device: torch.device, store: ModelStore, residency: 
 @pytest.mark.parametrize("residency", ["free", "stream"])
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_full_once(stage: str, residency: Residency, device: torch.device, store: ModelStore) -> None:
-    """One allocation of each step fails: the stage steps down and finishes, or it says what to do."""
+    """One allocation fails: the stage finishes with a fallback, or its error gives advice."""
     finished = 0
     for number in allocations(stage, device, store, residency):
         host = TorchHost(device, torch.float32, residency)
@@ -136,7 +141,7 @@ def test_full_once(stage: str, residency: Residency, device: torch.device, store
                 assert host.notes and host.notes[0].startswith(f"{stage}: little memory: ")
             except OutOfMemory as error:
                 text = str(error)
-                assert text.split(":")[0] and "wanted room for this step." in text, text
+                assert text.split(":")[0] and "wanted free memory." in text, text
                 assert "In this order: 1. close" in text
         gc.collect()
         assert ledger.current == 0, f"allocation {number}"
@@ -145,7 +150,7 @@ def test_full_once(stage: str, residency: Residency, device: torch.device, store
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_full_for_good(stage: str, device: torch.device, store: ModelStore) -> None:
-    """A device that the budget took for large enough, and that never is: one clear error, nothing left."""
+    """A device that is too small although the plan fits: one clear error, and nothing stays there."""
 
     class Wrong(TorchHost):
         def make_room(self, wanted_bytes: int) -> int | None:
@@ -154,7 +159,7 @@ def test_full_for_good(stage: str, device: torch.device, store: ModelStore) -> N
     host = Wrong(device, torch.float32)
     with ledger.set(cap=20_000), pytest.raises(OutOfMemory, match="counted:0 is full") as caught:
         STAGES[stage](host, store)
-    assert "wanted room for this step" in str(caught.value)
+    assert "wanted free memory" in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
@@ -167,7 +172,7 @@ def test_too_small_is_refused_before_anything_is_loaded(stage: str, device: torc
 
 
 def test_a_turbo_shape_has_no_halves_to_part(device: torch.device, store: ModelStore) -> None:
-    """Its guidance is learned: the first step down is one that helps."""
+    """It has learned guidance, so the first fallback is one that helps."""
     host = TorchHost(device, torch.float32)
     with ledger.set(fail_after=100):
         shape.generate_shape(disc(), PRESET.with_(variant="v2-0-turbo"), host, store)
@@ -189,6 +194,51 @@ def test_smaller_tiles_lower_what_is_planned_for_the_views(device: torch.device,
     assert {key for key in whole if tiled[key] < whole[key]} == {model.vae.key}
 
 
+LOWER: dict[str, Any] = {
+    "cfg_together": False, "points_per_chunk": 64, "octree": 16, "logits_on_host": True, "vae_slicing": True,
+    "vae_tile_px": 128, "views": "minimal", "view_by_view": True, "render_px": 64, "texture_px": 64,
+}  # fmt: skip
+"""The lowest value of everything that a need can name, except the variant, which changes the model."""
+HIGH = PRESETS["8 GB Full"].with_(allow_lossy=True, logits_on_host=False, vae_slicing=False, octree=256)
+
+
+def needs_of(store: ModelStore) -> dict[str, Needs]:
+    host, full = TorchHost(torch.device("cpu"), torch.float32), seen_in_part()
+    models = {
+        "shape": open_shape(store.folder("shape/v2-0"), torch.float32),
+        "delight": open_delight(store.folder("delight"), torch.float32),
+        "paint": open_paint(store.folder("paint"), torch.float32),
+    }
+    return {
+        **{name: partial(module._needs, models[name], host)
+           for name, module in (("shape", shape), ("delight", delight), ("paint", paint))},
+        "bake": bake._needs, "inpaint": partial(inpaint._needs, ball(), full),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "fallbacks"),
+    [
+        ("shape", [0, 1, 3, 4, 5]), ("delight", [3, 4]), ("paint", [0, 2, 3, 4, 6, 7, 8]), ("bake", [6]),
+        ("inpaint", []),
+    ],
+)  # fmt: skip
+def test_the_fallbacks_of_each_stage(stage: str, fallbacks: list[int], store: ModelStore) -> None:
+    found = [attempt.changes[-1] for attempt in attempts(HIGH, needs_of(store)[stage]) if attempt.changes]
+    assert found == [FALLBACKS[index].text for index in fallbacks]
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_need_names_what_lowers_it_and_nothing_else(stage: str, store: ModelStore) -> None:
+    """The size of a texture is an exception: inpaint gets the texture as it is."""
+    needs = needs_of(store)[stage]
+    for value, low in LOWER.items():
+        for before, after in zip(needs(HIGH), needs(HIGH.with_(**{value: low})), strict=True):
+            named = value in before.lowered_by and (stage, value) != ("inpaint", "texture_px")
+            assert (after.activation_bytes < before.activation_bytes) == named, (before.label, value)
+            assert before.lowered_by <= {*LOWER, "variant"}
+
+
 def sheet(cells: int) -> Mesh:
     """A square whose texture has no gaps."""
     y, x = torch.meshgrid(*[torch.linspace(0, 1, cells + 1)] * 2, indexing="ij")
@@ -200,7 +250,7 @@ def sheet(cells: int) -> Mesh:
 
 @pytest.mark.parametrize(("size_px", "cells"), [(1024, 20), (1024, 300), (2048, 20)])
 def test_the_budget_knows_what_filling_a_texture_takes(size_px: int, cells: int, device: torch.device) -> None:
-    """Never less than it is, and at most a fifth or 16 MiB more; of the texture's size and the number of faces."""
+    """Never less than it takes, and at most a fifth or 16 MiB more, for any size of texture and number of faces."""
     mesh = sheet(cells)
     seen = torch.zeros(size_px, size_px, dtype=torch.bool)
     seen[:, ::2] = True
@@ -227,7 +277,7 @@ def test_errors_and_cancels_leave_nothing(stage: str, how: str, device: torch.de
 
 
 def test_whole_runs_leave_nothing() -> None:
-    """One in each residency; a hundred, and RAM: benchmarks/leaks.py."""
+    """One run in each residency. benchmarks/leaks.py makes a hundred, and measures RAM."""
     sys.path.append(str(BENCHMARKS))
     import leaks
 
@@ -235,7 +285,7 @@ def test_whole_runs_leave_nothing() -> None:
 
 
 def test_a_hundred_runs_left_nothing() -> None:
-    """What benchmarks/leaks.py found."""
+    """The committed result of benchmarks/leaks.py."""
     found = json.loads((BENCHMARKS / "results" / "leaks.json").read_text())
     assert found["runs"] >= 100 and found["bytes_left_on_the_device"] == 0
     assert found["rss_slope_percent_per_100_runs"] < 1

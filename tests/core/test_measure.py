@@ -1,4 +1,4 @@
-"""What a device says of its memory, and how it says that it is full."""
+"""How a device reports its memory, and how it says that it is full."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import types
 
 import pytest
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from order_of_peaks import ledger
 
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import OutOfMemory
 from lowvram_core.host import Component
+from lowvram_core.lending import device
 from lowvram_core.lending.device import free_bytes, full_device_is_named, is_full, measured, memory_of
 from lowvram_core.report import PhaseRecord
 
@@ -20,7 +22,7 @@ MIB = 2**20
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.cuda as on a card of 8 GiB with 6 free, of which this process may have a half; its own checks stay."""
+    """torch.cuda as on a card of 8 GiB with 6 free. This process may use half of the card. torch's own checks stay."""
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda index: 0.5, raising=False)
@@ -34,7 +36,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("card")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_what_is_free_of_a_card(name: str) -> None:
-    """Four GiB are this process's, one of it torch's already, and half of that in use."""
+    """The process may use 4 GiB. torch has reserved one of them already and uses half of it."""
     assert free_bytes(torch.device(name)) == int(3.5 * GIB)
 
 
@@ -58,7 +60,10 @@ def test_a_device_that_torch_has_no_module_for_tells_nothing() -> None:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"), True),
+        (torch.OutOfMemoryError("Allocation on device 0 would exceed allowed memory. (out of memory)"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError(ValueError("no text")), False),
         (MemoryError("out of memory"), False),
     ],
 )
@@ -68,8 +73,23 @@ def test_how_devices_say_that_they_are_full(error: BaseException, full: bool) ->
         raise error
 
 
+@pytest.mark.parametrize("known", device._ALSO_FULL)
+def test_accelerate_does_not_know_all_of_them(known: str) -> None:
+    """When this fails, the message can go from our list."""
+    assert not should_reduce_batch_size(RuntimeError(f"{known}, whatever follows"))
+    assert not should_reduce_batch_size(RuntimeError("Allocation on device 0 would exceed allowed memory. (out of"))
+
+
+def test_full_ram_is_not_blamed_on_the_device() -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"^load: the RAM is full"),
+        full_device_is_named(torch.device("cuda"), "load"),
+    ):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you")
+
+
 def test_what_is_kept_makes_room_for_what_comes() -> None:
-    """Two components that fit one at a time, on a host that keeps them while there is room."""
+    """Two components that fit one at a time, on a host that keeps them while they fit."""
     from counted import counted
 
     def component(key: str) -> Component:
@@ -89,7 +109,7 @@ def test_what_is_kept_makes_room_for_what_comes() -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda:0", "mps"])
-def test_a_step_can_be_the_first_to_touch_a_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_phase_can_be_the_first_to_touch_a_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """torch.cuda counts nothing before torch.cuda.init(); a module without `init` needs none."""
     said: list[str] = []
 

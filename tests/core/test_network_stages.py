@@ -1,4 +1,4 @@
-"""Shape, delight and paint: what they refuse, how they stop, and that nothing is left on loan."""
+"""Shape, delight and paint: bad input, cancels, and that every component is given back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lowvram_core.networks.previews import preview
 from lowvram_core.pictures.convert import cutout_from_rgba
 from lowvram_core.presets import PRESETS
 from lowvram_core.stages import delight as delight_module
-from lowvram_core.stages import paint as multiview_module
+from lowvram_core.stages import paint as paint_module
 from lowvram_core.stages.delight import delight
 from lowvram_core.stages.paint import paint_views
 from lowvram_core.stages.shape import generate_shape
@@ -67,11 +67,11 @@ def test_every_report_can_cancel_and_leaves_nothing(store: ModelStore, name: str
         assert host.out == [] and len(host.reports) == reports
 
 
-def test_each_step_and_chunk_reports(store: ModelStore) -> None:
+def test_each_step_and_chunk_is_reported(store: ModelStore) -> None:
     host = RecordingHost()
     for stage in STAGES.values():
         stage(host, store)
-    reached = {step: [done for at, done, _ in host.reports if at == step] for step, _, _ in host.reports}
+    reached = {phase: [done for at, done, _ in host.reports if at == phase] for phase, _, _ in host.reports}
     assert reached["sample"] == [1, 2], "the third has no length"
     assert reached["decode"] == [1500, 3000, 4500, 17**3]
     assert reached["delight"] == [1, 2]
@@ -80,7 +80,7 @@ def test_each_step_and_chunk_reports(store: ModelStore) -> None:
 
 
 def test_each_step_that_makes_pictures_shows_them(store: ModelStore) -> None:
-    """A small picture a step, on the CPU; several views beside each other."""
+    """A small picture at every step, on the CPU. Several views are side by side."""
     for name, shape in (("delight", (64, 64, 3)), ("paint", (64, 3 * 64, 3))):
         host = RecordingHost()
         STAGES[name](host, store)
@@ -91,7 +91,7 @@ def test_each_step_that_makes_pictures_shows_them(store: ModelStore) -> None:
 
 
 def test_preview_of_latents() -> None:
-    """Six views lie in two rows, in reading order; no signal is grey, and what is not a number is black."""
+    """Six views are in two rows, in reading order. Latents of 0 are grey, and NaN is black."""
     latents = torch.zeros(6, 4, 2, 2)
     latents[:, 0] = torch.arange(6.0)[:, None, None]
     latents[5, 0, 1, 1] = float("nan")
@@ -103,7 +103,7 @@ def test_preview_of_latents() -> None:
 
 
 def refused(host: RecordingHost, call: Callable[[], object], *words: str) -> None:
-    """A clear refusal, before anything is borrowed."""
+    """Asserts a clear error before anything is borrowed."""
     with pytest.raises(BadInput) as caught:
         call()
     text = str(caught.value)
@@ -185,7 +185,7 @@ def test_nan_in_the_networks_is_named(tmp_path: Path) -> None:
 
 
 def poisoned(model: Any, part: str) -> Any:
-    """The opened model with one part whose first weight loads as NaN."""
+    """The opened model, where the first weight of one part is NaN."""
     component = getattr(model, part)
 
     def load() -> torch.nn.Module:
@@ -206,7 +206,7 @@ def poisoned(model: Any, part: str) -> Any:
 def test_nan_in_delight_and_paint_is_named(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch, stage: str, part: str, step: str
 ) -> None:
-    module, opener = (delight_module, "open_delight") if stage == "delight" else (multiview_module, "open_paint")
+    module, opener = (delight_module, "open_delight") if stage == "delight" else (paint_module, "open_paint")
     opened = getattr(module, opener)
     monkeypatch.setattr(module, opener, lambda folder, dtype: poisoned(opened(folder, dtype), part))
     host = RecordingHost()
@@ -217,7 +217,7 @@ def test_nan_in_delight_and_paint_is_named(
 
 @pytest.mark.parametrize("stage", ["delight", "paint"])
 def test_nan_in_decoded_pictures_is_named(store: ModelStore, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    module = delight_module if stage == "delight" else multiview_module
+    module = delight_module if stage == "delight" else paint_module
     monkeypatch.setattr(module, "decode_pictures", lambda vae, latents: torch.full((3, 3, 8, 8), float("nan")))
     with pytest.raises(NumericalFailure, match=f"^{stage}: decode gave NaN"):
         STAGES[stage](RecordingHost(), store)

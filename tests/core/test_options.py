@@ -1,7 +1,9 @@
-"""The choices of Preset Custom that change how something is computed: what each does, and when it is refused."""
+"""The options of Preset Custom that change how something is computed: effect and refusal."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from lowvram_core.files.store import ModelStore
 from lowvram_core.lending.halves import in_halves
 from lowvram_core.networks.attention import choose_attention, set_attention
 from lowvram_core.networks.diffusers_folders import load_vae
+from lowvram_core.networks.paint import open_paint
+from lowvram_core.networks.shape import open_shape
 from lowvram_core.networks.vae import set_slicing
 from lowvram_core.pictures.convert import cutout_from_rgba, image_from_pil
 from lowvram_core.presets import Preset
@@ -57,7 +61,7 @@ def test_auto_is_fused_where_there_is_a_fused_kernel(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("count", [6, 7])
 def test_the_kernels_are_asked_for_on_every_torch(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """SDPAParams takes one argument more since torch 2.5."""
+    """SDPAParams has one argument more since torch 2.5."""
 
     def make(*given: Any) -> tuple[Any, ...]:
         if len(given) != count:
@@ -136,7 +140,7 @@ def test_sliced_attention_is_the_same_within_a_kernels_rounding(models: Path) ->
 def test_one_view_at_a_time_paints_each_as_if_alone(
     mesh: Mesh, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The views no longer see each other: each is what one pass over it alone gives."""
+    """The views do not attend to each other: one pass for each view."""
     seen: list[int] = []
     original = paint._Halves._pass
 
@@ -195,7 +199,7 @@ def made(store: ModelStore, preset: Preset, host: RecordingHost) -> torch.Tensor
 
 
 def test_compiled_is_the_same_network(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced, and run by torch's own kernels: no compiler is needed for this test."""
+    """The network is traced but runs on torch's own kernels, so that the test needs no compiler."""
     compiled, compile_it = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda dit: compiled.append(dit) or compile_it(dit, backend="eager"))
     host = RecordingHost()
@@ -216,23 +220,62 @@ def test_without_a_compiler_it_runs_as_it_is_and_says_so(store: ModelStore, monk
     assert host.notes == ["shape: not compiled (no compiler)"]
 
 
+class Block(torch.nn.Module):
+    """Remembers the first dimensions of what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.met = torch.nn.Linear(3, 3), []
+
+    def forward(self, x: Any, table: Any, *, words: Any = None) -> Any:
+        """[N,3], and a dict of tensors with as many rows as there are words."""
+        self.met.append((len(x), len(table), None if words is None else len(words["t"])))
+        return self.linear(x) + table.sum(), None if words is None else words["t"] * 2
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(Block(), torch.nn.Identity())
+
+
 def test_blocks_see_one_half_at_a_time_and_are_themselves_again() -> None:
-    class Block(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.batches = torch.nn.Linear(3, 3), []
-
-        def forward(self, x: Any, kept: Any, *, words: Any) -> Any:
-            self.batches.append((len(x), len(words["t"])))
-            return self.linear(x) + kept, words["t"] * 2
-
-    net = torch.nn.Sequential(Block(), torch.nn.Identity())
-    x, words = torch.randn(6, 3), {"t": torch.randn(2, 4)}
-    plain = net[0](x, torch.ones(()), words=words)
-    with in_halves(net, r"\d"):
-        halves = net[0](x, torch.ones(()), words=words)
-        assert net[0].batches[1:] == [(3, 1), (3, 1)]
+    net, table = network(), torch.ones(3)
+    x, words = torch.randn(6, 3), {"t": torch.randn(2, 4), "kept": torch.ones(3)}
+    plain = net[0](x, table, words=words)
+    with in_halves(net, r"\d", ("x", "words.t", "text")):
+        halves = net[0](x, table, words=words)
+        assert net[0].met[1:] == [(3, 3, 1), (3, 3, 1)]
     for one, other in zip(plain, halves, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
-    net[0](x, torch.ones(()), words=words)
-    assert net[0].batches[-1] == (6, 2)
+    net[0](x, table, words=words)
+    assert net[0].met[-1] == (6, 3, 2)
+
+
+@pytest.mark.parametrize("as_keyword", [False, True])
+def test_a_tensor_that_is_no_batch_stays_whole(as_keyword: bool) -> None:
+    """A table of positions with an even number of rows."""
+    net, x, table = network(), torch.randn(2, 3), torch.randn(4, 3)
+    words = {"t": torch.ones(2)}
+    plain = net[0](x, table, words=words)[0]
+    with in_halves(net, "0", ("x", "words")):
+        halves = (net[0](x=x, table=table, words=words) if as_keyword else net[0](x, table, words=words))[0]
+    assert net[0].met[1:] == [(1, 4, 1)] * 2
+    assert torch.allclose(plain, halves, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "names"), [(3, ("x",)), (2, ("y",)), (2, ())])
+def test_a_batch_without_two_halves_or_without_a_name_is_an_error(rows: int, names: tuple[str, ...]) -> None:
+    net = network()
+    with in_halves(net, "0", names), pytest.raises(ValueError, match=r"halves: .*; wanted "):
+        net[0](torch.randn(rows, 3), torch.ones(3))
+
+
+@pytest.mark.parametrize(("part", "folder"), [("dit", tiny.VARIANTS["v2-0"]), ("main", "hunyuan3d-paint-v2-0")])
+def test_the_blocks_take_the_arguments_that_are_named(models: Path, part: str, folder: str) -> None:
+    """All names are met, and every block has one of them."""
+    opened: Any = (open_shape if part == "dit" else open_paint)(models / folder, torch.float32)
+    component = getattr(opened, part)
+    blocks = [block for name, block in component.load().named_modules() if re.fullmatch(component.blocks, name)]
+    taken = [set(inspect.signature(block.forward).parameters) for block in blocks]
+    named = {name.partition(".")[0] for name in component.batched}
+    assert blocks and named <= set.union(*taken) and all(arguments & named for arguments in taken)

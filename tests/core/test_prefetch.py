@@ -1,6 +1,6 @@
-"""Weights that travel while the device computes: the right ones, in time, no more than two loads, nothing left.
+"""Prefetch: the right weights in time, at most two loads at once, and nothing left at the end.
 
-The device counts bytes, and its stream for copies is as late as it may be: what nobody waited for is rubbish, and a
+The device counts bytes. Its stream for copies runs as late as possible: a tensor that nobody waited for is NaN, and a
 copy to memory that may still be in use fails.
 """
 
@@ -22,11 +22,11 @@ from lowvram_core.lending.streaming import streamed
 FLOAT_BYTES = 4
 WIDTHS = (64, 256, 32, 512, 64)
 LOADS = [FLOAT_BYTES * (wide * narrow + narrow) for wide, narrow in pairwise(WIDTHS)]
-"""Bytes of each layer; all multiples of what a load is padded to."""
+"""Bytes of each layer. All are multiples of the alignment of loads."""
 
 
 class Chain(nn.Module):
-    """Layers one after the other, in an order that can be changed."""
+    """Layers that run one after the other, forwards or backwards."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def device() -> Iterator[torch.device]:
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> list[prefetch.Load]:
-    """The loads that had to be copied when they were asked for."""
+    """The loads that were copied only when a layer needed them."""
     found: list[prefetch.Load] = []
     original = prefetch.Fetcher.take
 

@@ -1,7 +1,6 @@
-"""Streaming: weights travel to the device for their layer alone, and nothing stays, whatever happens.
+"""Streaming: a layer's weights are on the device only while it runs, also after errors.
 
-The device is torch's meta device: a layer computes there only if its weights and inputs were really brought there,
-and what it gives shows it. That a GPU then computes the same is class (a) of docs/techniques.md.
+The device is torch's meta device. A layer's result is there only if its weights and inputs were moved there.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def there(*shape: int) -> Tensor:
 
 
 def parts(models: Path) -> dict[str, tuple[Component, Run]]:
-    """Every network, and a call of it as its stage makes it."""
+    """Every network, with a call as in its stage."""
     shape = open_shape(models / tiny.VARIANTS["v2-0"], FLOAT)
     mv = open_shape(models / tiny.VARIANTS["mv"], FLOAT)
     delight, paint = (
@@ -107,7 +106,7 @@ def test_every_network_computes_on_the_device_and_rests_off_it(models: Path) -> 
 
 
 class Nested(nn.Module):
-    """Weights of its own around a layer, a buffer, and a second use of the layer's weight."""
+    """A module with weights and a buffer of its own around a layer, and with a second layer that shares the weight."""
 
     def __init__(self) -> None:
         super().__init__()

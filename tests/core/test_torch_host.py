@@ -1,4 +1,4 @@
-"""The stand-alone host: what it lends comes back, whatever happens."""
+"""The stand-alone host: every component is given back, also after errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_keep_loads_once_until_released_and_not_after_an_error() -> None:
     assert len(loads) == 2 and is_freed(loads[1])
 
 
-def test_steps_are_timed_and_progress_is_passed_on() -> None:
+def test_phases_are_timed_and_progress_is_passed_on() -> None:
     heard: list[tuple[str, int, int]] = []
     host = cpu(on_progress=lambda *report: heard.append(report))
     with host.phase("decode"):
@@ -76,8 +76,8 @@ def test_cancel() -> None:
     assert host.records == []
 
 
-@pytest.mark.parametrize("step", ["decode", "x"])
-def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str) -> None:
+@pytest.mark.parametrize("phase", ["decode", "x"])
+def test_a_full_device_is_named_and_its_tensors_are_freed(phase: str) -> None:
     host, loads, tensors = cpu(), [], []
 
     def allocate() -> None:
@@ -85,12 +85,12 @@ def test_a_full_device_is_named_and_what_filled_it_is_let_go(step: str) -> None:
         tensors.append(weakref.ref(activations))
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
-    with pytest.raises(OutOfMemory) as caught, host.phase(step), host.borrow(component(loads)):
+    with pytest.raises(OutOfMemory) as caught, host.phase(phase), host.borrow(component(loads)):
         allocate()
-    assert str(caught.value).startswith(f"{step}: cpu is full while the linear is on it (CUDA out of memory); wanted")
+    assert str(caught.value).startswith(f"{phase}: cpu is full while the linear is on it (CUDA out of memory); wanted")
     assert tensors[0]() is None, "the error holds the tensors"
     assert is_freed(loads[0]) and host.records == []
-    with pytest.raises(OutOfMemory, match=f"^{step}: cpu is full \\("), host.phase(step):
+    with pytest.raises(OutOfMemory, match=f"^{phase}: cpu is full \\("), host.phase(phase):
         allocate()
 
 
@@ -110,7 +110,7 @@ def test_a_host_for_a_preset_keeps_weights_where_it_says() -> None:
     assert TorchHost.for_preset(PRESETS["4 GB"]).residency == "free"
 
 
-def test_a_cancel_names_no_step_that_is_over() -> None:
+def test_a_cancel_names_no_phase_that_is_over() -> None:
     host = cpu()
     with host.phase("bake"):
         pass
@@ -131,7 +131,7 @@ def test_unknown_devices(name: str) -> None:
         pick_device(name)
 
 
-def test_table_has_every_step_once_in_order() -> None:
+def test_table_has_every_phase_once_in_order() -> None:
     records = [PhaseRecord(name, 1.0, 2**30, 2**31, 2**32, 2**30) for name in reversed(PHASES)] * 2
     assert [record.name for record in merge(records)] == list(PHASES)
     table = format_table(records).splitlines()

