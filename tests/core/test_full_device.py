@@ -208,7 +208,7 @@ def test_the_budget_knows_what_filling_a_texture_takes(size_px: int, cells: int,
     with ledger.set():
         inpaint.inpaint(mesh, atlas, host)
         peak = ledger.peak
-    (need,) = inpaint._needs(mesh, atlas, PRESET)
+    (need,) = inpaint._needs(mesh, atlas, host, PRESET)
     over = need.resident_bytes - MARGIN_BYTES - peak
     assert 0 <= over <= max(0.2 * peak, 16 * 2**20), f"{peak / 2**20:.1f} MiB, {over / 2**20:.1f} more planned"
 
