@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 WITHOUT_FLOAT64 = ("mps", "privateuseone")
-"""Types of devices without float64: Apple's GPUs and DirectML. Some of Intel's GPUs (xpu) lack it too; torch knows which."""
+"""Device types without float64: Apple's GPUs and DirectML. Some of Intel's GPUs (xpu) lack it; torch knows which."""
 
 
 def geometry_device(device: torch.device) -> torch.device:
