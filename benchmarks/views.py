@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from lowvram_core.presets import PRESETS, VIEW_SETS  # noqa: E402  (needs the path above)
-from lowvram_core.render.cameras import project, to_rig  # noqa: E402
-from lowvram_core.render.rasterize import interpolate, rasterize  # noqa: E402
+from lowvram_core.render.atlas import rasterize_atlas  # noqa: E402
+from lowvram_core.render.rasterize import interpolate  # noqa: E402
+from lowvram_core.render.scene import Scene  # noqa: E402
 from lowvram_core.stages.bake import bake  # noqa: E402
 from lowvram_core.stages.inpaint import inpaint  # noqa: E402
 from lowvram_core.stages.unwrap import unwrap  # noqa: E402
@@ -99,10 +100,10 @@ def colour_at(points: Tensor) -> Tensor:
 
 def paint(mesh: Mesh, cameras: tuple[Camera, ...]) -> Views:
     """Returns what a perfect paint model would return."""
-    rig, images = to_rig(mesh.vertices), []
+    scene, images = Scene(mesh), []
     for camera in cameras:
-        raster = rasterize(project(rig, camera)[1], mesh.faces, PRESET.render_px)
-        image = colour_at(interpolate(rig, raster, mesh.faces))
+        raster = scene.view(camera, PRESET.render_px).raster
+        image = colour_at(interpolate(scene.rig, raster, scene.faces))
         image[raster.face_ids == 0] = 1.0
         images.append(image)
     return Views(torch.stack(images), cameras)
@@ -124,9 +125,8 @@ def main() -> None:
     for name, mesh in meshes().items():
         mesh = unwrap(mesh, PRESET, _Host())
         assert mesh.uvs is not None
-        clip = torch.cat([mesh.uvs * 2 - 1, torch.zeros(len(mesh.uvs), 1), torch.ones(len(mesh.uvs), 1)], dim=1)
-        raster = rasterize(clip, mesh.faces, PRESET.texture_px)
-        truth = colour_at(interpolate(to_rig(mesh.vertices), raster, mesh.faces))
+        raster = rasterize_atlas(mesh.uvs, mesh.faces, PRESET.texture_px)
+        truth = colour_at(interpolate(Scene(mesh).rig, raster, mesh.faces))
         prepared[name] = mesh, truth, raster.face_ids > 0
     rows = []
     for label, poses in CANDIDATES.items():

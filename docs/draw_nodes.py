@@ -45,9 +45,9 @@ from lowvram_core.stages.clean import clean  # noqa: E402
 from lowvram_core.stages.delight import delight  # noqa: E402
 from lowvram_core.stages.inpaint import inpaint  # noqa: E402
 from lowvram_core.stages.paint import paint_views  # noqa: E402
-from lowvram_core.stages.shape import VIEW_NAMES, generate_shape  # noqa: E402
+from lowvram_core.stages.shape import generate_shape  # noqa: E402
 from lowvram_core.stages.unwrap import unwrap  # noqa: E402
-from lowvram_core.types import Atlas, Camera, Cutout, Mesh, Views  # noqa: E402
+from lowvram_core.types import SIDES, Atlas, Camera, Cutout, Mesh, Views  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures" / "nodes"
 MOST_BYTES = 60_000
@@ -109,7 +109,7 @@ def pictures_of_a_ring() -> dict[str, Image.Image]:
     distance = partial(solids.sdf, solids.Solid("ring", 0.85, 0.85, 0.22, 0.22))
     lamp = demo_render.Light(np.array([0.4, 0.6, 0.7]), 0.6, 0.5, 0.0, 0.0)
     made = {}
-    for turns, name in enumerate(VIEW_NAMES):
+    for turns, name in enumerate(SIDES):
         camera = demo_render.Camera(90.0 * turns, 12.0, 1.2, 6.0)
         seen = demo_render.see(distance, camera, 768)
         turned = demo_render.Light(camera_to_world(lamp.towards, camera), 0.6, 0.5, 0.0, 0.0)

@@ -1,7 +1,7 @@
-"""The values that stages hand to each other. All tensors live on the CPU.
+"""The values that stages pass to each other. All tensors are on the CPU.
 
-Pictures are float32 sRGB in 0..1, height first. Meshes are right-handed, +Y up, the front facing +Z.
-UVs are glTF style: v runs down, so texel row = v * (height - 1).
+Pictures are [H,W,3] float32 sRGB in 0..1. Meshes are right-handed, +Y up, and their front faces +Z.
+UVs are as in glTF: v runs down, so texel row = v * (height - 1).
 """
 
 from __future__ import annotations
@@ -11,47 +11,51 @@ from typing import Any
 
 from torch import Tensor
 
+SIDES = ("front", "left", "back", "right")
+"""Names of the pictures that the multi-view shape models take, in the models' order."""
+
 
 @dataclass(frozen=True)
 class Cutout:
-    """A picture with its object cut out."""
+    """A picture and the mask of its object."""
 
     image: Tensor
-    """[H,W,3] float32 sRGB 0..1; where `mask` is 0 the colour means nothing."""
+    """[H,W,3] float32 sRGB 0..1; where `mask` is 0 the colour has no meaning."""
     mask: Tensor
     """[H,W] float32, 1 = object."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh; `uvs` and `texture` are there from unwrapping and baking on."""
+    """A triangle mesh. Unwrapping adds `uvs`, inpainting adds `texture`."""
 
     vertices: Tensor
     """[V,3] float32."""
     faces: Tensor
-    """[F,3] int64, counter-clockwise seen from outside."""
+    """[F,3] int64, counter-clockwise when seen from outside."""
     uvs: Tensor | None = None
     """[V,2] float32 in 0..1, v down."""
     texture: Tensor | None = None
     """[H,W,3] float32 sRGB 0..1."""
 
     def with_(self, **changes: Any) -> Mesh:
-        """A copy with some fields replaced."""
+        """Returns a copy with some fields replaced."""
         return replace(self, **changes)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One view's pose on upstream's orthographic rig, and its say in the bake."""
+    """The pose of one view on upstream's orthographic rig."""
 
     azimuth_deg: int
     elevation_deg: int
     weight: float = 1.0
+    """Of its colours, where the bake mixes views."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Painted pictures of one mesh, with the cameras they were painted from."""
+    """Painted pictures of one mesh, and their cameras."""
 
     images: Tensor
     """[N,S,S,3] float32 sRGB 0..1."""
@@ -61,9 +65,9 @@ class Views:
 
 @dataclass(frozen=True)
 class Atlas:
-    """A texture that may still have holes."""
+    """A texture that may have holes."""
 
     texture: Tensor
     """[T,T,3] float32 sRGB 0..1."""
     seen: Tensor
-    """[T,T] bool: texels that at least one view painted."""
+    """[T,T] bool: texels that at least one view saw."""

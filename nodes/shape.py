@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.presets import VARIANTS, Preset
+from ..lowvram_core.types import SIDES
 from . import _convert, _host
 from ._core import stage
 from ._schema import choice_input, overridden, preset_input, schema, seed_input, steps_input
 
 _STEPS = "More steps take longer. turbo variants need 4 to 10, the others 50."
-_VIEWS = ("front", "left", "back", "right")
 
 
 class GenerateShape(io.ComfyNode):
@@ -57,7 +57,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         """Any of front, left, back and right, each with its mask."""
         pictures = [
             view_input
-            for view in _VIEWS
+            for view in SIDES
             for view_input in (
                 io.Image.Input(view, optional=True, tooltip=f"The object seen from its {view}."),
                 io.Mask.Input(f"{view}_mask", optional=True, tooltip="1 = object."),
@@ -80,7 +80,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         """The views that are connected."""
         cutouts = {
             view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}")
-            for view in _VIEWS
+            for view in SIDES
             if (image := pictures.get(view)) is not None
         }
         if not cutouts:

@@ -23,6 +23,7 @@ from ..files.store import ModelStore, default_roots
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
 from ..report import format_table
 from ..stages.shape import check_view_names
+from ..types import SIDES
 from .outputs import check_pictures_are_kept, check_sheet, mesh_paths
 from .pipeline import Seeds, run
 from .sheet import contact_sheet, draw_strip
@@ -74,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--delight-seed", type=_seed, default=Seeds.delight, help="default: upstream's")
     parser.add_argument("--paint-seed", type=_seed, default=Seeds.paint, help="default: upstream's")
     parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
-    for side in ("left", "back", "right"):
+    for side in SIDES[1:]:
         parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
@@ -119,7 +120,7 @@ Job = tuple[dict[str, Path], Path]
 
 def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
     pictures = find_pictures(options.pictures)
-    others = {side: getattr(options, side) for side in ("left", "back", "right") if getattr(options, side)}
+    others = {side: getattr(options, side) for side in SIDES[1:] if getattr(options, side)}
     if others and len(pictures) != 1:
         raise BadInput(
             f"picture: {len(pictures)} front pictures with a {next(iter(others))} view; wanted one front picture. "

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..pictures.convert import flatten, image_from_pil, pil_from_image
 from ..render.preview import render_textured
-from ..types import Camera, Cutout
+from ..types import SIDES, Camera, Cutout
 from .pipeline import Result
 
 TILE_PX = 256
 LABEL_PX = 20
-SIDES = {"front": Camera(0, 0), "right": Camera(90, 0), "back": Camera(180, 0), "left": Camera(270, 0)}
+_CAMERAS = {SIDES[-turn]: Camera(90 * turn, 0) for turn in range(4)}
+"""Front, right, back, left: once around the mesh."""
 
 _LIGHT_SQUARE, _DARK_SQUARE = 0.92, 0.80
 
@@ -48,7 +49,7 @@ def _tiles(name: str, picture: Image.Image, result: Result) -> dict[str, Image.I
     tiles["delit"] = pil_from_image(result.delit)
     for camera, image in zip(result.views.cameras, result.views.images, strict=True):
         tiles[f"painted {camera.azimuth_deg}, {camera.elevation_deg}"] = pil_from_image(image)
-    for side, camera in SIDES.items():
+    for side, camera in _CAMERAS.items():
         tiles[f"mesh {side}"] = pil_from_image(render_textured(result.mesh, camera, TILE_PX * 2))
     return tiles
 

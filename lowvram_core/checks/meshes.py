@@ -1,4 +1,4 @@
-"""Is this mesh one that a stage can work on? Said before any work starts."""
+"""Checks that a stage can use a mesh, before it starts to work."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from ..errors import BadInput
 from ..types import Mesh
 
 SMALLEST, LARGEST = 1e-17, 1e18
-"""Extents between which lengths can be measured: a square of either still is a float32."""
+"""Limits of a mesh's size: the squares of both are normal float32 numbers, so lengths can be computed."""
 
 
 def check_mesh(mesh: Mesh, stage: str, *, needs_uvs: bool = False, manifold: bool = False) -> None:
-    """Raises BadInput where a mesh cannot be used.
+    """Raises BadInput if a stage cannot use the mesh.
 
     Args:
-        stage: the name that begins the message.
-        needs_uvs: also wants one finite UV a vertex.
-        manifold: also wants no edge shared by more than two faces.
+        stage: the message begins with this name.
+        needs_uvs: every vertex must have a finite UV.
+        manifold: no edge may have more than two faces.
     """
     _check_shapes(mesh, stage)
     _check_values(mesh, stage)
     if needs_uvs:
         _check_uvs(mesh, stage)
     if manifold:
-        count = int((edge_face_counts(mesh.faces)[1] > 2).sum())
+        count = int((edge_face_counts(mesh.faces)[0] > 2).sum())
         _refuse(
             count > 0, stage, f"{count} edges are shared by more than two faces", "a manifold mesh", "Run Clean first"
         )
 
 
-def edge_face_counts(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[E,2] undirected edges, [E] how many faces share each, [3F] each half-edge's row in them.
+def edge_face_counts(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """[E] how many faces share each undirected edge, [3F] the edge of each half-edge.
 
-    Half-edge 3 f + k runs from corner k of face f to the next one.
+    Half-edge 3 f + k runs from corner k of face f to the face's next corner.
     """
-    faces = faces.long()  # the keys below are squares of indices
+    faces = faces.long()  # the keys below are as large as the square of an index
     ends = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2)
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
     stride = int(faces.max()) + 1 if faces.numel() else 1
-    keys, inverse, counts = torch.unique(low * stride + high, return_inverse=True, return_counts=True)
-    return torch.stack([keys // stride, keys % stride], dim=1), counts, inverse
+    _, half_edge, counts = torch.unique(low * stride + high, return_inverse=True, return_counts=True)
+    return counts, half_edge
 
 
 def _check_shapes(mesh: Mesh, stage: str) -> None:

@@ -1,1 +1,1 @@
-"""Meshes as arrays: vertices joined and split, surfaces out of fields, UVs."""
+"""Geometry of meshes: welding, repair, decimation, surface extraction, UVs."""

@@ -1,4 +1,4 @@
-"""A surface out of a field of logits."""
+"""Extracts a surface from a field of logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..errors import NumericalFailure
 from ..types import Mesh
 
 BOX = 1.01
-"""Half the edge of the cube that is decoded; upstream's box_v."""
+"""Half the edge of the cube in which the field is sampled; upstream's box_v."""
 LEVEL = 0.0
-"""Logit of the surface; upstream's mc_level."""
+"""The surface is where the field has this logit; upstream's mc_level."""
 
 Field = Callable[[Tensor], Tensor]
-"""[N] float32 logits, positive inside, of [N,3] float32 points; both on any device."""
+"""Takes [N,3] float32 points, returns [N] float32 logits, positive inside; each on any device."""
 
 
 def surface(
@@ -30,20 +30,20 @@ def surface(
     dtype: torch.dtype,
     progress: Callable[[int, int], None],
 ) -> Mesh:
-    """The surface where a field is LEVEL, as marching cubes leaves it: dense, without UVs.
+    """The surface where the field is LEVEL, by marching cubes: a dense mesh without UVs.
 
     Args:
-        field: asked for points_per_chunk points at a time.
-        octree: cells along one edge of the grid.
-        gather_on: where the logits are collected.
-        dtype: the precision in which the field computes; the error message names it.
-        progress: told (points done, points in all) after each chunk; what it raises stops the work.
+        field: called with at most points_per_chunk points.
+        octree: number of cells along one edge of the grid.
+        gather_on: the device on which all logits are collected.
+        dtype: the precision in which the field computes, for the error message.
+        progress: called with (points done, all points) after each chunk; an error that it raises stops the work.
 
     Raises:
-        NumericalFailure: the field is NaN or infinite somewhere, or never crosses LEVEL.
+        NumericalFailure: some logits are NaN or infinite, or all are on one side of LEVEL.
 
     Memory:
-        4 (octree + 1)^3 bytes on `gather_on`, and as much again in RAM for marching cubes.
+        4 (octree + 1)^3 bytes on `gather_on`, and the same amount in RAM for marching cubes.
     """
     logits = dense_logits(field, octree, points_per_chunk=points_per_chunk, gather_on=gather_on, progress=progress)
     check_finite("shape", "decode", dtype, logits)
@@ -59,7 +59,7 @@ def dense_logits(
     gather_on: torch.device,
     progress: Callable[[int, int], None],
 ) -> Tensor:
-    """[R,R,R] float32 logits on the CPU of every point of the grid, R = octree + 1. Arguments: see `surface`."""
+    """[R,R,R] float32 logits of all points of the grid, on the CPU; R = octree + 1. For the arguments see `surface`."""
     resolution = octree + 1
     axis = torch.from_numpy(np.linspace(-BOX, BOX, resolution, dtype=np.float32))
     logits = torch.empty(resolution**3, dtype=torch.float32, device=gather_on)
@@ -71,20 +71,20 @@ def dense_logits(
 
 
 def _grid_points(axis: Tensor, start: int, stop: int) -> Tensor:
-    """[N,3] float32: the points of the grid from number `start` to `stop`; the last axis runs fastest."""
+    """[N,3] float32 points number `start` to `stop` of the grid; the last coordinate changes fastest."""
     index = torch.arange(start, stop)
     edge = len(axis)
     return torch.stack([axis[index // edge**2], axis[index // edge % edge], axis[index % edge]], dim=1)
 
 
 def extract(logits: Tensor, octree: int) -> Mesh:
-    """The surface in a grid [R,R,R] of logits on the CPU, R = octree + 1.
+    """The surface in a grid [R,R,R] of logits on the CPU; R = octree + 1.
 
     Raises:
-        NumericalFailure: the logits never cross LEVEL.
+        NumericalFailure: all logits are on one side of LEVEL.
 
     Source: hy3dgen shapegen/models/autoencoders/surface_extractors.py, MCSurfaceExtractor. Upstream divides by the
-    number of points, not of cells: the mesh comes out a little small, and stays so here.
+    number of points instead of cells, so the mesh is slightly too small. This does the same.
     """
     import trimesh
     from skimage.measure import marching_cubes

@@ -1,4 +1,4 @@
-"""UVs for a mesh that has none. Vertices are split where charts part."""
+"""Makes UVs for a mesh. Vertices at the border of a chart are duplicated."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ..errors import BadInput, MissingDependency
 from ..types import Mesh
 
 Progress = Callable[[int, int], None]
-_STAGES = ("segmenting", "parameterizing", "packing", "output")
+_PHASES = ("segmenting", "parameterizing", "packing", "output")
+"""Of a run of uvunwrap, in their order."""
 _POLL_S = 0.05
-LARGEST_POSITION = 1e6
-"""Meshes with coordinates past this are scaled down for the unwrapper alone."""
+_LARGEST_POSITION = 1e6
+"""A mesh with larger coordinates is scaled down for the unwrapper; the result keeps its own positions."""
 
 
 def unwrap_xatlas(mesh: Mesh) -> Mesh:
-    """The mesh with [V,2] UVs from xatlas with its default options, as upstream's; takes 6 s for 40,000 faces.
+    """The mesh with [V,2] UVs from xatlas, with its default options as upstream uses it; 6 s for 40,000 faces.
 
     Raises:
+        BadInput: xatlas cannot unwrap the mesh.
         MissingDependency: xatlas is not installed.
     """
     try:
@@ -38,13 +40,14 @@ def unwrap_xatlas(mesh: Mesh) -> Mesh:
 
 
 def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None = None) -> Mesh:
-    """The mesh with [V,2] UVs from uvunwrap: several times faster than xatlas, fewer charts, less stretch.
+    """The mesh with [V,2] UVs from uvunwrap: several times faster than xatlas, with fewer charts and less stretch.
 
     Args:
-        page_px: edge of the texture that the gaps between charts are meant for.
-        progress: told (done, total) now and then; what it raises stops the work.
+        page_px: width of the texture; the gaps between charts are chosen for it.
+        progress: called with (done, total) now and then; an error that it raises stops the work.
 
     Raises:
+        BadInput: uvunwrap cannot unwrap the mesh, or not into one texture.
         MissingDependency: uvunwrap is not installed.
     """
     try:
@@ -65,12 +68,12 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
 
 
 def _watch(job: Any, progress: Progress | None) -> None:
-    """Waits for a job, reporting; cancels it when the report raises."""
+    """Waits for a job and reports its progress. Cancels the job if the report raises an error."""
     try:
         while not job.done:
             if progress is not None:
-                stage = getattr(job.progress, "stage", None)
-                progress(_STAGES.index(stage) if stage in _STAGES else 0, len(_STAGES))
+                phase = getattr(job.progress, "stage", None)
+                progress(_PHASES.index(phase) if phase in _PHASES else 0, len(_PHASES))
             time.sleep(_POLL_S)
     except BaseException:
         job.cancel()
@@ -78,9 +81,12 @@ def _watch(job: Any, progress: Progress | None) -> None:
 
 
 def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and faces for an unwrapper; UVs do not depend on the scale, and xatlas hangs on extents past 1e10."""
+    """Positions and faces for an unwrapper.
+
+    Large meshes are scaled: UVs do not depend on the scale, and xatlas never ends on a mesh larger than 1e10.
+    """
     positions = mesh.vertices.detach().cpu().float().numpy()
-    if np.abs(positions).max() > LARGEST_POSITION:
+    if np.abs(positions).max() > _LARGEST_POSITION:
         exact = positions.astype(np.float64)
         exact -= (exact.max(axis=0) + exact.min(axis=0)) / 2
         positions = (exact / np.abs(exact).max()).astype(np.float32)
@@ -88,7 +94,7 @@ def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(mesh: Mesh, source: np.ndarray, indices: np.ndarray, uvs: np.ndarray) -> Mesh:
-    """The mesh with vertex i taken from vertex source[i]; the unwrappers' UVs have v up."""
+    """The unwrapped mesh: vertex i is a copy of vertex source[i]. `uvs` are the unwrapper's, v up."""
     vertices = mesh.vertices.detach().cpu().float()[torch.from_numpy(source.astype(np.int64))]
     up = torch.from_numpy(np.ascontiguousarray(uvs, dtype=np.float32)).view(-1, 2)
     faces = torch.from_numpy(indices.astype(np.int64)).view(-1, 3)

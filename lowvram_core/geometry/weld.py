@@ -1,4 +1,4 @@
-"""Vertices that stand at the same place: found, and given common normals."""
+"""Vertices at the same position: finding them, and normals that they share."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from trimesh.grouping import unique_rows
 
 
 def weld(vertices: Tensor) -> tuple[Tensor, Tensor]:
-    """[W] first vertex at each distinct position, [V] which of them each of [V,3] vertices stands at."""
+    """[W] index of the first vertex at each distinct position, [V] which of these positions each vertex [V,3] has.
+
+    Positions are numbered in the order of their first vertex: a mesh without duplicates keeps its numbering.
+    """
     points = vertices.detach().cpu().float().numpy() + np.float32(0)  # -0.0 becomes 0.0
-    order = np.lexsort(points.T[::-1])
-    points = points[order]
-    fresh = np.ones(len(points), dtype=bool)
-    fresh[1:] = (points[1:] != points[:-1]).any(axis=1)
-    group = np.empty(len(points), dtype=np.int64)
-    group[order] = np.cumsum(fresh) - 1
-    first = np.full(int(fresh.sum()), len(points), dtype=np.int64)
-    np.minimum.at(first, group, np.arange(len(points)))
-    # Numbered by first appearance, so that welding a mesh without duplicates changes nothing.
-    rank = np.empty_like(first)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return torch.from_numpy(np.sort(first)), torch.from_numpy(rank[group])
+    # trimesh rounds floats but compares whole numbers exactly, so it gets the bits of the floats.
+    first, group = unique_rows(points.view(np.int32), keep_order=True)
+    return torch.from_numpy(first), torch.from_numpy(group)
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -32,7 +27,10 @@ def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def mean_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[V,3] float32 unweighted mean of the faces' normals at each vertex, normalised (loose vertices -> zero)."""
+    """[V,3] float32 unit normals: the unweighted mean of the face normals at each vertex (unused vertices -> zero).
+
+    Sums in float64, so the tensors must be on a device that has it.
+    """
     total = torch.zeros(len(vertices), 3, dtype=torch.float64, device=vertices.device)
     normals = face_normals(vertices, faces).double()
     for corner in faces.long().unbind(dim=1):
@@ -41,7 +39,7 @@ def mean_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def smooth_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[V,3] float32 area-weighted normals, equal at vertices that stand at the same place: no seam shows."""
+    """[V,3] float32 area-weighted unit normals. Vertices at the same position get the same normal, so no seam shows."""
     first, group = weld(vertices)
     a, b, c = vertices[faces.long()].unbind(dim=1)
     weighted = torch.cross(b - a, c - a, dim=-1).double()

@@ -1,1 +1,1 @@
-"""Triangles to pixels and pixels to texels, in plain torch."""
+"""Rasterises meshes, and projects pictures onto textures, in plain torch."""

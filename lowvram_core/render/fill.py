@@ -1,4 +1,4 @@
-"""Colours for what no view saw, carried over the surface."""
+"""Colours for the parts that no view saw: neighbours on the surface pass theirs on."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from torch import Tensor
 
 from ..geometry.weld import weld
 from ..types import Mesh
-from .cameras import to_rig
-from .rasterize import interpolate, rasterize
+from .atlas import rasterize_atlas
+from .rasterize import interpolate
+from .scene import Scene
 
-SMOOTHING_SWEEPS = 200
+_SMOOTHING_SWEEPS = 200
 _MIN_DISTANCE = 1e-4
 _REPORT_EVERY = 20
 
 
 def seen_colours(mesh: Mesh, texture: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """[V,3] colour of each vertex's texel and [V] bool whether it was seen, from [T,T,3] and [T,T]."""
+    """[V,3] the colour of each vertex's texel, [V] bool whether a view saw it; from `texture` [T,T,3], `seen` [T,T]."""
     assert mesh.uvs is not None
     columns, rows = (mesh.uvs * (len(texture) - 1)).round().long().clamp(0, len(texture) - 1).unbind(dim=1)
     return texture[rows, columns], seen[rows, columns]
 
 
 def spread_colours(
-    mesh: Mesh, colours: Tensor, known: Tensor, progress: Callable[[int, int], None]
+    scene: Scene, colours: Tensor, known: Tensor, progress: Callable[[int, int], None]
 ) -> tuple[Tensor, Tensor]:
-    """[V,3] colours carried from known vertices to all that are connected with one, and [V] bool which have one.
+    """[V,3] colours, [V] bool which vertices have one: all that are connected with a known vertex.
 
-    Unknown vertices take the mean of their coloured neighbours by 1/d^2, sweep by sweep; SMOOTHING_SWEEPS more then
-    even out what met. Vertices at one place are one vertex: colour crosses the seams of the UVs.
+    In each sweep an unknown vertex takes the mean of its coloured neighbours, weighted by 1/d^2. When no further
+    vertex gets a colour, _SMOOTHING_SWEEPS more sweeps smooth the result. Vertices at the same position count as
+    one, so colour crosses the seams of the UVs.
 
     Args:
         colours: [V,3] float32.
-        known: [V] bool.
-        progress: told (done, total); what it raises stops the work.
+        known: [V] bool: the vertices whose colours are given. They keep them.
+        progress: called with (done, total); an error that it raises stops the work.
 
-    Source: hy3dgen texgen/differentiable_renderer/mesh_processor.py. What differs: welded vertices, all vertices of
-    a sweep at once, and more smoothing than upstream's, whose sweeps take each other's results in face order.
+    Source: hy3dgen texgen/differentiable_renderer/mesh_processor.py. What differs: vertices are welded; a sweep
+    computes all vertices from the sweep before, where upstream's uses its own results in face order; more sweeps.
     """
+    mesh = scene.mesh
     first, group = weld(mesh.vertices)
     number = np.bincount(group[known].numpy(), minlength=len(first))
     value = np.zeros((len(first), 3))
@@ -49,8 +52,8 @@ def spread_colours(
     value /= np.maximum(number, 1)[:, None]
     has = number > 0
     free = np.flatnonzero(~has)
-    links = _links(to_rig(mesh.vertices)[first].double().numpy(), group[mesh.faces.long()].numpy())[free]
-    growing, left, sweep, missing = True, SMOOTHING_SWEEPS, 0, len(free)
+    links = _links(scene.rig[first].double().numpy(), group[mesh.faces.long()].numpy())[free]
+    growing, left, sweep, missing = True, _SMOOTHING_SWEEPS, 0, len(free)
     while len(free) and (growing or left > 0):
         weight = links @ has.astype(np.float64)
         reached = weight > 0
@@ -60,26 +63,26 @@ def spread_colours(
         left -= 0 if growing else 1
         sweep += 1
         if sweep % _REPORT_EVERY == 0:
-            progress(min(SMOOTHING_SWEEPS - left, SMOOTHING_SWEEPS), SMOOTHING_SWEEPS)
+            progress(min(_SMOOTHING_SWEEPS - left, _SMOOTHING_SWEEPS), _SMOOTHING_SWEEPS)
     return torch.from_numpy(value).float()[group], torch.from_numpy(has)[group]
 
 
-def paint_faces(mesh: Mesh, colours: Tensor, has: Tensor, size_px: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[T,T,3] colours of the vertices spread over the faces in the atlas, [T,T] bool where; on the CPU.
+def paint_faces(scene: Scene, colours: Tensor, has: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """[T,T,3] the vertices' colours interpolated over the faces in the atlas, [T,T] bool where; on the CPU.
 
     Args:
+        scene: a mesh with UVs.
         colours: [V,3] float32.
-        has: [V] bool: which colours count; a face is painted if all its corners' do.
+        has: [V] bool: vertices with a colour. A face is painted if all its corners have one.
     """
-    assert mesh.uvs is not None
-    faces = mesh.faces[has[mesh.faces.long()].all(dim=1)].to(device)
-    clip = torch.cat([mesh.uvs.float() * 2 - 1, torch.tensor([[0.0, 1.0]]).expand(len(mesh.uvs), 2)], dim=1).to(device)
-    raster = rasterize(clip, faces, size_px)
-    return interpolate(colours.to(device), raster, faces).cpu(), (raster.face_ids > 0).cpu()
+    faces = scene.mesh.faces
+    faces = faces[has[faces.long()].all(dim=1)].to(scene.device)
+    raster = rasterize_atlas(scene.uvs, faces, size_px)
+    return interpolate(colours.to(scene.device), raster, faces).cpu(), (raster.face_ids > 0).cpu()
 
 
 def _links(points: np.ndarray, faces: np.ndarray) -> csr_matrix:
-    """[W,W] sparse 1/d^2 between the ends of each edge of the faces [F,3]."""
+    """[W,W] sparse matrix: for each edge of the faces [F,3], 1/d^2 between its ends `points` [W,3]."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = edges[edges[:, 0] != edges[:, 1]]
     keys = np.unique(edges.min(axis=1) * len(points) + edges.max(axis=1))

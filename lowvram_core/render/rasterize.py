@@ -1,8 +1,8 @@
-"""Triangles to pixels in plain torch, on any device, in bounded memory.
+"""Rasterises triangles in plain torch, in bounded memory, on any device with float64 and int64 (lending/geometry.py).
 
-Two passes. The first walks faces in chunks, cuts each into spans of one pixel row, tests the pixels of the spans
-and keeps the nearest face of each pixel in a buffer of (depth, face) numbers. The second computes the barycentric
-coordinates of the winners only.
+There are two passes. The first goes through the faces in chunks. It cuts each face into spans of one pixel row, tests
+the pixels of the spans, and keeps the nearest face of each pixel in a buffer of (depth, face) numbers. The second
+computes the barycentric coordinates, for the nearest faces only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from torch import Tensor
 
 _ROWS_PER_CHUNK = 1 << 18
 PIXELS_PER_CHUNK = 1 << 19
-"""Each entry of a chunk holds some 100 bytes while it is worked on."""
+"""Sizes of chunks; each entry takes about 100 bytes while the chunk is computed."""
 _DEPTH_STEPS = 2 << 17
+"""Resolution of the depth range."""
 _FAR = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Which face each pixel shows, and where in it."""
+    """The face that each pixel shows, and the position in that face."""
 
     face_ids: Tensor
     """[S,S] int32: face number + 1, 0 = background. Row 0 is clip y = -1."""
@@ -31,19 +32,20 @@ class Raster:
 
 
 def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
-    """Raster of triangles given in clip space, on their device.
+    """Raster of triangles in clip space, on their device.
 
-    A pixel is covered if its centre lies in the triangle, edges included, seen from either side. The nearest face
-    wins, in steps of 1/2^18 of the depth range; a tie goes to the lower face number. Clip x = -1 and 1 are the
-    centres of the first and last pixel.
+    A face covers a pixel if the pixel's centre is inside it or on its edge; both sides of a face are visible. The
+    nearest face is shown. Depth has steps of 1/2^18 of its range; in the same step the lower face number is shown.
+    Clip x = -1 and 1 are the centres of the first and the last pixel.
 
     Args:
         clip: [V,4] float32.
         faces: [F,3] whole numbers.
-        size_px: edge of the picture.
+        size_px: width and height of the picture.
 
     Memory: about 16 S^2 bytes for the result, 8 S^2 for the buffer and 50 MiB for a chunk.
-    Source: hy3dgen texgen/custom_rasterizer, rasterizer.cpp: its arithmetic, float by float; it walks bounding boxes.
+    Source: hy3dgen texgen/custom_rasterizer, rasterizer.cpp: the same float operations. What differs: upstream tests
+    all pixels of a face's bounding box.
     """
     corners = _screen(clip, size_px)[faces.long()]
     nearest = torch.full((size_px * size_px,), _FAR, dtype=torch.int64, device=clip.device)
@@ -55,7 +57,7 @@ def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
 
 
 def interpolate(values: Tensor, raster: Raster, faces: Tensor) -> Tensor:
-    """[S,S,C] vertex values [V,C] spread over the faces; 0 on the background."""
+    """[S,S,C] vertex values [V,C] interpolated over the faces; 0 on the background."""
     ids, weights = raster.face_ids.flatten(), raster.barycentric.view(-1, 3)
     result = torch.zeros(len(ids), values.shape[1], dtype=values.dtype, device=values.device)
     pixels = ids.nonzero().squeeze(1)
@@ -65,7 +67,7 @@ def interpolate(values: Tensor, raster: Raster, faces: Tensor) -> Tensor:
 
 
 def interpolate_at(values: Tensor, corner_ids: Tensor, weights: Tensor) -> Tensor:
-    """[N,C] of vertex values [V,C], corner numbers [N,3] and weights [N,3]."""
+    """[N,C] weighted sums of vertex values [V,C], from corner numbers [N,3] and weights [N,3]."""
     corner_ids = corner_ids.long()
     result = values[corner_ids[:, 0]] * weights[:, :1]
     result += values[corner_ids[:, 1]] * weights[:, 1:2]
@@ -73,7 +75,7 @@ def interpolate_at(values: Tensor, corner_ids: Tensor, weights: Tensor) -> Tenso
 
 
 def _screen(clip: Tensor, size_px: int) -> Tensor:
-    """[V,3] pixel column, pixel row, depth 0..1."""
+    """[V,3] pixel column, pixel row, depth 0..1; from clip positions [V,4]."""
     x, y, z = (clip[:, :3] / clip[:, 3:]).unbind(dim=1)
     return torch.stack(
         [(x * 0.5 + 0.5) * (size_px - 1) + 0.5, (y * 0.5 + 0.5) * (size_px - 1) + 0.5, z * 0.49999 + 0.5], dim=1
@@ -81,10 +83,13 @@ def _screen(clip: Tensor, size_px: int) -> Tensor:
 
 
 def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Chunks of (face, row, first column, columns), each [N]: rows that a face crosses, one pixel wider at each end."""
+    """Yields chunks of spans: (face, row, first column, number of columns), each [N].
+
+    A span is a row of pixels that a face crosses, one pixel longer at each end.
+    """
     y = corners[..., 1]
     first = y.amin(dim=1).floor().clamp(0, size_px).long()
-    # NaN and infinite corners give no rows: their spans below are empty.
+    # Faces with NaN or infinite corners give empty spans below.
     last = y.amax(dim=1).floor().clamp(-1, size_px - 1).long()
     rows = (last - first + 1).clamp(min=0)
     for begin, end in _chunks(rows, _ROWS_PER_CHUNK):
@@ -99,7 +104,7 @@ def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tens
 
 
 def _crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """[N] least and greatest x at which the edges of [N,3,2] triangles meet the lines y = [N]; inf, -inf if none."""
+    """[N] smallest and [N] largest x where edges of triangles [N,3,2] cross y = `row` [N]; inf, -inf if none does."""
     left = torch.full_like(row, torch.inf)
     right = -left
     for start, stop in ((0, 1), (1, 2), (2, 0)):
@@ -117,11 +122,11 @@ def _crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
 def _test_pixels(
     nearest: Tensor, corners: Tensor, face: Tensor, row: Tensor, column: Tensor, columns: Tensor, size_px: int
 ) -> None:
-    """Puts the spans' covered pixels into `nearest` [S*S] where they are nearer."""
+    """Writes the spans' covered pixels to `nearest` [S*S] where they are nearer than what is there."""
     a, b, c = corners[face, :, :2].unbind(dim=1)
     ab, ac, down = b - a, c - a, row + 0.5 - a[:, 1]
     inverse = 1.0 / _area(ab, ac)
-    # What stays the same along a row is computed once a span: a_x, then beta and gamma as linear in x - a_x.
+    # Values that are constant in a span are computed once: a_x, and beta and gamma as linear functions of x - a_x.
     table = torch.stack([a[:, 0], ac[:, 0] * down, ac[:, 1], ab[:, 1], ab[:, 0] * down, inverse], dim=1)
     for begin, end in _chunks(columns, PIXELS_PER_CHUNK):
         lengths = columns[begin:end]
@@ -133,7 +138,7 @@ def _test_pixels(
         gamma = (right * gamma_x - gamma_0) * scale
         alpha = (1.0 - beta.double() - gamma.double()).float()
         weights = torch.stack([alpha, beta, gamma], dim=1)
-        # An area of 0 gives NaN or infinite weights, which fail here.
+        # Faces with area 0 have NaN or infinite weights, so they fail this test.
         kept = ((weights >= 0) & (weights <= 1)).all(dim=1).nonzero().squeeze(1)
         weights, span = weights[kept], span[kept]
         terms = weights * corners[face[span], :, 2]
@@ -144,7 +149,7 @@ def _test_pixels(
 
 
 def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> Tensor:
-    """[S*S,3] perspective-correct weights of the faces [S*S] that were found."""
+    """[S*S,3] perspective-correct weights of the corners of each pixel's face [S*S]; 0 on the background."""
     result = torch.zeros(len(face_ids), 3, device=corners.device)
     for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
@@ -160,12 +165,12 @@ def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> 
 
 
 def _area(ab: Tensor, ac: Tensor) -> Tensor:
-    """[N] twice the signed area between [N,2] edges, positive when clockwise with y down."""
+    """[N] twice the signed area between edges [N,2]; positive if they turn clockwise with y down."""
     return ac[:, 0] * ab[:, 1] - ab[:, 0] * ac[:, 1]
 
 
 def _chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
-    """Ranges of [N] counts that add up to at most `budget`, or hold one entry."""
+    """Yields ranges (begin, end) of `counts` [N]. Each has a sum of at most `budget`, or has one entry."""
     ends = counts.cumsum(0).cpu()
     begin, spent = 0, 0
     while begin < len(ends) and spent < int(ends[-1]):
@@ -176,6 +181,6 @@ def _chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
 
 
 def _within(counts: Tensor) -> Tensor:
-    """[sum of counts] 0, 1, .. count - 1 for each of [N] counts, one after the other."""
+    """[sum of counts] 0, 1, .. count - 1 for each count of `counts` [N], concatenated."""
     starts = counts.cumsum(0) - counts
     return torch.arange(int(counts.sum()), device=counts.device) - torch.repeat_interleave(starts, counts)

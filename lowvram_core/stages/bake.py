@@ -1,4 +1,4 @@
-"""Painted views onto the texture, as far as they see it."""
+"""Projects the painted views onto the texture."""
 
 from __future__ import annotations
 
@@ -15,41 +15,47 @@ from ..errors import BadInput
 from ..fitting.budget import Need, plain_need
 from ..fitting.ladder import fitted
 from ..host import Host
+from ..lending.geometry import geometry_device
 from ..presets import Preset
 from ..render.project import project_view
+from ..render.scene import Scene
 from ..types import Atlas, Mesh, Views
 
 log = logging.getLogger(__name__)
 
-EXPONENT = 4
-"""Of the cosine between surface and view, in a texel's weight."""
-PAINTED_SHARE = 0.99
-"""A view is left out once this share of what it sees has been painted."""
-MIN_TRUST = 1e-8
+_EXPONENT = 4
+"""A texel's weight is the cosine of the angle between surface and view, to this power."""
+_PAINTED_SHARE = 0.99
+"""A view is not used if more than this share of the texels that it sees has a colour already."""
+_MIN_TRUST = 1e-8
+"""A texel with a smaller sum of weights counts as not seen."""
 TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
-"""On the device: per texel, per pixel of a view, and for a chunk of pixels."""
+"""Device memory: per texel, per pixel of a view, and for one chunk of pixels."""
 
 
 def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
-    """The texture as the views see it, at `preset.texture_px`, with holes where none does.
+    """The texture as the views see it, at `preset.texture_px`, with holes where no view sees the surface.
 
-    Views are merged in their order, a texel's weight being camera weight x cos^4.
+    Views are added in their order. The weight of a texel is the camera's weight times cos^4.
 
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
-    Memory: about 16 T^2 bytes for the sums; for one view at a time 24 T^2 + 45 S^2 and 100 MiB (T texture edge,
-    S render edge): 460 MiB at 2048.
-    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture; here view by view.
+    Memory: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge,
+    S render edge), where `geometry_device` says.
+    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs: one view
+    is in memory at a time.
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
-    return fitted("bake", preset, host, _needs, partial(_bake, mesh, views, host))
+    return fitted("bake", preset, host, partial(_needs, host), partial(_bake, mesh, views, host))
 
 
-def _needs(preset: Preset) -> list[Need]:
+def _needs(host: Host, preset: Preset) -> list[Need]:
+    if geometry_device(host.device) != host.device:
+        return []
     texels, pixels = preset.texture_px**2, preset.render_px**2
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
@@ -59,15 +65,16 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
     with host.phase("resize"):
         pictures = [resize(image, preset.render_px) for image in views.images]
     with host.phase("bake"):
-        size = preset.texture_px
-        total = torch.zeros(size, size, 3, device=host.device)
-        trust = torch.zeros(size, size, device=host.device)
+        size, scene = preset.texture_px, Scene(mesh, geometry_device(host.device))
+        total = torch.zeros(size, size, 3, device=scene.device)
+        trust = torch.zeros(size, size, device=scene.device)
         for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
             host.progress(index, len(pictures))
-            colour, cosine = project_view(mesh, picture.float().div_(255).to(host.device), camera, size)
-            _add(total, trust, colour, cosine.pow_(EXPONENT).mul_(camera.weight))
-        total /= trust.clamp(min=MIN_TRUST).unsqueeze(-1)
-        seen = trust > MIN_TRUST
+            colour, cosine = project_view(scene, picture.float().div_(255).to(scene.device), camera, size)
+            _add(total, trust, colour, cosine.pow_(_EXPONENT).mul_(camera.weight))
+            del colour, cosine  # before the next view allocates its own
+        total /= trust.clamp(min=_MIN_TRUST).unsqueeze(-1)
+        seen = trust > _MIN_TRUST
         total[~seen] = 0
         atlas = Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
         host.progress(len(pictures), len(pictures))
@@ -77,7 +84,7 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
 
 
 def check_views(views: Views) -> None:
-    """Raises BadInput where pictures and cameras do not make a set."""
+    """Raises BadInput if the pictures have the wrong shape or values, or do not match the cameras."""
     images, cameras = views.images, views.cameras
     if images.dim() != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise BadInput(
@@ -97,16 +104,16 @@ def check_views(views: Views) -> None:
 
 
 def resize(image: Tensor, size_px: int) -> Tensor:
-    """[S,S,3] uint8 of [H,W,3] float 0..1, by Pillow's bicubic filter as upstream."""
+    """[S,S,3] uint8 from [H,W,3] float 0..1, with Pillow's bicubic filter, as upstream does it."""
     pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().byte().numpy()
     return torch.from_numpy(np.array(Image.fromarray(pixels).resize((size_px, size_px))))
 
 
 def _add(total: Tensor, trust: Tensor, colour: Tensor, weight: Tensor) -> None:
-    """Adds one view's colours [T,T,3] by weight [T,T], unless nearly all that it sees is painted."""
+    """Adds one view's colours [T,T,3] with their weights [T,T], unless nearly all that it sees has a colour."""
     sees = weight > 0
     count = int(sees.sum())
-    if count == 0 or int((sees & (trust > 0)).sum()) / count > PAINTED_SHARE:
+    if count == 0 or int((sees & (trust > 0)).sum()) / count > _PAINTED_SHARE:
         return
     total.addcmul_(colour, weight.unsqueeze(-1))
     trust += weight

@@ -1,4 +1,4 @@
-"""The holes of the texture, filled."""
+"""Fills the holes of the texture."""
 
 from __future__ import annotations
 
@@ -16,50 +16,54 @@ from ..errors import BadInput
 from ..fitting.budget import Need, plain_need
 from ..fitting.ladder import fitted
 from ..host import Host
+from ..lending.geometry import geometry_device
 from ..presets import PRESETS, Preset
 from ..render.fill import paint_faces, seen_colours, spread_colours
+from ..render.scene import Scene
 from ..types import Atlas, Mesh
 
 log = logging.getLogger(__name__)
 
 _RADIUS_PX = 3
+"""How far OpenCV looks around a texel for its neighbours' colours."""
 TEXEL_BYTES = 36
 FACE_BYTES = 80
 CHUNK_BYTES = 68 * 2**20
-"""On the device: per texel, per face of the mesh, and for a chunk of texels."""
+"""Device memory: per texel, per face of the mesh, and for one chunk of texels."""
 
 
 def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
-    """The mesh with the atlas as its texture, holes filled; seen texels are kept as they are.
+    """The mesh with the atlas as its texture, without holes. Texels that a view saw keep their colour.
 
-    Colour is carried over the surface from vertex to vertex and spread over the faces; what is left, mostly the
-    gaps between charts, is filled by OpenCV's Navier-Stokes inpainting over the whole atlas.
+    First, colour spreads over the surface from vertex to vertex and is interpolated over the faces. What is left,
+    mostly the gaps between charts, is filled by OpenCV's Navier-Stokes inpainting of the whole atlas.
 
     Raises:
-        BadInput: the mesh has no usable UVs, the atlas is broken, or nothing of it was seen.
+        BadInput: the mesh has no usable UVs, the atlas is broken, or no view saw any texel.
 
-    Memory: about 90 T^2 bytes of RAM; on the device 36 T^2, 80 a face and 68 MiB, nothing where all was seen.
+    Memory: about 90 T^2 bytes of RAM. On the device (see `geometry_device`) 36 T^2 bytes, 80 per face and 68 MiB;
+    nothing if every texel was seen.
     Source: hy3dgen texgen/differentiable_renderer, uv_inpaint and mesh_processor.py. What differs: vertices are
-    welded first, whole faces are painted rather than one texel a vertex, and colours are rounded, not cut off.
+    welded first, whole faces are painted instead of one texel per vertex, and colours are rounded, not truncated.
     """
     check_mesh(mesh, "inpaint", needs_uvs=True)
     check_atlas(atlas)
-    # Nothing here depends on a preset; the advice at the end of the ladder asks for the size of the texture.
+    # This stage reads no preset. The advice for a full device needs one that has the texture's size.
     settings = replace(PRESETS["8 GB Full"], texture_px=len(atlas.texture))
-    texture = fitted("inpaint", settings, host, partial(_needs, mesh, atlas), partial(_fill, mesh, atlas, host))
+    texture = fitted("inpaint", settings, host, partial(_needs, mesh, atlas, host), partial(_fill, mesh, atlas, host))
     log.info("inpaint: %d px, %.1f %% filled", len(texture), 100 * float((~atlas.seen).float().mean()))
     return mesh.with_(texture=texture)
 
 
-def _needs(mesh: Mesh, atlas: Atlas, _: Preset) -> list[Need]:
-    if bool(atlas.seen.all()):
+def _needs(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> list[Need]:
+    if bool(atlas.seen.all()) or geometry_device(host.device) != host.device:
         return []
     used = TEXEL_BYTES * atlas.seen.numel() + FACE_BYTES * len(mesh.faces) + CHUNK_BYTES
     return [plain_need("raster of the texture", used, {"texture_px"})]
 
 
 def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:
-    """[T,T,3], nothing of it left open."""
+    """[T,T,3] the texture without holes."""
     with host.phase("inpaint"):
         host.progress(0, 1)
         texture = atlas.texture
@@ -71,7 +75,7 @@ def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:
 
 
 def check_atlas(atlas: Atlas) -> None:
-    """Raises BadInput where an atlas cannot be filled."""
+    """Raises BadInput if the atlas cannot be filled."""
     texture, seen = atlas.texture, atlas.seen
     if texture.dim() != 3 or texture.shape[-1] != 3 or texture.shape[0] != texture.shape[1] or len(texture) < 2:
         raise BadInput(
@@ -92,16 +96,17 @@ def check_atlas(atlas: Atlas) -> None:
 
 
 def _fill_charts(mesh: Mesh, atlas: Atlas, host: Host) -> tuple[Tensor, Tensor]:
-    """[T,T,3], [T,T] bool: the atlas with the holes inside its charts painted, and where it has a colour now."""
+    """[T,T,3], [T,T] bool: the atlas with the holes inside its charts filled, and the texels that have a colour now."""
     colours, known = seen_colours(mesh, atlas.texture, atlas.seen)
-    colours, has = spread_colours(mesh, colours, known, host.progress)
-    painted, where = paint_faces(mesh, colours, has, len(atlas.seen), host.device)
+    scene = Scene(mesh, geometry_device(host.device))
+    colours, has = spread_colours(scene, colours, known, host.progress)
+    painted, where = paint_faces(scene, colours, has, len(atlas.seen))
     known = atlas.seen | where
     return torch.where(atlas.seen.unsqueeze(-1), atlas.texture, painted), known
 
 
 def _fill_gaps(texture: Tensor, known: Tensor) -> Tensor:
-    """[T,T,3] float32, all of it coloured, from [T,T,3] where `known` [T,T]."""
+    """[T,T,3] float32: `texture` where `known` [T,T], inpainted elsewhere."""
     pixels = texture.clamp(0, 1).mul(255).round().byte().numpy()
     holes = np.where(known.numpy(), 0, 255).astype(np.uint8)
     filled = cv2.inpaint(pixels, holes, _RADIUS_PX, cv2.INPAINT_NS)

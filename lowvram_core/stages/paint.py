@@ -22,6 +22,7 @@ from ..files.store import ModelStore
 from ..fitting.budget import Need, need, plain_need, tiled_mib, together
 from ..fitting.ladder import fitted
 from ..host import Host
+from ..lending.geometry import geometry_device
 from ..lending.halves import guided
 from ..networks.attention import choose_attention, set_attention, sliced_mib
 from ..networks.paint import PaintModel, References, open_paint, without_reference
@@ -32,7 +33,8 @@ from ..pictures.convert import pil_from_image, rgba_from_cutout
 from ..pictures.recentre import recentre
 from ..presets import Preset
 from ..render.cameras import camera_class
-from ..render.maps import Scene
+from ..render.maps import normal_map, position_map
+from ..render.scene import Scene
 from ..types import Camera, Cutout, Mesh, Views
 
 SEED = 0
@@ -102,8 +104,9 @@ def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
     main = need(model.main, host, main_mib, {"cfg_together", "views", "view_by_view"})
     if not preset.reference_once:
         dual, main = together(dual, main), together(main, dual)
+    maps = plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"})
     return [
-        plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"}),
+        *([maps] if geometry_device(host.device) == host.device else []),
         need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset), {"vae_slicing", "vae_tile_px", "views"}),
         dual,
         main,
@@ -140,11 +143,11 @@ def _geometry(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int, host: Host)
     normals, positions = [], []
     for index, camera in enumerate(cameras):
         with host.phase("normals"):
-            scene = scene or Scene(mesh, size_px, host.device)
-            normals.append(_to_view_size(scene.normal_map(camera)))
+            scene = scene or Scene(mesh, geometry_device(host.device))
+            normals.append(_to_view_size(normal_map(scene, camera, size_px)))
             host.progress(index + 1, len(cameras))
         with host.phase("positions"):
-            positions.append(_to_view_size(scene.position_map(camera)))
+            positions.append(_to_view_size(position_map(scene, camera, size_px)))
             host.progress(index + 1, len(cameras))
     return torch.stack(normals), torch.stack(positions)
 

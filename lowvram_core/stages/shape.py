@@ -25,9 +25,7 @@ from ..lending.halves import guided
 from ..networks.shape import ShapeModel, open_shape, shape_field
 from ..pictures.convert import rgba_from_cutout
 from ..presets import Preset
-from ..types import Cutout, Mesh
-
-VIEW_NAMES = ("front", "left", "back", "right")
+from ..types import SIDES, Cutout, Mesh
 
 CONDITION_MIB = 52.0
 IMAGE_TOKENS = 1370
@@ -102,11 +100,9 @@ def _generate(views: Mapping[str, Cutout], model: ShapeModel, host: Host, seed: 
 
 def check_view_names(names: Collection[str], preset: Preset) -> None:
     """Raises BadInput if the preset's variant does not take pictures of these views."""
-    unknown = sorted(set(names) - set(VIEW_NAMES))
+    unknown = sorted(set(names) - set(SIDES))
     if unknown or not names:
-        raise BadInput(
-            f"shape: views {unknown or 'none'}; wanted any of {', '.join(VIEW_NAMES)}. Name each picture so."
-        )
+        raise BadInput(f"shape: views {unknown or 'none'}; wanted any of {', '.join(SIDES)}. Name each picture so.")
     if len(names) > 1 and not preset.variant.startswith("mv"):
         raise BadInput(
             f"shape: {len(names)} views for variant {preset.variant}, which takes one picture; "

@@ -1,4 +1,4 @@
-"""UVs for the mesh, before it is painted."""
+"""Makes UVs for the mesh, before it is painted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) -> Mesh:
-    """The mesh with UVs; its vertices are split where charts part.
+    """The mesh with UVs. Vertices at the border of a chart are duplicated.
 
     Args:
-        keep_uvs: hands a mesh that has UVs back as it is.
+        keep_uvs: returns a mesh that has UVs unchanged.
 
     Raises:
-        BadInput: the mesh is broken, or not manifold, or its own UVs cannot be used; an unknown unwrapper.
+        BadInput: the mesh is broken or not manifold, its own UVs cannot be used, or the unwrapper is unknown.
         MissingDependency: the unwrapper is not installed.
     """
     keep = keep_uvs and mesh.uvs is not None

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lowvram_core.presets import Preset
 from lowvram_core.presets import get as get_preset
-from lowvram_core.render.cameras import project, to_rig
 from lowvram_core.render.fill import paint_faces
-from lowvram_core.render.rasterize import interpolate, rasterize
+from lowvram_core.render.rasterize import interpolate
+from lowvram_core.render.scene import Scene
 from lowvram_core.types import Camera, Mesh, Views
 
 
@@ -66,11 +66,10 @@ def small_preset(**changes: object) -> Preset:
 
 def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> Views:
     """Pictures of the mesh in its solid colour on white, rounded to 1/255."""
-    rig = to_rig(mesh.vertices)
-    images = []
+    scene, images = Scene(mesh), []
     for camera in cameras:
-        raster = rasterize(project(rig, camera)[1], mesh.faces, size_px)
-        where = interpolate(rig, raster, mesh.faces)
+        raster = scene.view(camera, size_px).raster
+        where = interpolate(scene.rig, raster, scene.faces)
         image = solid_colour(where.view(-1, 3)).view_as(where)
         image[raster.face_ids == 0] = 1.0
         images.append((image * 255).round() / 255)
@@ -79,9 +78,9 @@ def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> View
 
 def texel_truth(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
     """[T,T,3] true colour of each texel, and [T,T] bool: the texel is inside a chart."""
-    rig = to_rig(mesh.vertices)
-    everywhere = torch.ones(len(rig), dtype=torch.bool)
-    places, inside = paint_faces(mesh, rig, everywhere, size_px, torch.device("cpu"))
+    scene = Scene(mesh)
+    everywhere = torch.ones(len(scene.rig), dtype=torch.bool)
+    places, inside = paint_faces(scene, scene.rig, everywhere, size_px)
     return solid_colour(places.view(-1, 3)).view_as(places), inside
 
 

@@ -25,6 +25,7 @@ from lowvram_core.networks.delight import open_delight
 from lowvram_core.networks.paint import open_paint
 from lowvram_core.networks.shape import open_shape
 from lowvram_core.presets import PRESETS, Residency
+from lowvram_core.render import project, rasterize
 from lowvram_core.stages import bake, delight, inpaint, paint, shape
 from lowvram_core.types import Atlas, Cutout, Mesh, Views
 
@@ -258,9 +259,27 @@ def test_the_budget_knows_what_filling_a_texture_takes(size_px: int, cells: int,
     with ledger.set():
         inpaint.inpaint(mesh, atlas, host)
         peak = ledger.peak
-    (need,) = inpaint._needs(mesh, atlas, PRESET)
+    (need,) = inpaint._needs(mesh, atlas, host, PRESET)
     over = need.resident_bytes - MARGIN_BYTES - peak
     assert 0 <= over <= max(0.2 * peak, 16 * 2**20), f"{peak / 2**20:.1f} MiB, {over / 2**20:.1f} more planned"
+
+
+@pytest.mark.parametrize(("texture_px", "render_px"), [(512, 64), (64, 512), (384, 384)])
+def test_the_budget_knows_what_baking_takes(
+    texture_px: int, render_px: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small chunks, so that texels and pixels count; the mesh is small and fills the pictures."""
+    for module in (rasterize, project):
+        monkeypatch.setattr(module, "PIXELS_PER_CHUNK", 1 << 12)
+    monkeypatch.setattr(rasterize, "_ROWS_PER_CHUNK", 1 << 12)
+    monkeypatch.setattr(bake, "CHUNK_BYTES", 2**20)
+    preset, host = PRESET.with_(texture_px=texture_px, render_px=render_px), TorchHost(device, torch.float32)
+    with ledger.set():
+        bake.bake(ball(), views(), preset, host)
+        peak = ledger.peak
+    (need,) = bake._needs(host, preset)
+    over = need.resident_bytes - MARGIN_BYTES - peak
+    assert 0 <= over <= 0.3 * peak, f"{peak / 2**20:.1f} MiB, {over / 2**20:.1f} more planned"
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

@@ -9,6 +9,7 @@ from meshes import blob, cube, join, picture_views, small_preset, torus
 
 from lowvram_core.errors import BadInput, Cancelled
 from lowvram_core.render.fill import paint_faces, spread_colours
+from lowvram_core.render.scene import Scene
 from lowvram_core.stages.bake import bake
 from lowvram_core.stages.inpaint import inpaint
 from lowvram_core.stages.unwrap import unwrap
@@ -51,7 +52,7 @@ def test_one_colour_spreads_everywhere(mesh: Mesh, atlas: Atlas) -> None:
 def test_colour_crosses_the_seams(mesh: Mesh) -> None:
     """Half the torus is red, half blue: holes take the colour of their own half, whichever chart they are in."""
     everywhere = torch.ones(len(mesh.vertices), dtype=torch.bool)
-    side, inside = paint_faces(mesh, mesh.vertices, everywhere, SIZE, torch.device("cpu"))
+    side, inside = paint_faces(Scene(mesh), mesh.vertices, everywhere, SIZE)
     red = side[..., 0] > 0
     colours = torch.where(red.unsqueeze(-1), torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
     seen = inside & (torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.05)
@@ -71,7 +72,7 @@ def test_parts_without_colour_are_left_to_the_gaps_filling() -> None:
     """A part that nobody saw has no neighbour to take colour from; it still gets one."""
     both = unwrap(join(blob(1), blob(1).with_(vertices=blob(1).vertices + 5)), PRESET, RecordingHost())
     known = both.vertices[:, 0] < 2.5
-    colours, has = spread_colours(both, torch.full((len(known), 3), 0.5), known, lambda done, total: None)
+    colours, has = spread_colours(Scene(both), torch.full((len(known), 3), 0.5), known, lambda done, total: None)
     assert torch.equal(has, known) and not colours[~has].any()
     seen = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     assert both.uvs is not None
@@ -91,7 +92,7 @@ def test_spreading_is_linear_on_a_strip() -> None:
     strip = Mesh(torch.cat([low, high]), torch.tensor(lower + upper))
     ends = (torch.arange(2 * count) % count == 0) | (torch.arange(2 * count) % count == count - 1)
     truth = (strip.vertices[:, :1] / (count - 1)).expand(-1, 3)
-    colours, has = spread_colours(strip, truth * ends.unsqueeze(1), ends, lambda done, total: None)
+    colours, has = spread_colours(Scene(strip), truth * ends.unsqueeze(1), ends, lambda done, total: None)
     assert has.all()
     assert (colours - truth).abs().max() < 0.05
     assert torch.equal(colours[ends], truth[ends])

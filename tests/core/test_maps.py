@@ -10,11 +10,12 @@ from meshes import blob, cube, torus
 
 from lowvram_core.errors import BadInput
 from lowvram_core.presets import VIEW_SETS
-from lowvram_core.render import maps as module
+from lowvram_core.render import scene as module
 from lowvram_core.render.cameras import HALF_WIDTH, SCALE, camera_class, project, to_rig
-from lowvram_core.render.maps import Scene
+from lowvram_core.render.maps import normal_map, position_map
 from lowvram_core.render.preview import render_textured, sample
 from lowvram_core.render.rasterize import rasterize
+from lowvram_core.render.scene import Scene
 from lowvram_core.types import Camera
 
 POSES = {
@@ -77,7 +78,7 @@ def test_normals_are_those_of_the_mesh(camera: Camera, colour: tuple[int, int, i
     """Front is +Z: green 0; back 255; up is blue."""
     flat = cube()
     flat = flat.with_(vertices=flat.vertices[flat.faces.flatten()], faces=torch.arange(36).view(-1, 3))
-    image = Scene(flat, 65).normal_map(camera)
+    image = normal_map(Scene(flat), camera, 65)
     assert image.dtype == torch.uint8 and image.shape == (65, 65, 3)
     assert (image[32, 32].int() - torch.tensor(colour)).abs().max() <= 1
     assert image[0, 0].tolist() == [255, 255, 255]
@@ -85,7 +86,7 @@ def test_normals_are_those_of_the_mesh(camera: Camera, colour: tuple[int, int, i
 
 def test_positions_are_places_on_the_rig() -> None:
     mesh = cube()
-    image = Scene(mesh, 65).position_map(Camera(0, 0))
+    image = position_map(Scene(mesh), Camera(0, 0), 65)
     depth = (0.5 - 0.5 / math.sqrt(3) / 2 * 2) * 255
     assert (image[32, 32].float() - torch.tensor([127.5, depth, 127.5])).abs().max() <= 1.5
     assert image[0, 0].tolist() == [255, 255, 255]
@@ -94,11 +95,13 @@ def test_positions_are_places_on_the_rig() -> None:
 def test_both_maps_of_a_view_share_one_raster(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(module, "rasterize", lambda *args: calls.append(1) or rasterize(*args))
-    scene = Scene(torus(), 32)
+    scene = Scene(torus())
     for camera in VIEW_SETS["standard"]:
-        scene.normal_map(camera)
-        scene.position_map(camera)
+        normal_map(scene, camera, 32)
+        position_map(scene, camera, 32)
     assert len(calls) == 6
+    normal_map(scene, VIEW_SETS["standard"][-1], 33)
+    assert len(calls) == 7, "another size is another raster"
 
 
 def test_preview_shows_texture_on_white_and_clay_without() -> None:

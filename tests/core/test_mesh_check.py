@@ -82,10 +82,15 @@ def test_non_manifold_meshes_are_sent_to_clean() -> None:
 
 
 def test_edges_of_a_cube() -> None:
-    edges, counts, half_edge = edge_face_counts(cube().faces)
-    assert len(edges) == 18 and counts.tolist() == [2] * 18
-    start = cube().faces.flatten()
-    assert bool((edges[half_edge] == start.unsqueeze(1)).any(dim=1).all())
+    faces = cube().faces
+    counts, half_edge = edge_face_counts(faces)
+    assert counts.tolist() == [2] * 18 and half_edge.shape == (36,)
+    ends = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).view(-1, 2).sort(dim=1).values.tolist()
+    edges: dict[int, set[tuple[int, ...]]] = {}
+    for edge, pair in zip(half_edge.tolist(), ends, strict=True):
+        edges.setdefault(edge, set()).add(tuple(pair))
+    assert all(len(pairs) == 1 for pairs in edges.values()), "the half-edges of an edge have the same two ends"
+    assert len(set.union(*edges.values())) == 18
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
@@ -96,9 +101,9 @@ def test_narrow_face_indices_do_not_overflow(dtype: torch.dtype) -> None:
     faces = torch.cat([torch.stack([corner, corner + 1, corner + edge], 1),
                        torch.stack([corner + 1, corner + edge + 1, corner + edge], 1)])  # fmt: skip
     shuffled = torch.randperm(edge**2, generator=torch.Generator().manual_seed(0))[faces]
-    edges, counts, _ = edge_face_counts(shuffled.to(dtype))
-    wanted_edges, wanted_counts, _ = edge_face_counts(shuffled)
-    assert torch.equal(edges, wanted_edges) and torch.equal(counts, wanted_counts) and int(counts.max()) == 2
+    counts, half_edge = edge_face_counts(shuffled.to(dtype))
+    wanted_counts, wanted_half_edge = edge_face_counts(shuffled)
+    assert torch.equal(half_edge, wanted_half_edge) and torch.equal(counts, wanted_counts) and int(counts.max()) == 2
 
 
 @pytest.mark.parametrize("scale", [1e-16, 1e17])

@@ -16,7 +16,8 @@ from torch import Tensor
 from upstream import Upstream
 
 from lowvram_core.presets import VIEW_SETS
-from lowvram_core.render.maps import Scene
+from lowvram_core.render.maps import normal_map, position_map
+from lowvram_core.render.scene import Scene
 from lowvram_core.stages.bake import bake
 from lowvram_core.stages.inpaint import inpaint
 from lowvram_core.stages.unwrap import unwrap
@@ -64,9 +65,9 @@ def test_unwrap_is_upstreams(case: Case) -> None:
 
 def test_maps_are_upstreams(case: Case) -> None:
     """Within 1/255 on 99.9 % of the object's pixels, as rendered and as the model is shown them."""
-    scene = Scene(case.mesh, RENDER_PX)
+    scene = Scene(case.mesh)
     for camera in CAMERAS:
-        ours = scene.normal_map(camera).numpy(), scene.position_map(camera).numpy()
+        ours = [draw(scene, camera, RENDER_PX).numpy() for draw in (normal_map, position_map)]
         for mine, theirs in zip(ours, case.upstream.maps(camera), strict=True):
             assert _share_equal(mine, theirs) >= 0.999
             small = [np.array(Image.fromarray(image).resize((VIEW_PX, VIEW_PX))) for image in (mine, theirs)]

@@ -17,7 +17,7 @@ from lowvram_core.checks.meshes import check_mesh
 from lowvram_core.errors import BadInput, Cancelled, MissingDependency
 from lowvram_core.geometry.unwrappers import _arrays
 from lowvram_core.geometry.weld import mean_normals, smooth_normals, weld
-from lowvram_core.render.fill import paint_faces
+from lowvram_core.render.atlas import rasterize_atlas
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 
@@ -50,9 +50,8 @@ def test_charts_do_not_overlap(unwrapper: str) -> None:
 
 
 def _covered(mesh: Mesh, size: int = 512) -> float:
-    everywhere = torch.ones(len(mesh.vertices), dtype=torch.bool)
-    where = paint_faces(mesh, mesh.vertices, everywhere, size, torch.device("cpu"))[1]
-    return float(where.sum()) / (size - 1) ** 2
+    assert mesh.uvs is not None
+    return float((rasterize_atlas(mesh.uvs, mesh.faces, size).face_ids > 0).sum()) / (size - 1) ** 2
 
 
 def test_both_are_deterministic() -> None:
@@ -107,6 +106,16 @@ def test_weld_numbers_by_first_appearance() -> None:
     points = torch.tensor([[2.0, 0, 0], [1, 0, 0], [2, 0, 0], [-0.0, 0, 0], [0, 0, 0], [1, 0, 0]])
     first, group = weld(points)
     assert first.tolist() == [0, 1, 3] and group.tolist() == [0, 1, 0, 2, 2, 1]
+
+
+def test_weld_keeps_apart_what_differs_in_the_last_bit() -> None:
+    one, tiny = torch.tensor(1.0), torch.tensor(0.0)
+    above, denormal = torch.nextafter(one, one * 2), torch.nextafter(tiny, one)
+    points = torch.stack([one, above, tiny, denormal, -denormal, above, -tiny])[:, None].expand(-1, 3)
+    first, group = weld(points)
+    assert first.tolist() == [0, 1, 2, 3, 4] and group.tolist() == [0, 1, 2, 3, 4, 1, 2]
+    first, group = weld(torch.zeros(0, 3))
+    assert first.tolist() == group.tolist() == []
 
 
 def test_normals_point_outwards_and_cross_seams() -> None:
