@@ -20,7 +20,7 @@ import scales  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
 from scales import GpuScale, SizingHost  # noqa: E402
 
-from lowvram_core import torch_host  # noqa: E402
+from lowvram_core.app import torch_host  # noqa: E402
 from lowvram_core.files.store import ModelStore  # noqa: E402
 from lowvram_core.fitting import budget  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402

@@ -112,9 +112,6 @@ def categories(nodes: list[Any]) -> dict[str, str]:
 def main() -> None:
     """Writes the files."""
     sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
-    import cpu_torchvision
-
-    cpu_torchvision.declare()
     from comfy_pack import Pack
 
     nodes = Pack().nodes
