@@ -23,8 +23,11 @@ WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
 demo: $(STAMP) $(WEIGHTS)
 	$(PY) demo/run.py
 
+# One worker for each core. A file's tests stay in one worker and share its fixtures; tests/conftest.py puts the longest
+# files first.
+WORKERS := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: lint $(WEIGHTS)
-	$(PY) -m pytest
+	$(PY) -m pytest $(WORKERS)
 
 # Memory of every preset beside upstream's: computed, or with DEVICE=cuda measured on a GPU.
 DEVICE := meta
