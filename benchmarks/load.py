@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 RESULT = ROOT / "benchmarks" / "results" / "load.json"
 
 log = logging.getLogger("load")
@@ -64,7 +64,6 @@ def run(folder: Path) -> None:
 
 _WRITE = """
 import sys; sys.path[:0] = [".", "tests", "benchmarks"]
-import cpu_torchvision; cpu_torchvision.declare()
 from pathlib import Path
 import full_size; full_size.write_shape(Path(sys.argv[1]))
 """
@@ -72,9 +71,6 @@ import full_size; full_size.write_shape(Path(sys.argv[1]))
 
 def measure(loader: str, folder: Path) -> dict[str, float]:
     """Returns the MiB and seconds of one loader. Runs in this process."""
-    import cpu_torchvision
-
-    cpu_torchvision.declare()
     import torch
 
     from lowvram_core.networks import hy3dgen

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from lowvram_core.presets import PRESETS, VIEW_SETS  # noqa: E402  (needs the path above)
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402  (needs the path above)
+from lowvram_core.presets import PRESETS, VIEW_SETS  # noqa: E402
 from lowvram_core.render.atlas import rasterize_atlas  # noqa: E402
 from lowvram_core.render.rasterize import interpolate  # noqa: E402
 from lowvram_core.render.scene import Scene  # noqa: E402
@@ -35,6 +35,7 @@ from lowvram_core.types import Camera, Mesh, Views  # noqa: E402
 log = logging.getLogger("views")
 RESULT = ROOT / "benchmarks" / "results" / "views.json"
 PRESET = PRESETS["8 GB Fast"].with_(render_px=512, texture_px=512)
+HOST = TorchHost(torch.device("cpu"), torch.float32)
 
 
 def ring(*azimuths: int, elevation: int = 0) -> list[tuple[int, int]]:
@@ -53,20 +54,6 @@ CANDIDATES: dict[str, list[tuple[int, int]]] = {
     "6: standard": [(camera.azimuth_deg, camera.elevation_deg) for camera in VIEW_SETS["standard"]],
 }
 SIDE_WEIGHTS = (0.05, 0.1, 0.3, 1.0)
-
-
-class _Host:
-    device = torch.device("cpu")
-    dtype = torch.float32
-
-    def phase(self, name: str) -> nullcontext[None]:
-        return nullcontext()
-
-    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Does nothing."""
-
-    def borrow(self, component: object) -> nullcontext[None]:
-        raise AssertionError("no network is needed here")
 
 
 def meshes() -> dict[str, Mesh]:
@@ -109,10 +96,18 @@ def paint(mesh: Mesh, cameras: tuple[Camera, ...]) -> Views:
     return Views(torch.stack(images), cameras)
 
 
+def prepare(mesh: Mesh) -> tuple[Mesh, Tensor, Tensor]:
+    """The mesh with UVs, its true texture [T,T,3], and [T,T] bool: the texel lies on the mesh."""
+    mesh = unwrap(mesh, PRESET, HOST)
+    assert mesh.uvs is not None
+    raster = rasterize_atlas(mesh.uvs, mesh.faces, PRESET.texture_px)
+    return mesh, colour_at(interpolate(Scene(mesh).rig, raster, mesh.faces)), raster.face_ids > 0
+
+
 def measure(mesh: Mesh, truth: Tensor, chart: Tensor, cameras: tuple[Camera, ...]) -> tuple[float, float]:
     """Returns the fraction of the atlas's texels that were seen, and the PSNR of the filled texture in dB."""
-    atlas = bake(mesh, paint(mesh, cameras), PRESET, _Host())
-    error = (inpaint(mesh, atlas, _Host()).texture - truth)[chart]  # type: ignore[operator]
+    atlas = bake(mesh, paint(mesh, cameras), PRESET, HOST)
+    error = (inpaint(mesh, atlas, HOST).texture - truth)[chart]  # type: ignore[operator]
     return float(atlas.seen[chart].float().mean()), float(-10 * torch.log10((error**2).mean()))
 
 
@@ -121,13 +116,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("lowvram_core").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    prepared = {}
-    for name, mesh in meshes().items():
-        mesh = unwrap(mesh, PRESET, _Host())
-        assert mesh.uvs is not None
-        raster = rasterize_atlas(mesh.uvs, mesh.faces, PRESET.texture_px)
-        truth = colour_at(interpolate(Scene(mesh).rig, raster, mesh.faces))
-        prepared[name] = mesh, truth, raster.face_ids > 0
+    prepared = {name: prepare(mesh) for name, mesh in meshes().items()}
     rows = []
     for label, poses in CANDIDATES.items():
         for side in SIDE_WEIGHTS if label in ("3: 0 120 240 @0", "4: 0 90 180 270 @0") else (None,):

@@ -22,11 +22,7 @@ from unittest.mock import patch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "devices")]
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-
-cpu_torchvision.declare()
-
-import full_size  # noqa: E402
+import full_size  # noqa: E402  (needs the path above)
 import torch  # noqa: E402
 import trimesh  # noqa: E402
 from scales import CountingScale, GpuScale, Scale, WeighingHost  # noqa: E402

@@ -11,13 +11,9 @@ from pathlib import Path
 
 DEMO = Path(__file__).resolve().parent
 ROOT = DEMO.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-
-cpu_torchvision.declare()
-
-from lowvram_core.app.cli import main  # noqa: E402  (needs the declaration above)
+from lowvram_core.app.cli import main  # noqa: E402  (needs the path above)
 
 OUTPUT = ROOT / "output"
 PHOTOGRAPH = "ring"

@@ -14,14 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo"
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(DEMO)]
+sys.path[:0] = [str(ROOT), str(DEMO)]
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-
-cpu_torchvision.declare()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402  (needs the declaration above)
+import numpy as np  # noqa: E402  (needs the path above)
+import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 from torch import Tensor  # noqa: E402

@@ -1,9 +1,16 @@
-"""Set-up of every test process."""
+"""Set-up of every test process, and what a run says at its end about tests that it left out."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
+
+# Before torch is imported: it takes the number of threads of OpenMP from here, in child processes, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
@@ -12,7 +19,36 @@ for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "devices"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-
-cpu_torchvision.declare()
 torch.set_num_threads(1)
+
+COMFYUI_PYTHON = "COMFYUI_PYTHON=<the Python that runs ComfyUI>"
+COMMANDS = {
+    "tests/comfyui/": f"COMFYUI_PATH=<ComfyUI's folder> {COMFYUI_PYTHON} {{python}} -m pytest tests/comfyui",
+    "tests/nodes/test_requirements.py": f"{COMFYUI_PYTHON} {{python}} -m pytest tests/nodes/test_requirements.py",
+}
+"""How to run the suites that need more than `make install`, by the beginning of the tests' names."""
+
+
+def skipped_suites(reports: list[pytest.TestReport | pytest.CollectReport], python: str) -> list[str]:
+    """One line for each reason why tests were skipped, and after it the command that runs them."""
+    found: Counter[tuple[str, str]] = Counter()
+    for report in reports:
+        reason = report.longrepr[2] if isinstance(report.longrepr, (tuple, list)) else str(report.longrepr)
+        suite = next((suite for suite in COMMANDS if report.nodeid.startswith(suite)), report.nodeid.split("::")[0])
+        found[suite, reason.removeprefix("Skipped: ")] += 1
+    lines = []
+    for (suite, reason), count in sorted(found.items()):
+        lines.append(f"{suite}: {count} skipped, {reason}")
+        if suite in COMMANDS:
+            lines.append(f"    {COMMANDS[suite].format(python=python)}")
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the skipped suites; with xdist this runs in the process that collects the workers' reports."""
+    python = os.path.relpath(sys.executable, ROOT) if Path(sys.executable).is_relative_to(ROOT) else sys.executable
+    lines = skipped_suites(terminalreporter.stats.get("skipped", []), python)
+    if lines:
+        terminalreporter.section("skipped tests, and the commands that run them")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -33,10 +33,10 @@ def stub_torchaudio() -> None:
 def declare_missing() -> None:
     """Makes the imports of torchvision and torchaudio work."""
     sys.path.insert(0, str(TESTS))
-    import cpu_torchvision
+    import torchvision_hook
 
     sys.path.remove(str(TESTS))  # ComfyUI has a tests package of its own
-    cpu_torchvision.declare()
+    torchvision_hook.install()
     stub_torchaudio()
 
 

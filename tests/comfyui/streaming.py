@@ -26,10 +26,10 @@ SCENE, *FLAGS = sys.argv[3:]
 sys.path[:] = [str(COMFYUI), *sys.path[1:], str(TESTS), str(TESTS / "core"), str(TESTS / "devices")]
 sys.argv[1:] = ["--cpu", "--enable-dynamic-vram" if "dynamic" in FLAGS else "--disable-dynamic-vram"]
 
-import cpu_torchvision  # noqa: E402  (needs the path above)
-import torch  # noqa: E402
+import torch  # noqa: E402  (needs the path above)
+import torchvision_hook  # noqa: E402
 
-cpu_torchvision.declare()
+torchvision_hook.install()
 torch.set_num_threads(1)
 
 import comfy.options  # noqa: E402

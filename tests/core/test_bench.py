@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,16 +46,27 @@ class Scale(GpuScale):
 
 
 @pytest.fixture
-def scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[GpuScale]:
-    monkeypatch.setattr(scales, "WITHOUT_VALUES", 8)
-    with counted() as device, ledger.set(cap=2**40, limit=8):
+def scale() -> Iterator[GpuScale]:
+    with weighing_scale() as found:
+        yield found
+
+
+@contextmanager
+def weighing_scale() -> Iterator[GpuScale]:
+    with pytest.MonkeyPatch.context() as patch, counted() as device, ledger.set(cap=2**40, limit=8):
+        patch.setattr(scales, "WITHOUT_VALUES", 8)
         yield Scale(device)
     assert ledger.share == 1.0
 
 
-def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: ModelStore) -> None:
-    known: dict[tuple[object, ...], dict[str, vram.Row]] = {}
-    rows = {row["stage"]: row for row in vram.rows_of(PRESET, store, scale, known)}
+@pytest.fixture(scope="module")
+def rows(store: ModelStore) -> dict[str, vram.Row]:
+    """The benchmark's rows by stage: resident beside upstream."""
+    with weighing_scale() as scale:
+        return {row["stage"]: row for row in vram.rows_of(PRESET, store, scale, {})}
+
+
+def test_a_row_has_every_peak_and_the_seconds_of_both(rows: dict[str, vram.Row]) -> None:
     assert list(rows) == [*vram.STAGES, "load"]
     for stage in ("shape", "delight", "paint"):
         row = rows[stage]
@@ -64,13 +76,14 @@ def test_a_row_has_every_peak_and_the_seconds_of_both(scale: GpuScale, store: Mo
     assert rows["bake"]["upstream_mib"] is None and rows["load"]["upstream_seconds"] > 0
 
 
-def test_streamed_takes_less_than_resident_and_that_less_than_upstream(scale: GpuScale, store: ModelStore) -> None:
-    """tests/core/test_residency.py and test_exact_networks.py check that the results are equal."""
+def test_streamed_takes_less_than_resident_and_that_less_than_upstream(
+    rows: dict[str, vram.Row], scale: GpuScale, store: ModelStore
+) -> None:
+    """That the results are equal: tests/core/test_residency.py and test_exact_networks.py."""
     with scale.weighing():
-        streamed, resident = (vram.ours(PRESET.with_(residency=way), store, scale) for way in ("stream", "free"))
-        upstream = vram.theirs(PRESET, store, scale)
+        streamed = vram.ours(PRESET.with_(residency="stream"), store, scale)
     for stage in ("shape", "delight", "paint"):
-        assert 0 < streamed[stage]["mib"] < resident[stage]["mib"] < upstream[stage]["mib"], stage
+        assert 0 < streamed[stage]["mib"] < rows[stage]["ours_mib"] < rows[stage]["upstream_mib"], stage
 
 
 def test_under_a_cap_it_finishes_or_is_refused(
@@ -83,7 +96,7 @@ def test_under_a_cap_it_finishes_or_is_refused(
     for key in ("mib", "reserved_mib", "device_mib"):
         assert roomy[key] == max(costs[key] for costs in stages.values()) > 0
     assert all(costs["seconds"] > 0 for costs in stages.values())
-    assert roomy["seconds"] == pytest.approx(sum(costs["seconds"] for costs in stages.values()), abs=0.05)
+    assert roomy["seconds"] == pytest.approx(sum(costs["seconds"] for costs in stages.values()), rel=0.02)
     monkeypatch.setattr(budget, "MARGIN_BYTES", 8 * 1024 * MIB)
     refused = vram.finishes(PRESET, store, scale, 4)
     assert not refused["finishes"] and "4.00 GiB of the device are free" in refused["notes"][0]

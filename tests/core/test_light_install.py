@@ -10,9 +10,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import importlib, importlib.abc, pkgutil, sys
-sys.path.insert(0, "tests")
-import cpu_torchvision
-cpu_torchvision.declare()
 
 BLOCKED = {"gradio", "fastapi", "uvicorn", "starlette", "pymeshlab", "pygltflib", "pybind11", "ninja",
            "custom_rasterizer", "mesh_processor", "comfy", "folder_paths"}

@@ -232,8 +232,9 @@ def test_a_connection_that_keeps_dropping_says_so_and_keeps_the_part(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("model_id", "etag"), [("paint", sha256(WEIGHTS)), ("paint", "no-hash"), ("background/u2netp", "")]
-)
+    ("model_id", "etag"), [("paint", sha256(WEIGHTS)), ("paint", "no-hash"), ("background/u2netp", "")],
+    ids=["sha256 of the hub", "sha256 of the manifest", "md5"],
+)  # fmt: skip
 def test_a_file_with_another_content_is_not_kept(tmp_path: Path, hub: Hub, model_id: str, etag: str) -> None:
     """Whether the server names the published hash for it, or none."""
     name = "owner/name/folder/unet/net.safetensors"

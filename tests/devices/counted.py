@@ -8,8 +8,9 @@ With `ledger.cache` set, what a GPU's allocator would reserve for them is follow
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,7 +19,6 @@ from typing import Any
 import torch
 from ledger import ledger
 from torch import Tensor
-from torch.utils import _pytree as tree
 
 NAME = "counted"
 
@@ -45,9 +45,8 @@ class CountedTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Under inference_mode operators come here that are made of others; those are what the device has.
-        made_of_others = torch._C.DispatchKey.CompositeImplicitAutograd
-        if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), made_of_others):
+        # Under inference_mode composite operators arrive here, too. The device has only the ones they consist of.
+        if _is_composite(op):
             result = op.decompose(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
@@ -55,12 +54,41 @@ class CountedTensor(Tensor):
 
 
 _ACROSS = ("_to_copy", "copy_")
-"""What may take tensors of both devices."""
+"""Operators that may take tensors of both devices."""
+
+
+@functools.cache
+def _is_composite(op: Any) -> bool:
+    """Whether torch runs the operator as a sequence of others."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key))
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among an operator's arguments or results. Much faster than torch.utils._pytree."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The value with the function applied to each element of its lists and tuples, nested ones included."""
+    if type(value) is tuple or type(value) is list:
+        return type(value)([_mapped(function, one) for one in value])
+    return function(value)
+
+
+def _mapped_kwargs(function: Callable[[Any], Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: _mapped(function, value) for name, value in kwargs.items()}
 
 
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     name = op.overloadpacket.__name__
-    tensors = [leaf for leaf in tree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = _tensors((*args, *kwargs.values()))
     if name == "_has_compatible_shallow_copy_type":  # asked by Module.to: its weights become new tensors
         return False
     if name not in _ACROSS:
@@ -84,7 +112,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         return _read_back(op, args, kwargs)
     if any(raw.is_meta for raw in raws) or (not raws and _is_large(op, args, kwargs)):
         return _wrapped(_on_meta(op, args, kwargs), tensors)
-    unwrapped_args, unwrapped_kwargs = tree.tree_map(_raw, (args, kwargs))
+    unwrapped_args, unwrapped_kwargs = _mapped(_raw, args), _mapped_kwargs(_raw, kwargs)
     if name == "copy_" and not isinstance(tensors[0], CountedTensor):
         return op(*unwrapped_args, **unwrapped_kwargs)
     return _wrapped(op(*unwrapped_args, **unwrapped_kwargs), tensors)
@@ -113,7 +141,7 @@ def _read_back(op: Any, args: Any, kwargs: Any) -> Any:
 def _is_large(op: Any, args: Any, kwargs: Any) -> bool:
     if ledger.limit is None:
         return False
-    return any(leaf.numel() > ledger.limit for leaf in tree.tree_leaves(_on_meta(op, args, kwargs)))
+    return any(leaf.numel() > ledger.limit for leaf in _tensors([_on_meta(op, args, kwargs)]))
 
 
 def _on_meta(op: Any, args: Any, kwargs: Any) -> Any:
@@ -121,7 +149,7 @@ def _on_meta(op: Any, args: Any, kwargs: Any) -> Any:
         raw = _raw(value)
         return raw.to("meta") if isinstance(raw, Tensor) and not raw.is_meta else raw
 
-    meta_args, meta_kwargs = tree.tree_map(moved, (args, kwargs))
+    meta_args, meta_kwargs = _mapped(moved, args), _mapped_kwargs(moved, kwargs)
     if "device" in meta_kwargs:
         meta_kwargs["device"] = "meta"
     return op(*meta_args, **meta_kwargs)
@@ -139,7 +167,7 @@ def _wrapped(result: Any, tensors: list[Tensor]) -> Any:
             raw = torch.empty_strided(raw.shape, raw.stride(), dtype=raw.dtype, device="meta")
         return CountedTensor(raw)
 
-    return tree.tree_map(wrap, result)
+    return _mapped(wrap, result)
 
 
 def is_counted(device: Any) -> bool:

@@ -154,8 +154,6 @@ def test_an_older_schema_loses_only_its_fields(pack: Pack, monkeypatch: pytest.M
 PROGRAM = """
 import builtins, sys
 sys.path[:0] = ["tests", "tests/nodes"]
-import cpu_torchvision
-cpu_torchvision.declare()
 import torch
 from comfy_mesh import MeshData
 from comfy_pack import NAME, Pack
