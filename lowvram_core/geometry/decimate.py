@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MissingDependency
+from ..checks.packages import missing_package
 
 _GENTLE, _FIRM = 5.0, 7.0
 """Aggressiveness of fast_simplification. The gentle one keeps the shape better; the firm one always reaches the
@@ -29,10 +29,7 @@ def decimate(vertices: Tensor, faces: Tensor, budget: int) -> tuple[Tensor, Tens
     try:
         from fast_simplification import simplify
     except ImportError as error:
-        raise MissingDependency(
-            "clean: the package fast-simplification is not installed; it is wanted to lower the number of faces. "
-            "Install it (pip install fast-simplification)."
-        ) from error
+        raise missing_package("clean", "fast_simplification", met=str(error)) from error
     low, high = vertices.amin(dim=0), vertices.amax(dim=0)
     # The package's error threshold is absolute, so every mesh is scaled to the same size.
     scale = float((high - low).max()) / 2 or 1.0

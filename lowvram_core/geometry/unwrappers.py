@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import BadInput, MissingDependency
+from ..checks.packages import missing_package
+from ..errors import BadInput
 from ..types import Mesh
 
+_OTHERWISE = "Or choose the other unwrapper."
 Progress = Callable[[int, int], None]
 _PHASES = ("segmenting", "parameterizing", "packing", "output")
 """Of a run of uvunwrap, in their order."""
@@ -30,7 +32,7 @@ def unwrap_xatlas(mesh: Mesh) -> Mesh:
     try:
         import xatlas
     except ImportError as error:
-        raise _missing("xatlas") from error
+        raise missing_package("unwrap", "xatlas", met=str(error), otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
         source, indices, uvs = xatlas.parametrize(positions, faces)
@@ -53,7 +55,7 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
     try:
         import uvunwrap
     except ImportError as error:
-        raise _missing("uvunwrap") from error
+        raise missing_package("unwrap", "uvunwrap", met=str(error), otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
         job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=page_px)
@@ -99,10 +101,3 @@ def _split(mesh: Mesh, source: np.ndarray, indices: np.ndarray, uvs: np.ndarray)
     up = torch.from_numpy(np.ascontiguousarray(uvs, dtype=np.float32)).view(-1, 2)
     faces = torch.from_numpy(indices.astype(np.int64)).view(-1, 3)
     return Mesh(vertices, faces, uvs=torch.stack([up[:, 0], 1.0 - up[:, 1]], dim=1))
-
-
-def _missing(package: str) -> MissingDependency:
-    return MissingDependency(
-        f"unwrap: the package {package} is not installed; it is wanted for this unwrapper. "
-        f"Install it (pip install {package}) or choose the other unwrapper."
-    )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadInput, MissingDependency
+from ..checks.packages import missing_package
+from ..errors import BadInput
 
 SLICED_MIB = 123.0
 """Activations in float16 that sliced attention adds to a UNet of the published size, for one picture of 512 px. For
@@ -43,11 +44,7 @@ def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> s
     if choice == "xformers" and device.type != "cuda":
         raise BadInput(f"attention: xformers on {device}; wanted an NVIDIA card for it. Choose auto.")
     if choice == "xformers" and importlib.util.find_spec("xformers") is None:
-        raise MissingDependency(
-            "attention: the Python package 'xformers' is not installed; wanted for attention xformers. Choose auto, "
-            "or install the version made for your torch: python -m pip install --no-deps xformers",
-            name="xformers",
-        )
+        raise missing_package("attention", "xformers", otherwise="It must fit your torch. Or choose attention auto.")
     return choice
 
 

@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from ..errors import MissingDependency
-
-_INSTALL = "python -m pip install --no-deps hy3dgen==2.0.2"
+from ..checks.packages import missing_package
 
 
 def shapegen(submodule: str) -> ModuleType:
@@ -45,12 +43,8 @@ def _import(name: str) -> ModuleType:
         with _without_pymeshlab():
             return importlib.import_module(name)
     except ImportError as error:
-        missing = error.name or str(error)
-        advice = _INSTALL if missing.startswith("hy3dgen") else f"python -m pip install {missing}"
-        raise MissingDependency(
-            f"models: the Python package {missing!r} could not be imported ({error}); the networks need it. "
-            f"Run: {advice}"
-        ) from error
+        package = (error.name or str(error)).partition(".")[0]
+        raise missing_package("models", package, met=str(error)) from error
 
 
 @contextlib.contextmanager

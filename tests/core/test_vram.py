@@ -27,6 +27,7 @@ from lowvram_core.presets import PRESETS, Preset  # noqa: E402
 from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
 MIB = 2**20
+BENCHMARKS = ROOT / "benchmarks"
 PEAKS_MIB = readme_tables.peaks_mib()
 """As benchmarks/vram.py left them, and as the README states them."""
 ALLOCATORS_BYTES = 256 * MIB
