@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make clean: each works on a fresh clone; the first one installs.
+# make demo, make test, make lint, make clean: each works on a fresh clone. The first one installs.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
@@ -29,7 +29,7 @@ WORKERS := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscop
 test: lint $(WEIGHTS)
 	$(PY) -m pytest $(WORKERS)
 
-# Memory of every preset beside upstream's: computed, or with DEVICE=cuda measured on a GPU.
+# The memory of every preset and of upstream: computed, or measured on a GPU with DEVICE=cuda.
 DEVICE := meta
 bench-vram: $(STAMP)
 	$(PY) benchmarks/vram.py --device $(DEVICE)

@@ -1,6 +1,6 @@
-"""`make demo`: the pictures in demo/pictures to textured meshes, on the CPU, with the tiny checkpoints in demo/.
+"""`make demo`: turns the pictures in demo/pictures into textured meshes on the CPU, with the tiny checkpoints in demo/.
 
-The same command as a user's run on the real models; only the models folder is another.
+It is the command that a user runs, with another models folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PHOTOGRAPH = "ring"
 
 
 def run(extra: list[str]) -> int:
-    """The exit status of the command line; the photograph's mesh is also put under the name demo.glb."""
+    """Returns the exit status of the command line. Also copies the mesh of the photograph to demo.glb."""
     arguments = [str(DEMO / "pictures"), "--out", str(OUTPUT), "--sheet", str(OUTPUT / "demo.png")]
     arguments += ["--models", str(DEMO), "--offline", "--device", "cpu", "--background-model", "u2netp"]
     arguments += ["--preset", "8 GB Balanced"]

@@ -1,6 +1,6 @@
-"""What torch's allocator for GPUs reserves: it takes memory in segments, splits them into blocks and keeps them.
+"""Simulates torch's caching allocator for GPUs: it reserves segments, splits them into blocks and keeps both.
 
-Only sizes and addresses; nothing is allocated. Each stream has its own segments. Source:
+It works with sizes and addresses only and allocates nothing. Each stream has its own segments. Source:
 c10/cuda/CUDACachingAllocator.cpp of torch 2, at its default settings.
 """
 
@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 import torch
 
 UNIT = 512
-"""Bytes; every block is a multiple of it."""
+"""Bytes. The size of every block is a multiple of it."""
 SMALL = 2**20
-"""Blocks up to it come from segments of their own."""
+"""Bytes. Blocks up to this size come from the segments for small blocks."""
 SMALL_SEGMENT = 2 * 2**20
 MIDDLE = 10 * 2**20
-"""Blocks under it share segments of MIDDLE_SEGMENT; larger ones get what they ask for."""
+"""Bytes. Blocks below this size share segments of MIDDLE_SEGMENT. Each larger block gets a segment of its own size."""
 MIDDLE_SEGMENT = 20 * 2**20
 LARGE_UNIT = 2 * 2**20
 
 
 class _Pool:
-    """Free blocks; the smallest that is large enough is found first, of equal ones that with the lowest address."""
+    """Free blocks. `best` returns the smallest block that is large enough; among equal sizes, the lowest address."""
 
     def __init__(self, *, is_small: bool) -> None:
         self.is_small = is_small
@@ -51,7 +51,7 @@ class _Pool:
 
 @dataclass(eq=False)
 class Block:
-    """A stretch of a segment, with its neighbours in it."""
+    """A part of a segment, linked to the blocks before and after it."""
 
     address: int
     size: int
@@ -63,21 +63,21 @@ class Block:
 
 @dataclass
 class CachingAllocator:
-    """Segments and blocks of one device."""
+    """The segments and blocks of one device."""
 
     reserved: int = 0
-    """Bytes of all segments."""
+    """The bytes of all segments."""
     peak: int = 0
-    """The most that was reserved; whoever reads it sets it back."""
+    """The highest value of `reserved`. The ledger resets it."""
     _end: int = 0
     _pools: dict[tuple[object, bool], _Pool] = field(default_factory=dict)
-    """By stream, and whether its blocks are small."""
+    """By stream and by whether the blocks are small."""
 
     def take(self, size: int, limit: float = math.inf, stream: object = None) -> Block:
-        """A block for so many bytes of a stream's.
+        """Returns a block of at least `size` bytes for a stream.
 
         Raises:
-            torch.OutOfMemoryError: more than `limit` bytes would be reserved, whatever is given back before.
+            torch.OutOfMemoryError: more than `limit` bytes would be reserved, even after empty_cache.
         """
         size = max(UNIT, -(-size // UNIT) * UNIT)
         is_small = size <= SMALL
@@ -93,7 +93,7 @@ class CachingAllocator:
         return block
 
     def give_back(self, block: Block) -> None:
-        """Joins the block with free neighbours; the segment stays."""
+        """Frees the block and merges it with free neighbours. The segment stays reserved."""
         pool = block.pool
         for other in (block.before, block.after):
             if other is not None and other.is_free:
@@ -105,14 +105,14 @@ class CachingAllocator:
         pool.add(block)
 
     def empty_cache(self) -> None:
-        """Gives segments back in which nothing is used."""
+        """Releases the segments without a used block."""
         for pool in self._pools.values():
             for block in pool.whole_segments():
                 pool.remove(block)
                 self.reserved -= block.size
 
     def _segment(self, size: int, limit: float) -> tuple[int, int]:
-        """Address and size."""
+        """Reserves a segment for `size` bytes and returns its address and size."""
         if size <= SMALL:
             segment = SMALL_SEGMENT
         elif size < MIDDLE:

@@ -1,9 +1,9 @@
-"""A device that counts its bytes, on torch's own hook for backends written in Python.
+"""A torch device that counts its bytes, built on torch's support for backends written in Python.
 
-Its tensors live in RAM or nowhere. They refuse to meet tensors of the CPU, as a GPU's do, and an allocation past
-`ledger.cap` raises torch's own OutOfMemoryError. With `ledger.limit` set, tensors with more elements are not computed:
-their shapes and bytes are followed, so that networks of full size run in seconds, and what is read back is zeros.
-With `ledger.cache` set, what a GPU's allocator would reserve for them is followed too (caching.py).
+Its tensors lie in RAM, or have no values. An operator that mixes them with CPU tensors fails, as on a GPU. An
+allocation beyond `ledger.cap` raises torch.OutOfMemoryError. With `ledger.limit` set, larger tensors have shapes and
+bytes but no values, so networks of full size run in seconds; a copy of such a tensor to the CPU is all zeros. With
+`ledger.cache` set, the device also computes what a GPU's allocator would reserve (caching.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "counted"
 
 
 class CountedTensor(Tensor):
-    """A tensor of the device around one of the CPU, or of the meta device where it has no values."""
+    """A tensor of the device. `raw` is a CPU tensor, or a meta tensor if there are no values."""
 
     raw: Tensor
 
@@ -89,7 +89,7 @@ def _mapped_kwargs(function: Callable[[Any], Any], kwargs: dict[str, Any]) -> di
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     name = op.overloadpacket.__name__
     tensors = _tensors((*args, *kwargs.values()))
-    if name == "_has_compatible_shallow_copy_type":  # asked by Module.to: its weights become new tensors
+    if name == "_has_compatible_shallow_copy_type":  # Module.to asks; False makes it create new tensors for weights
         return False
     if name not in _ACROSS:
         _check_device(name, tensors)
@@ -171,12 +171,12 @@ def _wrapped(result: Any, tensors: list[Tensor]) -> Any:
 
 
 def is_counted(device: Any) -> bool:
-    """Whether a device, or its name, is this one."""
+    """Whether a device, or a device's name, is the counting device."""
     return device is not None and torch.device(device).type == NAME
 
 
 class _Backend(ModuleType):
-    """What torch and our own code ask of a device's module; see torch.cuda."""
+    """The functions of a device module, such as torch.cuda, that torch and lowvram_core call."""
 
     def is_available(self) -> bool:
         return True
@@ -194,16 +194,16 @@ class _Backend(ModuleType):
         return False
 
     def manual_seed_all(self, seed: int) -> None:
-        """Noise comes from the CPU."""
+        """Does nothing: random numbers come from the CPU."""
 
     def get_rng_state(self, device: Any = None) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
 
     def set_rng_state(self, state: Tensor, device: Any = None) -> None:
-        """As above."""
+        """Does nothing: random numbers come from the CPU."""
 
     def synchronize(self, device: Any = None) -> None:
-        """Nothing runs aside."""
+        """Does nothing: operators finish before they return."""
 
     def empty_cache(self) -> None:
         if ledger.cache is not None:
@@ -255,14 +255,14 @@ class _Backend(ModuleType):
 
 @dataclass
 class Event:
-    """A moment of a stream: of the main one by what had been allocated, of another by what had been queued."""
+    """A moment of a stream: a number of allocations on the main stream, a number of queued copies on another."""
 
     stream: Stream | None
     moment: int
 
 
 class _Main:
-    """The stream on which everything runs at once."""
+    """The main stream. Its operators run immediately."""
 
     def record_event(self) -> Event:
         return Event(None, ledger.allocations)
@@ -276,35 +276,35 @@ class _Main:
 
 
 class Stream:
-    """A stream for copies that is as late as it may be: they run when they are waited for, and not before.
+    """A stream for copies that is as late as possible: a copy runs only when something waits for it.
 
-    Until then there is rubbish in the tensors that they go to. A copy to memory of which the stream does not know that
-    it is free fails: on a GPU it might be written to while others still read it. What is allocated on the stream takes
-    the place of what was, so the stream has to know that the main one is through with that.
+    Until then its target holds invalid values. A copy fails if the stream has not waited until the target's memory was
+    free: on a GPU, the main stream might still read that memory. A new allocation on the stream may reuse memory of an
+    earlier one, so the stream must also have waited for the last use of that.
     """
 
     on_the_way = 0
-    """Copies of all streams that nobody has waited for; on a GPU their memory must not be given back yet."""
+    """Queued copies of all streams. On a GPU, their memory must not be freed yet."""
 
     def __init__(self) -> None:
         self._queue: list[Callable[[], Any]] = []
         self._done = 0
         self._knows = 0
         self._used: dict[int, int] = {}
-        """When its own tensors, which were allocated while it was the current one, were last used on the main one."""
+        """By storage: when the main stream last used a tensor that was allocated on this stream."""
         self._left = 0
-        """The same of those that are gone."""
+        """When the main stream last used one of the deleted tensors."""
         self.copies = 0
-        """How many were queued on it."""
+        """How many copies have been queued."""
 
     def own(self, storage: torch.UntypedStorage) -> None:
-        """Allocated while this stream is the current one."""
+        """Records a storage that was allocated while this stream was the current one."""
         key = storage._cdata
         self._used[key], _owners[key] = 0, self
         weakref.finalize(storage, self._leave, key)
 
     def use(self, key: int) -> None:
-        """The main stream reads or writes it."""
+        """Records that the main stream uses the storage."""
         self._used[key] = ledger.allocations
 
     def _leave(self, key: int) -> None:
@@ -315,7 +315,7 @@ class Stream:
         return Event(self, self._done + len(self._queue))
 
     def wait_event(self, event: Event) -> None:
-        assert event.stream is None, "streams that wait for each other are not made"
+        assert event.stream is None, "one side stream cannot wait for another here"
         self._knows = max(self._knows, event.moment)
 
     def wait_stream(self, main: _Main) -> None:
@@ -323,7 +323,7 @@ class Stream:
 
     @contextmanager
     def as_context(self, _: Stream) -> Iterator[None]:
-        """What ComfyUI calls to make a stream the current one."""
+        """Makes this stream the current one. ComfyUI calls it."""
         with torch.get_device_module(NAME).stream(self):
             yield
 
@@ -331,14 +331,14 @@ class Stream:
         self.run(self._done + len(self._queue))
 
     def run(self, moment: int) -> None:
-        """What was queued before that moment."""
+        """Runs the copies that were queued before that moment."""
         while self._done < moment:
             self._queue.pop(0)()
             self._done += 1
             Stream.on_the_way -= 1
 
     def queue(self, there: CountedTensor, here: Tensor) -> None:
-        """A copy, for later."""
+        """Queues a copy."""
         used = self._used.get(there.raw.untyped_storage()._cdata)
         if (ledger.born(there.raw) if used is None else max(used, self._left)) > self._knows:
             raise RuntimeError("a copy on another stream to memory that may still be in use: wait for its event")
@@ -351,13 +351,13 @@ class Stream:
 
 _main = _Main()
 _owners: dict[int, Stream] = {}
-"""Streams by the storages that were allocated on them."""
+"""By storage: the stream that it was allocated on."""
 _active: Stream | None = None
-"""The stream that copies are queued on; None: the main one."""
+"""The current stream, which queues the copies. None: the main stream."""
 
 
 class _Doors(torch.overrides.TorchFunctionMode):
-    """Functions that a Python backend does not get to see, or sees filling a tensor that grows."""
+    """Intercepts functions that never reach a Python backend, and fused attention."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -377,7 +377,7 @@ _ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Without values: what a fused kernel allocates, its output and the sums per row, and no [L,S] matrix."""
+    """Allocates what a fused kernel does, its output and one sum per row but no [L,S] matrix, without values."""
     sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
     del sums
     return query.new_empty((*query.shape[:-1], value.shape[-1]))
@@ -388,7 +388,7 @@ _installed: list[Any] = []
 
 @contextmanager
 def counted() -> Iterator[torch.device]:
-    """The device, usable within the block; torch knows its name for the rest of the process."""
+    """The device, for use inside the `with` block. Its name stays registered in torch until the process ends."""
     if not _installed:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 

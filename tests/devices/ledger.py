@@ -1,4 +1,4 @@
-"""What lives on the counting device, in bytes, and how much it may be."""
+"""Counts the bytes of the tensors on the counting device, and enforces its limits."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from caching import Block, CachingAllocator
 class _Storage:
     size: int
     born: int
-    """The number of its allocation."""
+    """The number of the allocation."""
     cache: CachingAllocator | None
     block: Block | None
-    """Where it lies in the cache."""
+    """Its place in the cache."""
 
 
 @dataclass
 class Ledger:
-    """What lives on the device, in bytes of storages."""
+    """The memory state of the device. Tensors that share a storage count once."""
 
     current: int = 0
     peak: int = 0
     cap: int | None = None
-    """Past it an allocation fails."""
+    """Bytes of the whole device. An allocation beyond it fails. None: no limit."""
     share: float = 1.0
-    """Of the cap, which is all that the device has, so much is this process's."""
+    """The fraction of `cap` that this process may use."""
     limit: int | None = None
-    """Elements past which a tensor has no values; None: all have."""
+    """Tensors with more elements than this have no values. None: all tensors have values."""
     allocations: int = 0
     fail_at: int | None = None
-    """The number of the allocation that fails, whatever is free."""
+    """The number of an allocation that fails even if memory is free."""
     cache: CachingAllocator | None = None
-    """None: the device takes every tensor by itself, and gives it back at once."""
+    """None: each tensor is allocated alone and freed immediately."""
     _alive: dict[int, _Storage] = field(default_factory=dict)
 
     def enter(self, storage: torch.UntypedStorage, stream: object = None) -> bool:
-        """Counts a storage until it dies; whether it was not counted yet.
+        """Counts a storage until it is deleted. Returns whether the storage is new.
 
         Raises:
-            torch.OutOfMemoryError: it does not fit.
+            torch.OutOfMemoryError: the storage does not fit.
         """
         key = storage._cdata
         if key in self._alive:
@@ -72,28 +72,28 @@ class Ledger:
 
     @property
     def reserved(self) -> int:
-        """Bytes that are not free for other programs."""
+        """Bytes that other programs cannot use."""
         return self.current if self.cache is None else self.cache.reserved
 
     @property
     def reserved_peak(self) -> int:
-        """The most of these."""
+        """The highest value of `reserved` since the last reset."""
         return self.peak if self.cache is None else self.cache.peak
 
     def reset_peak(self) -> None:
-        """The peak is what is there now."""
+        """Sets both peaks to the present values."""
         self.peak = self.current
         if self.cache is not None:
             self.cache.peak = self.cache.reserved
 
     def raise_peak(self, peak: int, reserved_peak: int) -> None:
-        """No less than it was before a look at a part."""
+        """Raises the peaks to at least these values, after a part was measured with fresh peaks."""
         self.peak = max(self.peak, peak)
         if self.cache is not None:
             self.cache.peak = max(self.cache.peak, reserved_peak)
 
     def born(self, tensor: torch.Tensor) -> int:
-        """The number of the allocation that a tensor of the device lies in."""
+        """The number of the allocation that holds the tensor."""
         return self._alive[tensor.untyped_storage()._cdata].born
 
     @contextmanager
@@ -101,7 +101,7 @@ class Ledger:
         self, *, cap: int | None = None, limit: int | None = None, fail_after: int | None = None,
         cache: CachingAllocator | None = None,
     ) -> Iterator[None]:  # fmt: skip
-        """Other settings within the block, and a fresh peak; `fail_after` counts allocations from here."""
+        """Changes settings inside the `with` block and resets the peaks. `fail_after` counts allocations from here."""
         before = self.cap, self.limit, self.fail_at, self.cache
         self.cap, self.limit, self.cache = cap, limit, cache
         self.fail_at = None if fail_after is None else self.allocations + fail_after
