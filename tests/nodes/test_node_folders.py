@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from comfy_mesh import MeshData
 from comfy_pack import PREFIX, Pack, module
-from golden import locale
 from torch import Tensor
 
+ROOT = Path(__file__).resolve().parents[2]
 Reader = Callable[[str], Any]
 OUTSIDE = (
     r"leads out of the folders that may be read; wanted a place in ComfyUI's input or output folder\. Copy it there"
@@ -138,7 +138,7 @@ def test_an_allowed_folder_may_be_a_link(comfy: Path, save: Any, load: Any, monk
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_texts_name_every_format_and_the_setting(language: str) -> None:
     formats = module("lowvram_core.files.formats")
-    texts = locale(language)
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
     for ending in formats.READABLE_MESHES:
         assert ending[1:].upper() in texts[PREFIX + "LoadMesh"]["description"]
     for node in ("LoadMesh", "LoadPictures"):
