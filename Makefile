@@ -37,7 +37,7 @@ bench-vram: $(STAMP)
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy lowvram_core docs/draw_nodes.py
+	$(VENV)/bin/mypy lowvram_core docs/draw_nodes.py texts/*.py
 
 # Locales, help pages, the READMEs' tables and the golden of the nodes' schemas, from what they are made of.
 .PHONY: texts
