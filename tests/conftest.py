@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -21,12 +22,27 @@ for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "devices"):
 
 torch.set_num_threads(1)
 
+LONG = ("test_vram.py", "test_full_device.py", "test_demo.py", "test_exact_networks.py", "test_network_stages.py",
+        "test_bench.py", "test_results.py", "test_node_runs.py")  # fmt: skip
+"""The files that take longest. They run first, so that no worker starts one when the others have finished."""
+
 COMFYUI_PYTHON = "COMFYUI_PYTHON=<the Python that runs ComfyUI>"
 COMMANDS = {
     "tests/comfyui/": f"COMFYUI_PATH=<ComfyUI's folder> {COMFYUI_PYTHON} {{python}} -m pytest tests/comfyui",
     "tests/nodes/test_requirements.py": f"{COMFYUI_PYTHON} {{python}} -m pytest tests/nodes/test_requirements.py",
 }
 """How to run the suites that need more than `make install`, by the beginning of the tests' names."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first and keeps the order of all others."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Takes everything imported so far out of garbage collection, which the tests and the stages call very often."""
+    gc.collect()
+    gc.freeze()
 
 
 def skipped_suites(reports: list[pytest.TestReport | pytest.CollectReport], python: str) -> list[str]:
