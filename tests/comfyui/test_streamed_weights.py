@@ -98,11 +98,11 @@ def test_nothing_stays_after_an_error_an_interrupt_and_a_full_card(models: Path,
 
 def test_our_budget_decides_what_stays_resident(models: Path) -> None:
     seen = play(models, "threshold")
-    hungriest = max(seen["needs"], key=seen["needs"].get)
+    largest = max(seen["needs"], key=seen["needs"].get)
     whole, missing_a_byte = seen["streamed"]
     assert whole == ["another pack's model stays"], "as a whole where it just fits, and nobody else leaves for it"
-    assert missing_a_byte == [hungriest, "it left"], "alone streamed where a byte is missing"
-    assert seen["needs"][hungriest] < seen["comfyui"], "below what ComfyUI would keep free beside the weights"
+    assert missing_a_byte == [largest, "it left"], "alone streamed where a byte is missing"
+    assert seen["needs"][largest] < seen["comfyui"], "below what ComfyUI would keep free beside the weights"
     assert seen["left"] == [0, 0]
 
 
