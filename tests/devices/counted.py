@@ -144,7 +144,44 @@ def _is_large(op: Any, args: Any, kwargs: Any) -> bool:
     return any(leaf.numel() > ledger.limit for leaf in _tensors([_on_meta(op, args, kwargs)]))
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """What the device needs of a tensor without values."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Layout:
+        return cls(tensor.shape, tensor.stride(), tensor.dtype)
+
+    def empty(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="meta")
+
+
+_known: dict[Any, Any] = {}
+"""Results of operators on the meta device, as layouts, by operator and arguments. Networks repeat their layers, and the
+meta device computes each layout in slow Python code."""
+
+
+def _key(value: Any) -> Any:
+    """A key that is equal for two arguments if the meta device treats them alike. 1, 1.0 and True differ."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_key(one) for one in value)
+    if isinstance(value, Tensor):
+        return _Layout.of(value), value.storage_offset()
+    return type(value), value
+
+
 def _on_meta(op: Any, args: Any, kwargs: Any) -> Any:
+    """The operator's result without values."""
+    key = None
+    if not (op._schema.is_mutable or op.is_view):
+        key = op, _key(args), tuple((name, _key(value)) for name, value in kwargs.items())
+        if key in _known:
+            return _mapped(lambda one: one.empty() if isinstance(one, _Layout) else one, _known[key])
+
     def moved(value: Any) -> Any:
         raw = _raw(value)
         return raw.to("meta") if isinstance(raw, Tensor) and not raw.is_meta else raw
@@ -152,7 +189,17 @@ def _on_meta(op: Any, args: Any, kwargs: Any) -> Any:
     meta_args, meta_kwargs = _mapped(moved, args), _mapped_kwargs(moved, kwargs)
     if "device" in meta_kwargs:
         meta_kwargs["device"] = "meta"
-    return op(*meta_args, **meta_kwargs)
+    result = op(*meta_args, **meta_kwargs)
+    if key is not None and all(_is_fresh(tensor, meta_args) for tensor in _tensors([result])):
+        _known[key] = _mapped(lambda one: _Layout.of(one) if isinstance(one, Tensor) else one, result)
+    return result
+
+
+def _is_fresh(result: Tensor, args: Any) -> bool:
+    """Whether a result fills a storage of its own."""
+    storage = result.untyped_storage()
+    shared = any(storage._cdata == one.untyped_storage()._cdata for one in _tensors(args))
+    return not shared and storage.nbytes() == _Layout.of(result).empty().untyped_storage().nbytes()
 
 
 def _wrapped(result: Any, tensors: list[Tensor]) -> Any:
