@@ -203,7 +203,7 @@ def test_smaller_tiles_lower_what_is_planned_for_the_views(device: torch.device,
 
 
 LOWER: dict[str, Any] = {
-    "cfg_together": False, "points_per_chunk": 64, "octree": 16, "logits_on_host": True, "vae_slicing": True,
+    "cfg_together": False, "points_per_chunk": 1000, "octree": 16, "logits_on_host": True, "vae_slicing": True,
     "vae_tile_px": 128, "views": "minimal", "view_by_view": True, "render_px": 64, "texture_px": 64,
 }  # fmt: skip
 """The lowest value of everything that a need can name, except the variant, which changes the model."""
@@ -220,7 +220,7 @@ def needs_of(store: ModelStore) -> dict[str, Needs]:
     return {
         **{name: partial(module._needs, models[name], host)
            for name, module in (("shape", shape), ("delight", delight), ("paint", paint))},
-        "bake": bake._needs, "inpaint": partial(inpaint._needs, ball(), full),
+        "bake": partial(bake._needs, host), "inpaint": partial(inpaint._needs, ball(), full, host),
     }  # fmt: skip
 
 
