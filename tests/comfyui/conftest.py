@@ -16,6 +16,10 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+import torchvision_hook  # noqa: E402  (tests/ is on the path by tests/conftest.py)
+
+torchvision_hook.install()  # this folder's tests may run in ComfyUI's own environment, without our .venv
 COMFYUI = os.environ.get("COMFYUI_PATH", "")
 WEIGHTS = HERE.parents[1] / "demo" / "rembg" / "u2netp.onnx"
 
