@@ -13,8 +13,7 @@ except MissingDependency as error:
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
 except ImportError as error:
-    package = (error.name or str(error)).partition(".")[0]
-    sys.stderr.write(f"{missing_package('packages', package, met=str(error), otherwise=_ALL)}\n")
+    sys.stderr.write(f"{missing_package('packages', error, otherwise=_ALL)}\n")
     raise SystemExit(2) from None
 
 raise SystemExit(main())

@@ -13,6 +13,8 @@ from torch import Tensor
 
 SIDES = ("front", "left", "back", "right")
 """Names of the pictures that the multi-view shape models take, in the models' order."""
+FRONT = SIDES[0]
+"""The picture that gives the colours, and the only one where there is only one."""
 
 
 @dataclass(frozen=True)

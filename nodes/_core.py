@@ -16,7 +16,7 @@ _PACKAGE = __package__.rpartition(".")[0]
 
 
 def stage(name: str) -> Any:
-    """The module lowvram_core.stages.<name>. Where its functions miss a package while they run, the error names it.
+    """The module lowvram_core.stages.<name>. If a function of it needs a missing package, the error names the package.
 
     Raises:
         MissingDependency: a package that it needs is not installed; the message names it.
@@ -60,5 +60,4 @@ def _named(what: str) -> Iterator[None]:
     except MissingDependency:
         raise
     except ImportError as error:
-        missing = (error.name or str(error)).split(".")[0]
-        raise missing_package(what.rpartition(".")[2], missing, met=str(error)) from error
+        raise missing_package(what.rpartition(".")[2], error) from error

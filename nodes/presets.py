@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lowvram_core.presets import PRESETS, VALUES, Preset, Value, cost, texts
+from ..lowvram_core.report import GIB
 from . import _host
 from ._schema import CATEGORY, PresetType, schema
 
 PRESET_CATEGORY = f"{CATEGORY}/presets"
-GIB = 1024**3
 CARDS: tuple[tuple[float, str], ...] = (
     (3.5, "2 GB"),
     (5.5, "4 GB"),

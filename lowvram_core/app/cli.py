@@ -23,7 +23,7 @@ from ..files.store import ModelStore, default_roots
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
 from ..report import format_table
 from ..stages.shape import check_view_names
-from ..types import SIDES
+from ..types import FRONT, SIDES
 from .outputs import check_pictures_are_kept, check_sheet, mesh_paths
 from .pipeline import Seeds, run
 from .sheet import contact_sheet, draw_strip
@@ -126,12 +126,12 @@ def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
             f"picture: {len(pictures)} front pictures with a {next(iter(others))} view; wanted one front picture. "
             "Run once per object."
         )
-    check_view_names(["front", *others], preset)
+    check_view_names([FRONT, *others], preset)
     outputs = mesh_paths(pictures, options.out, options.format)
     if options.sheet:
         check_sheet(options.sheet)
     check_pictures_are_kept([*pictures, *others.values()], outputs, options.sheet)
-    return [({"front": picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
+    return [({FRONT: picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
 
 
 def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argparse.Namespace) -> int:
@@ -188,7 +188,7 @@ def _run_one(
     result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
     save(result.mesh, output, host)
     if options.sheet:
-        strips.append(draw_strip(paths["front"].name, pictures["front"], result))
+        strips.append(draw_strip(paths[FRONT].name, pictures[FRONT], result))
 
 
 def _write_sheet(strips: Sequence[Image.Image], path: Path) -> bool:

@@ -37,7 +37,7 @@ from ..stages.paint import SEED as PAINT_SEED
 from ..stages.paint import paint_views
 from ..stages.shape import check_view_names, generate_shape
 from ..stages.unwrap import unwrap
-from ..types import Atlas, Cutout, Mesh, Views
+from ..types import FRONT, Atlas, Cutout, Mesh, Views
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def run(
         LowVramError: the message names the stage, the problem, what is wanted and what to do.
     """
     seeds = seeds or Seeds()
-    named = {"front": pictures} if isinstance(pictures, Image.Image) else dict(pictures)
+    named = {FRONT: pictures} if isinstance(pictures, Image.Image) else dict(pictures)
     check_view_names(named, preset)
     for name, picture in named.items():
         check_size(picture.size, f"the {name} picture")
@@ -97,7 +97,7 @@ def run(
         name: remove_background(picture, preset, host, store, keep_background=keep_background)
         for name, picture in named.items()
     }
-    front = cutouts.get("front") or next(iter(cutouts.values()))
+    front = cutouts.get(FRONT) or next(iter(cutouts.values()))
     frame(front)  # raises now, not after the shape is done, if delight cannot use the cutout
     mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
     return texture(mesh, front, preset, host, store, seeds=seeds)

@@ -56,7 +56,7 @@ def _check_shapes(mesh: Mesh, stage: str) -> None:
     )  # fmt: skip
     _refuse(
         len(faces) == 0 or len(vertices) == 0, stage, "the mesh is empty", "at least one face",
-        "Check the step that made it",
+        "Check the stage that made it",
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _check_values(mesh: Mesh, stage: str) -> None:
     )  # fmt: skip
     bad = int((~torch.isfinite(vertices)).any(dim=1).sum())
     _refuse(
-        bad > 0, stage, f"{bad} vertices are NaN or infinite", "finite positions", "Check the step that made the mesh"
+        bad > 0, stage, f"{bad} vertices are NaN or infinite", "finite positions", "Check the stage that made the mesh"
     )
     extent = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
     _refuse(

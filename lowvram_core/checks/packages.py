@@ -26,20 +26,23 @@ _HY3DGEN = Path(__file__).parents[1] / "requirements-hy3dgen.txt"
 """The only place that names hy3dgen's version."""
 
 
-def missing_package(stage: str, package: str, *, met: str = "", otherwise: str = "") -> MissingDependency:
-    """Returns the error for a Python package that a stage needs and that cannot be imported.
+def missing_package(stage: str, missing: ImportError | Sequence[str], *, otherwise: str = "") -> MissingDependency:
+    """Returns the error for Python packages that a stage needs and that cannot be imported.
 
     Args:
         stage: begins the message.
-        package: the name that Python imports it by.
-        met: what Python said.
+        missing: what Python said, or the names that Python imports the packages by.
         otherwise: a sentence about what the user can do instead.
     """
-    said = f" ({met})" if met else ""
+    if isinstance(missing, ImportError):
+        names, said = [(missing.name or str(missing)).partition(".")[0]], f" ({missing})"
+    else:
+        names, said = list(missing), ""
+    subject = "the Python package" if len(names) == 1 else "the Python packages"
     return MissingDependency(
-        f"{stage}: the Python package {package!r} could not be imported{said}; wanted it installed. "
-        f"Run: {install_command([package])}.{otherwise and ' ' + otherwise}",
-        name=package,
+        f"{stage}: {subject} {', '.join(map(repr, names))} could not be imported{said}; wanted all that this run needs. "
+        f"Run: {install_command(names)}.{otherwise and ' ' + otherwise}",
+        name=names[0],
     )
 
 
@@ -61,16 +64,13 @@ def check_packages(preset: Preset, *, background: bool = True) -> None:
         MissingDependency: packages are missing; the message names all of them.
     """
     wanted = [*_ALWAYS, preset.unwrapper, *(("rembg", "onnxruntime") if background else ())]
-    missing = [name for name in wanted if not _is_there(name)]
+    missing = [name for name in wanted if not is_there(name)]
     if missing:
-        raise MissingDependency(
-            f"packages: {', '.join(missing)} cannot be found; wanted every package that this run imports. "
-            f"Run: {install_command(missing)}",
-            name=missing[0],
-        )
+        raise missing_package("packages", missing)
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
+    """Returns whether Python finds a package. Does not import it."""
     if name in sys.modules:
         return sys.modules[name] is not None
     try:

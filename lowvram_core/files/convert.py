@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +57,7 @@ def safetensors_path(pickle: Path) -> Path:
 def convert_pickle(pickle: Path) -> Path:
     """Writes the tensors of a PyTorch .bin to a safetensors file beside it, names and bits unchanged; keeps the .bin.
 
-    The file is complete or not there: it is written as `<name>.part` first.
+    The file is complete or not there: it is written under a name of its own first.
 
     Memory: the pickle is memory-mapped. With safetensors 0.8 nothing is copied; older versions copy the tensors once.
 
@@ -68,7 +69,7 @@ def convert_pickle(pickle: Path) -> Path:
     from safetensors.torch import save_file
 
     target = safetensors_path(pickle)
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")  # two processes never write one file
     state = _savable(read_pickle(pickle))
     check_room(target.parent, sum(value.nbytes for value in state.values()))
     try:

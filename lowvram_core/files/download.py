@@ -76,8 +76,8 @@ def check_room(folder: Path, wanted: int) -> None:
 def alone(lock_file: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Waits until no other process holds the lock file, then holds it.
 
-    The lock file stays: removing it is up to the caller, who may do so while it holds the lock and only when nothing
-    is left to write. A process that waited for the removed file may then run beside one that made a new file.
+    The caller may remove the lock file, but only while it holds the lock and after the last write. A process that
+    waited for the removed file may then run beside one that made a new file.
 
     Args:
         waiting: called every POLL_S seconds while another process holds the lock; an exception from it ends the wait.

@@ -7,7 +7,8 @@ READABLE_MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 """Formats that meshes are loaded from."""
 
 OTHER_MESHES = (
-    ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".3mf", ".3ds", ".off", ".blend", ".x3d", ".abc",
-    ".vrm", ".step", ".stp", ".iges",
+    *(ending for ending in READABLE_MESHES if ending not in WRITABLE_MESHES),
+    ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".3mf", ".3ds", ".blend", ".x3d", ".abc", ".vrm", ".step",
+    ".stp", ".iges",
 )  # fmt: skip
 """Formats that are not written. An output name that ends in one of them is a mistake, not the name of a folder."""

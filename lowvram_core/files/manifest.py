@@ -217,11 +217,6 @@ def needed(preset: Preset) -> list[Model]:
     ]
 
 
-def download_bytes(preset: Preset) -> int:
-    """Bytes to download, and to keep on disk, for a whole run with this preset."""
-    return sum(model.bytes for model in needed(preset))
-
-
 def describe(preset: Preset) -> str:
     """The preset's models as an aligned text table. `~` marks sums that contain computed sizes."""
     rows = [("model", "folder", "GB", "licence")]

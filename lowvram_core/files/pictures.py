@@ -39,7 +39,7 @@ def load_picture(path: Path | str) -> Image.Image:
         raise BadInput(f"picture: {path.name} is far too large ({error}). {SHORTER}") from error
     except UnidentifiedImageError:
         raise BadInput(
-            f"picture: {path.name} is not a picture that can be read; wanted PNG, JPEG, WebP, BMP, GIF or TIFF. "
+            f"picture: {path.name} is not a picture that can be read; wanted one of {', '.join(SUFFIXES)}. "
             "Save it as PNG."
         ) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 from trimesh.resolvers import Resolver
@@ -41,7 +42,8 @@ class SideFiles(Resolver):
             FileNotFoundError: there is no such file in the folder.
             BadInput: it is a picture over the limits.
         """
-        for candidate in (name.strip(), name.strip().lstrip("/"), Path(name.replace("\\", "/")).name):
+        plain = unquote(name.strip())
+        for candidate in (name.strip(), plain, plain.lstrip("/"), Path(plain.replace("\\", "/")).name):
             # By name first: resolving a name such as //server/share would already ask that server.
             if Path(candidate).anchor or ".." in Path(candidate).parts:
                 continue
@@ -61,8 +63,8 @@ class SideFiles(Resolver):
         raise NotImplementedError(name)
 
     def namespaced(self, namespace: str) -> SideFiles:
-        """The files of a folder below."""
-        return SideFiles(self._mesh.parent / namespace / self._mesh.name)
+        """Not supported: no format that is read here has files with names of their own."""
+        raise NotImplementedError(namespace)
 
     def check_texture(self, content: bytes, name: str) -> None:
         """Raises BadInput, and keeps it, where a content is a picture over the limits; no pixel is decoded."""
@@ -114,8 +116,7 @@ def check_embedded_textures(mesh: Path, side_files: SideFiles) -> None:
         return
     with suppress(*_DAMAGED):  # trimesh refuses such a file
         document, chunks = _read_gltf(mesh)
-        buffers = [_uri_bytes(buffer["uri"], side_files) if "uri" in buffer else next(chunks, b"")
-                   for buffer in document.get("buffers", ())]  # fmt: skip
+        buffers = [_buffer_bytes(buffer, chunks, side_files) for buffer in document.get("buffers", ())]
         for index, image in enumerate(document.get("images", ())):
             with suppress(*_DAMAGED):  # trimesh leaves such a picture out
                 side_files.check_texture(_image_bytes(image, document, buffers), str(image.get("name", index)))
@@ -129,7 +130,12 @@ def _read_gltf(mesh: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
     content = mesh.read_bytes()
     if mesh.suffix.lower() == ".gltf":
         return _parsed(content), iter(())
-    (size,) = struct.unpack_from("<I", content, 12)
+    whole, size = struct.unpack_from("<II", content, 8)
+    if whole != len(content):
+        raise BadInput(
+            f"load: {mesh.name} has {len(content):,} bytes and its header says {whole:,}; wanted a whole GLB. "
+            "Export it again, or copy it again."
+        )
     return _parsed(content[20 : 20 + size]), _binary_chunks(content, 20 + size)
 
 
@@ -146,6 +152,14 @@ def _binary_chunks(content: bytes, start: int) -> Iterator[bytes]:
         if kind == _BINARY_CHUNK:
             yield content[start + 8 : start + 8 + size]
         start += 8 + size
+
+
+def _buffer_bytes(buffer: Mapping[str, Any], chunks: Iterator[bytes], side_files: SideFiles) -> bytes:
+    """A buffer's content; empty if it cannot be read, so that the pictures in other buffers are still checked."""
+    try:
+        return _uri_bytes(buffer["uri"], side_files) if "uri" in buffer else next(chunks, b"")
+    except _DAMAGED:
+        return b""
 
 
 def _image_bytes(image: Mapping[str, Any], document: Mapping[str, Any], buffers: list[bytes]) -> bytes:

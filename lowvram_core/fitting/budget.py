@@ -13,7 +13,6 @@ from ..host import Component, Host
 from ..presets import Preset
 
 MIB = 1024**2
-GIB = 1024**3
 MARGIN_BYTES = 160 * MIB
 """Added to what is computed: the allocator rounds sizes up, and convolutions use workspaces."""
 STREAMED_AT_ONCE = 2

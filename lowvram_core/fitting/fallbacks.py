@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import OutOfMemory
 from ..presets import Preset
-from .budget import GIB, Need, Needs
+from ..report import GIB
+from .budget import Need, Needs
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Fallback:
     lossy: bool = False
     """Whether it costs quality."""
     of_weights: bool = False
-    """Whether it lowers what weights take, so that every need with weights has it."""
+    """Whether it lowers the memory of weights. Then it helps every need that has weights."""
 
     def helps(self, needs: Sequence[Need]) -> bool:
         """Whether it can lower one of the needs."""
@@ -37,7 +38,7 @@ class Fallback:
 
 
 STREAM = Fallback("weights streamed", {}, lambda preset: preset.residency != "stream", of_weights=True)
-"""It sets no preset value, so that components that fit as a whole need not stream."""
+"""It changes no preset value. `fit` then streams only the components that do not fit."""
 FALLBACKS = (
     Fallback("guidance halves one after the other", {"cfg_together": False}, lambda preset: preset.cfg_together),
     Fallback("2,000 points per chunk", {"points_per_chunk": 2000}, lambda preset: preset.points_per_chunk > 2000),
@@ -70,7 +71,7 @@ class Attempt:
 def attempts(preset: Preset, needs: Needs) -> Iterator[Attempt]:
     """Yields the preset without fallbacks, then with one fallback more each time.
 
-    An exact fallback that changes no need is left out. So is a lossy one, unless the preset allows it.
+    Skips an exact fallback that changes no need, and a lossy one that the preset forbids.
     """
     attempt = _with_fallbacks(preset, (), needs)
     yield attempt

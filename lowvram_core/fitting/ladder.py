@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def fitted(stage: str, preset: Preset, host: Host, needs: Needs, run: Callable[[Preset], Result]) -> Result:
-    """Runs a stage at the preset's values if they fit the device, else with the fallbacks that it takes.
+    """Runs a stage with the preset's values if they fit, else with the first fallbacks that fit.
 
     The plan is made before anything is loaded. If the device is full all the same, everything is freed and the stage
     runs again with one fallback more.

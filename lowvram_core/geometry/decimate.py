@@ -29,7 +29,7 @@ def decimate(vertices: Tensor, faces: Tensor, budget: int) -> tuple[Tensor, Tens
     try:
         from fast_simplification import simplify
     except ImportError as error:
-        raise missing_package("clean", "fast_simplification", met=str(error)) from error
+        raise missing_package("clean", error) from error
     low, high = vertices.amin(dim=0), vertices.amax(dim=0)
     # The package's error threshold is absolute, so every mesh is scaled to the same size.
     scale = float((high - low).max()) / 2 or 1.0

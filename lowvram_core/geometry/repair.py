@@ -32,7 +32,7 @@ def weld_mesh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     faces = _without_repeated(faces)
     faces = _without_border_slivers(vertices, faces)
     if not len(faces):
-        raise NumericalFailure("clean: every face is degenerate; wanted a surface. Check the step that made the mesh.")
+        raise NumericalFailure("clean: every face is degenerate; wanted a surface. Check the stage that made the mesh.")
     return _without_unused(vertices, faces)
 
 

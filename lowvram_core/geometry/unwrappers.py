@@ -32,7 +32,7 @@ def unwrap_xatlas(mesh: Mesh) -> Mesh:
     try:
         import xatlas
     except ImportError as error:
-        raise missing_package("unwrap", "xatlas", met=str(error), otherwise=_OTHERWISE) from error
+        raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
         source, indices, uvs = xatlas.parametrize(positions, faces)
@@ -55,7 +55,7 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
     try:
         import uvunwrap
     except ImportError as error:
-        raise missing_package("unwrap", "uvunwrap", met=str(error), otherwise=_OTHERWISE) from error
+        raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
         job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=page_px)

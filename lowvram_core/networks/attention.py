@@ -44,7 +44,7 @@ def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> s
     if choice == "xformers" and device.type != "cuda":
         raise BadInput(f"attention: xformers on {device}; wanted an NVIDIA card for it. Choose auto.")
     if choice == "xformers" and importlib.util.find_spec("xformers") is None:
-        raise missing_package("attention", "xformers", otherwise="It must fit your torch. Or choose attention auto.")
+        raise missing_package("attention", ["xformers"], otherwise="It must fit your torch. Or choose attention auto.")
     return choice
 
 
@@ -75,10 +75,6 @@ def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _sdpa_params(probe: Tensor) -> Any:
-    """Describes an unmasked attention to torch's checks, which since torch 2.5 ask whether heads are grouped."""
+    """Describes an unmasked attention to torch's checks. Its heads are not grouped."""
     make: Any = torch.backends.cuda.SDPAParams
-    known = (probe, probe, probe, None, 0.0, False)
-    try:
-        return make(*known, False)
-    except TypeError:
-        return make(*known)
+    return make(probe, probe, probe, None, 0.0, False, False)

@@ -98,8 +98,14 @@ def find_weights(folder: Path) -> Path:
     """The weights file of a diffusers-style folder.
 
     Raises:
-        BadCheckpoint: there is none.
+        BadCheckpoint: there is none, or an index of split weights lies beside it.
     """
+    index = next(folder.glob("*.index*.json"), None)
+    if index is not None:  # diffusers would load the files that it names, pickles too, instead of the one found here
+        raise BadCheckpoint(
+            f"models: {index} splits the weights over several files; wanted the published single file. "
+            "Delete the index, or download the folder again."
+        )
     for name in _WEIGHTS:
         if (folder / name).exists():
             return folder / name
@@ -172,7 +178,7 @@ def _without_transformers_bars() -> Iterator[None]:
 
 
 def _dtype_word(cls: Any) -> str:
-    """What from_pretrained calls the precision: transformers renamed it in 4.56, and hands what it does not know on."""
+    """The name of from_pretrained's argument for the precision. transformers renamed it in 4.56."""
     if cls.__module__.startswith("diffusers"):
         return "torch_dtype"
     import transformers

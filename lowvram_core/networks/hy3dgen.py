@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from ..checks.packages import missing_package
+from ..checks.packages import is_there, missing_package
 
 
 def shapegen(submodule: str) -> ModuleType:
@@ -43,13 +42,12 @@ def _import(name: str) -> ModuleType:
         with _without_pymeshlab():
             return importlib.import_module(name)
     except ImportError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        raise missing_package("models", package, met=str(error)) from error
+        raise missing_package("models", error) from error
 
 
 @contextlib.contextmanager
 def _without_pymeshlab() -> Iterator[None]:
-    if "pymeshlab" in sys.modules or _installed("pymeshlab"):
+    if is_there("pymeshlab"):
         yield
         return
     stand_in = ModuleType("pymeshlab")
@@ -59,13 +57,6 @@ def _without_pymeshlab() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop("pymeshlab", None)
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _quiet(logger_name: str) -> None:

@@ -1,6 +1,6 @@
 """Refuses configurations by which a network would be fetched from the hub while it is built.
 
-A model's folder is data: what runs is chosen here, and downloads are the model store's alone.
+A checkpoint may not choose what code runs. Only the model store may download.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BUILT_IN = (None, "eager", "sdpa")
 def check_local(config: Mapping[str, Any], source: Path) -> None:
     """Raises BadCheckpoint where building the networks of a configuration would ask the hub for something.
 
-    Looked for at every depth: an image encoder without a `config`, for which hy3dgen calls from_pretrained(version);
+    Refuses, at any depth: an image encoder without a `config`, for which hy3dgen calls from_pretrained(version);
     attention that is not built into torch; a quantization, whose kernels transformers may download.
 
     Args:

@@ -1,7 +1,7 @@
 """The rig: the space in which meshes are drawn, and the cameras in it.
 
 The rig mirrors the mesh: the point (x, y, z) of the mesh is at (-x, z, -y) on the rig, +Z up. Normals computed there
-point inwards. The painting model was trained on such pictures, so this must stay.
+point inwards. The paint model was trained on such pictures, so this must stay.
 Everything here is computed on the CPU: it is little work, and a GPU in TF32 mode would move pixels.
 """
 
@@ -30,7 +30,7 @@ _CLASS_TABLE = {-90: (36, 3), -20: (0, 1), 0: (12, 1), 20: (24, 1), 90: (40, 3)}
 
 
 def camera_class(camera: Camera) -> int:
-    """Returns the painting model's class index of a camera, 0 to 43.
+    """Returns the paint model's class index of a camera, 0 to 43.
 
     Raises:
         BadInput: the model was not trained on this pose.
@@ -39,15 +39,15 @@ def camera_class(camera: Camera) -> int:
     if elevation not in _CLASS_TABLE:
         raise BadInput(
             f"paint: a camera at elevation {elevation}; wanted one of -90, -20, 0, 20, 90. "
-            "Choose one of these: the painting model was trained on no others."
+            "Choose one of these: the paint model was trained on no others."
         )
-    first, step = _CLASS_TABLE[elevation]
-    if azimuth % (30 * step):
+    first, spacing = _CLASS_TABLE[elevation]
+    if azimuth % (30 * spacing):
         raise BadInput(
-            f"paint: a camera at azimuth {azimuth}, elevation {elevation}; wanted a multiple of {30 * step}. "
-            "Choose such an azimuth: the painting model was trained on no others."
+            f"paint: a camera at azimuth {azimuth}, elevation {elevation}; wanted a multiple of {30 * spacing}. "
+            "Choose such an azimuth: the paint model was trained on no others."
         )
-    return first + (int(azimuth) // 30 + 9) % 12 // step
+    return first + (int(azimuth) // 30 + 9) % 12 // spacing
 
 
 def to_rig(vertices: Tensor) -> Tensor:

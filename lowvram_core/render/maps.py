@@ -1,4 +1,4 @@
-"""Normal map and position map: the pictures of the geometry that the painting model gets."""
+"""Normal map and position map: the pictures of the geometry that the paint model gets."""
 
 from __future__ import annotations
 

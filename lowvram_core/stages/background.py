@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..checks.packages import missing_package
 from ..checks.pictures import check_cutout, check_size, check_visible, has_real_transparency
-from ..errors import BadCheckpoint, BadInput, LowVramError, MissingDependency
+from ..errors import BadCheckpoint, BadInput, LowVramError
 from ..files.store import ModelStore
 from ..host import Host
 from ..pictures.convert import cutout_from_rgba, flatten, image_from_pil, limit_long_side
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 FILL = [255, 255, 255, 0]
 """Colour behind the object, as upstream asks rembg for it."""
+
+_OTHERWISE = "Or use a transparent PNG."
 
 PROVIDERS = ["CPUExecutionProvider"]
 """Always the CPU. rembg would also use a GPU, whose memory the other networks need."""
@@ -95,14 +97,10 @@ def import_rembg() -> Any:
             import rembg
             import rembg.sessions
     except SystemExit as error:
-        raise _not_installed("onnxruntime", "rembg found no onnxruntime") from error
+        raise missing_package("background", ["onnxruntime"], otherwise=_OTHERWISE) from error
     except ImportError as error:
-        raise _not_installed(error.name or "rembg", str(error)) from error
+        raise missing_package("background", error, otherwise=_OTHERWISE) from error
     return rembg
-
-
-def _not_installed(package: str, met: str) -> MissingDependency:
-    return missing_package("background", package, met=met, otherwise="Or use a transparent PNG.")
 
 
 def _session(rembg: Any, model: str, path: Path) -> Any:

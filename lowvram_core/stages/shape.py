@@ -25,7 +25,7 @@ from ..lending.halves import guided
 from ..networks.shape import ShapeModel, open_shape, shape_field
 from ..pictures.convert import rgba_from_cutout
 from ..presets import Preset
-from ..types import SIDES, Cutout, Mesh
+from ..types import FRONT, SIDES, Cutout, Mesh
 
 CONDITION_MIB = 52.0
 IMAGE_TOKENS = 1370
@@ -111,7 +111,7 @@ def check_view_names(names: Collection[str], preset: Preset) -> None:
 
 
 def _check_views(pictures: Cutout | Mapping[str, Cutout], preset: Preset) -> dict[str, Cutout]:
-    views = {"front": pictures} if isinstance(pictures, Cutout) else dict(pictures)
+    views = {FRONT: pictures} if isinstance(pictures, Cutout) else dict(pictures)
     check_view_names(views, preset)
     for cutout in views.values():
         check_cutout(cutout, "shape")
@@ -142,7 +142,7 @@ def _conditioner_inputs(views: Mapping[str, Cutout], model: ShapeModel) -> dict[
     if model.multiview:
         inputs = model.image_processor(pictures)
         return {**inputs, "view_idxs": [inputs["view_idxs"]]}
-    return dict(model.image_processor(pictures["front"] if "front" in pictures else next(iter(pictures.values()))))
+    return dict(model.image_processor(pictures[FRONT] if FRONT in pictures else next(iter(pictures.values()))))
 
 
 def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host, seed: int) -> Tensor:

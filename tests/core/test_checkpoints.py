@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import tiny
 import torch
@@ -172,20 +173,24 @@ def test_missing_parts(tmp_path: Path) -> None:
 
 
 class _Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
     def __reduce__(self) -> tuple:
-        return Path.touch, (Path("/tmp/lowvram-bomb-went-off"),)
+        return Path.touch, (self.mark,)
 
 
 def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
     folder = tiny.make_paint(tmp_path)
     weights = folder / "unet" / "diffusion_pytorch_model.bin"
-    torch.save({"a": torch.zeros(1), "b": _Bomb()}, weights)
+    bomb = _Bomb(tmp_path / "went-off")
+    torch.save({"a": torch.zeros(1), "b": bomb}, weights)
     with pytest.raises(BadCheckpoint):
         open_paint(folder, torch.float32)
-    weights.write_bytes(pickle.dumps(_Bomb()))
+    weights.write_bytes(pickle.dumps(bomb))
     with pytest.raises(BadCheckpoint):
         read_pickle(weights)
-    assert not Path("/tmp/lowvram-bomb-went-off").exists()
+    assert not bomb.mark.exists()
 
 
 def test_a_configuration_cannot_choose_code(tmp_path: Path) -> None:
@@ -297,6 +302,22 @@ def test_pickles_are_refused_on_an_older_torch(tmp_path: Path, monkeypatch: pyte
         diffusers_folders.load_unet(folder / "unet", torch.float32)
     aside.rename(written)
     assert open_paint(folder, torch.float32).main.load()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_an_index_cannot_lead_to_a_pickle(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers prefers the files that an index names to the file whose kind was checked."""
+    folder = tiny.make_delight(tmp_path)
+    (weights,) = (folder / part).glob("*.safetensors")
+    names = dict.fromkeys(load_file(weights), "evil.bin")
+    index = {"metadata": {"total_size": 1}, "weight_map": names}
+    weights.with_name(f"{weights.name}.index.json").write_text(json.dumps(index))
+    torch.save({"a": torch.zeros(1)}, folder / part / "evil.bin")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
+    with pytest.raises(BadCheckpoint, match="splits the weights over several files"):
+        open_delight(folder, torch.float32)
+    with pytest.raises(BadCheckpoint, match="splits the weights over several files"):
+        diffusers_folders.load_diffusers(diffusers.AutoencoderKL, folder / part, torch.float32)
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.10.1+cu130", "2.13.0+cpu"])

@@ -360,3 +360,30 @@ def test_formats_are_declared_once() -> None:
     assert tuple(meshes._WRITERS) == WRITABLE_MESHES
     assert set(WRITABLE_MESHES) <= set(READABLE_MESHES)
     assert not set(WRITABLE_MESHES) & set(OTHER_MESHES)
+
+
+@pytest.mark.parametrize("form", ["glb", "gltf with a buffer"])
+def test_a_buffer_that_is_not_there_does_not_end_the_check(tmp_path: Path, no_pixels: None, form: str) -> None:
+    """trimesh may decode the picture before it asks for the second buffer."""
+    path = write_gltf(tmp_path, form, png(13_000, 13_000), MATERIALS["decoded by trimesh on loading"])
+    content = path.read_bytes()
+    start, stop = (0, len(content)) if path.suffix == ".gltf" else (20, 20 + struct.unpack_from("<I", content, 12)[0])
+    document = json.loads(content[start:stop])
+    document["buffers"].append({"byteLength": 4, "uri": "missing.bin"})
+    head = json.dumps(document).encode()
+    if path.suffix == ".glb":
+        head += b" " * (-len(head) % 4)
+        rest = struct.pack("<I4s", len(head), b"JSON") + head + content[stop:]
+        head = struct.pack("<4sII", b"glTF", 2, 12 + len(rest)) + rest
+    path.write_bytes(head)
+    with pytest.raises(BadInput, match=rf"^picture: the texture skin of {path.name} is .*Scale it down and try"):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize("length", [8, 100, 2**31])
+def test_a_glb_whose_header_has_another_length_is_refused(tmp_path: Path, no_pixels: None, length: int) -> None:
+    path = write_gltf(tmp_path, "glb", png(13_000, 13_000), MATERIALS["base colour"])
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + struct.pack("<I", length) + content[12:])
+    with pytest.raises(BadInput, match=rf"^load: m\.glb has [\d,]+ bytes and its header says {length:,}; wanted"):
+        load_mesh(path)

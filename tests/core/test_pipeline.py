@@ -62,7 +62,7 @@ def test_a_missing_package_is_named_before_models_are_looked_up(monkeypatch: pyt
     with pytest.raises(MissingDependency) as caught:
         run(picture(), PRESET, RecordingHost(), NoStore())
     text = str(caught.value)
-    assert "hy3dgen, cv2, xatlas cannot be found" in text
+    assert "the Python packages 'hy3dgen', 'cv2', 'xatlas' could not be imported" in text
     assert "pip install opencv-python-headless xatlas and then python -m pip install --no-deps hy3dgen" in text
 
 
