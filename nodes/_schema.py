@@ -35,7 +35,7 @@ def schema(node_id: str, display_name: str, description: str, aliases: list[str]
     """A Schema with the pack's prefix and category. Fields that an older ComfyUI lacks are left out.
 
     Args:
-        rest: more fields of io.Schema; `korean`: the node in locales/ko.toml whose search words it uses, if not its own.
+        rest: more fields of io.Schema; `korean`: another node in locales/ko.toml whose search words it uses.
     """
     korean = KOREAN.get(rest.pop("korean", node_id), {}).get("words", [])
     settings = {

@@ -40,7 +40,7 @@ def missing_package(stage: str, missing: ImportError | Sequence[str], *, otherwi
         names, said = list(missing), ""
     subject = "the Python package" if len(names) == 1 else "the Python packages"
     return MissingDependency(
-        f"{stage}: {subject} {', '.join(map(repr, names))} could not be imported{said}; wanted all that this run needs. "
+        f"{stage}: {subject} {', '.join(map(repr, names))} could not be imported{said}; wanted all that the run needs. "
         f"Run: {install_command(names)}.{otherwise and ' ' + otherwise}",
         name=names[0],
     )

@@ -75,6 +75,10 @@ def has_fused_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _sdpa_params(probe: Tensor) -> Any:
-    """Describes an unmasked attention to torch's checks. Its heads are not grouped."""
+    """Describes an unmasked attention to torch's checks, which since torch 2.5 ask whether heads are grouped."""
     make: Any = torch.backends.cuda.SDPAParams
-    return make(probe, probe, probe, None, 0.0, False, False)
+    known = (probe, probe, probe, None, 0.0, False)
+    try:
+        return make(*known, False)
+    except TypeError:
+        return make(*known)
