@@ -73,7 +73,7 @@ class Technique:
 
 STREAM = {"residency": "stream"}
 TECHNIQUES = (
-    Technique("one component at a time, given back after its step; without: left there", "residency", "", "",
+    Technique("one component at a time, given back after its phase; without: left there", "residency", "", "",
               {"residency": "keep"}, {}),
     Technique("streaming, shape DiT", "residency", "sample", DIT, {}, STREAM, no_seconds=ONLY_GPU),
     Technique("streaming, paint UNet", "residency", "paint", PAINT, {}, STREAM, no_seconds=ONLY_GPU),

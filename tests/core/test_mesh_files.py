@@ -211,7 +211,7 @@ def test_broken_meshes_are_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_save_is_a_step(tmp_path: Path) -> None:
+def test_save_is_a_phase(tmp_path: Path) -> None:
     host = RecordingHost()
     path = save(join(cube(), torus()), tmp_path / "m.glb", host)
     assert path == tmp_path / "m.glb" and path.is_file() and host.finished == ["save"]

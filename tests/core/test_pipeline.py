@@ -128,7 +128,7 @@ class Fetching(ModelStore):
         return super().folder(model_id)
 
 
-def test_a_download_is_a_step_with_a_name(tmp_path: Path) -> None:
+def test_a_download_is_a_phase_with_a_name(tmp_path: Path) -> None:
     store = Fetching([tiny.make_all(tmp_path)], offline=True)
     host = RecordingHost()
     find_models(PRESET, host, store, background=False)
