@@ -27,7 +27,8 @@ import vram  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
 from lowvram_core.files.store import ModelStore  # noqa: E402
-from lowvram_core.geometry.surface import BOX, extract  # noqa: E402
+from lowvram_core.geometry.fields import BOX  # noqa: E402
+from lowvram_core.geometry.marching import extract  # noqa: E402
 from lowvram_core.host import Component  # noqa: E402
 from lowvram_core.networks.delight import open_delight  # noqa: E402
 from lowvram_core.networks.paint import open_paint  # noqa: E402

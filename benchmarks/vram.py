@@ -80,7 +80,10 @@ def a_mesh() -> Mesh:
 @contextmanager
 def without_surface(mesh: Mesh) -> Iterator[None]:
     """Within it, a decode returns this mesh, because random weights give no surface. All work on the device is done."""
-    with patch.object(geometry_surface, "extract", lambda logits, octree: mesh):
+    with (
+        patch.object(geometry_surface, "extract", lambda logits, octree: mesh),
+        patch.object(geometry_surface, "extract_from_bricks", lambda bricks: mesh),
+    ):
         yield
 
 

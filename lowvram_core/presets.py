@@ -29,6 +29,10 @@ VARIANTS = (
 BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
 """The models that remove backgrounds, by rembg's names; where one is missing, the first that is there stands in."""
 
+DECODES = ("sparse", "sparse-fine", "dense")
+"""sparse: a coarse lattice, then only points near the surface; sparse-fine: from a lattice that also sees small parts;
+dense: all points, as upstream."""
+
 UNWRAPPERS = ("xatlas", "uvunwrap")
 
 VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
@@ -159,6 +163,8 @@ class Preset:
     """Guidance runs the UNet with and without the picture. The run without it skips the attention to it."""
     paint_guidance: float = field(default=2.0, metadata=number(0.0, 20.0, 0.1, later=True, advanced=True))
     """How closely the painted views follow the picture; upstream's is 2."""
+    decode: str = field(default="sparse", metadata=choice(DECODES, later=True))
+    """Which points of the grid the geometry decoder is asked for: sparse: those near the surface; dense: all."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

@@ -126,7 +126,8 @@ def traffic(host: Any) -> dict[str, Any]:
 def published(host: Any) -> dict[str, Any]:
     """Peak MiB on the card at the published sizes and full quality, resident and streamed: [allocated, reserved]."""
     host._dtype, own_phase = torch.float16, host.phase
-    core("geometry.surface").extract = lambda logits, octree: ball()  # random weights give no surface
+    surface = core("geometry.surface")  # random weights give no surface
+    surface.extract, surface.extract_from_bricks = lambda logits, octree: ball(), lambda bricks: ball()
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.files.store import ModelStore
+from lowvram_core.geometry.fields import Asking
 from lowvram_core.geometry.surface import dense_logits
 from lowvram_core.networks.diffusers_folders import load_vae
 from lowvram_core.networks.paint import open_paint
@@ -250,7 +251,7 @@ def test_decode_in_other_chunks(models: Path) -> None:
     host = RecordingHost()
     with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as field:
         whole, parts = (
-            dense_logits(field, EXACT.octree, points_per_chunk=n, gather_on=host.device, progress=host.progress)
+            dense_logits(field, EXACT.octree, Asking(host.device, host.device, n, torch.float32, host.progress))
             for n in (20_000, 999)
         )
     assert_close(parts, whole)
