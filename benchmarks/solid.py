@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.host import Component
 
-BALL = 0.45
-"""Radius of the ball."""
-RING = (0.62, 0.2)
-"""Radius of the torus around it, and of the torus's tube. The two solids touch: one part, with two tunnels."""
+RING = (0.6, 0.2)
+"""Radius of the torus, and of its tube."""
+BALL = 0.32
+"""Radius of the ball, which sits on the torus. Together they are one part with one hole."""
 REACH = 1 / 128
 """The distance at which the logit reaches 1. Trained VAEs are about this steep."""
 
@@ -32,7 +32,7 @@ REACH = 1 / 128
 def solid_logits(points: Tensor) -> Tensor:
     """[...] float32 logits of [...,3] points: the distance to the surface over REACH, at most 1, positive inside."""
     x, y, z = points.float().unbind(-1)
-    ball = BALL - (x * x + y * y + z * z).sqrt()
+    ball = BALL - ((x - RING[0]) ** 2 + y * y + z * z).sqrt()
     around = (x * x + z * z).sqrt() - RING[0]
     ring = RING[1] - (around * around + y * y).sqrt()
     return (torch.maximum(ball, ring) / REACH).clamp(-1.0, 1.0)

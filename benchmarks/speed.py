@@ -62,8 +62,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The phases of each stage. Ours loads inside the stages."""
 NOTES = {
-    "load": "Upstream loads everything first, through our loaders, because its own hold the weights several times. Ours "
-    "loads in the stages.",
+    "load": "Upstream loads everything first, through our loaders, because its own hold the weights several times. "
+    "Ours loads in the stages.",
     "rest": "The time of the whole run outside the stages. It is negative where two stages ran at the same time.",
     "total": "The sum of all rows of a combination except those in left_out.",
     "streamed": "Upstream has no streamed mode. Its seconds are those with all networks resident.",
@@ -85,16 +85,21 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     errors: list[Row] = field(default_factory=list)
     """Runs that failed, and what was not measured."""
+    fallbacks: list[Row] = field(default_factory=list)
+    """What our host said about a run, such as that the device was too small for the preset's settings."""
 
     def __post_init__(self) -> None:
         before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         if all(before.get(key) == value for key, value in self.about.items()):
-            self.rows, self.errors = before.get("rows", []), before.get("errors", [])
+            for table in ("rows", "errors", "fallbacks"):
+                setattr(self, table, before.get(table, []))
 
-    def put(self, key: Row, rows: list[Row]) -> None:
-        """Replaces the rows, and forgets the errors, of one combination."""
-        self.rows = [row for row in self.rows if not _has(row, key)] + [{**key, **row} for row in rows]
-        self.errors = [row for row in self.errors if not _has(row, key)]
+    def put(self, key: Row, rows: list[Row], said: list[str]) -> None:
+        """Replaces the rows of one combination, and forgets its errors. `said` are the notes of our host."""
+        for table in ("rows", "errors", "fallbacks"):
+            setattr(self, table, [row for row in getattr(self, table) if not _has(row, key)])
+        self.rows += [{**key, **row} for row in rows]
+        self.fallbacks += [{**key, "notes": said}] if said else []
         self.write()
 
     def fail(self, key: Row, side: str, why: str) -> None:
@@ -106,7 +111,7 @@ class Results:
     def write(self) -> None:
         """Writes the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        tables = {"rows": self.rows, "errors": self.errors}
+        tables = {"fallbacks": self.fallbacks, "rows": self.rows, "errors": self.errors}
         self.path.write_text(json.dumps({**self.about, "notes": NOTES, **tables}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -126,6 +131,8 @@ class Bench:
     caches: tuple[str, ...] = CACHES
     weights: tuple[str, ...] = WEIGHTS
     left_out: dict[str, str] = field(default_factory=missing_stages)
+    said: list[str] = field(default_factory=list)
+    """The notes of our host in the last run."""
 
     def __post_init__(self) -> None:
         self.store = ModelStore([self.models], offline=True)
@@ -139,7 +146,7 @@ class Bench:
                 key = {"setting": setting, "weights": weights}
                 for cache, ours in self._runs(key, "ours", self._ours, preset.with_(residency=residency)):
                     rows = rows_of(ours, theirs.get(cache), self.left_out)
-                    self.results.put({"setting": setting, "cache": cache, "weights": weights}, rows)
+                    self.results.put({"setting": setting, "cache": cache, "weights": weights}, rows, self.said)
                     sys.stdout.write(_table(setting, cache, weights, rows))
                     sys.stdout.flush()
 
@@ -179,8 +186,7 @@ class Bench:
         run(a_picture(), preset, host, self.store)
         host.release()
         whole = time.perf_counter() - start
-        if host.notes:
-            raise RuntimeError(f"the preset's settings were changed by fallbacks: {'; '.join(host.notes)}")
+        self.said = host.notes
         seconds = {
             stage: sum(record.seconds for record in host.records if record.name in phases)
             for stage, phases in STAGES.items()

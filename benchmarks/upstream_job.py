@@ -15,13 +15,14 @@ import importlib
 import time
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 import trimesh
+import upstream_run
 from PIL import Image
 from solid import solid_field
 from torch import Tensor
@@ -113,7 +114,7 @@ def run_upstream(
     """
     missing = missing_stages()
     laps = Laps(device)
-    with torch.no_grad():
+    with torch.inference_mode():
         folders = [store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint")]
         job = _Job(Upstream(*folders, device, dtype), preset, renders="maps" not in missing)
         laps.lap("load")
@@ -213,13 +214,16 @@ class _Job:
 
     def _relight(self, **settings: Any) -> Any:
         """The delight pipeline with the preset's steps: upstream's are fixed to 50."""
-        return self.pipelines.delight(**{**settings, "num_inference_steps": self.preset.delight_steps})
+        px, whole = upstream_run.VIEW_PX, settings["image"].size
+        ours = {"num_inference_steps": self.preset.delight_steps, "height": px, "width": px}
+        result = self.pipelines.delight(**{**settings, **ours, "image": settings["image"].resize((px, px))})
+        return SimpleNamespace(images=[picture.resize(whole) for picture in result.images])
 
     def maps(self, mesh: Any) -> tuple[Tensor, Tensor]:
-        """Two tensors [views,3,512,512] 0..1: normals and positions. Zeros where upstream cannot render."""
-        cameras = self.preset.cameras
+        """Two tensors [views,3,VIEW_PX,VIEW_PX] 0..1: normals and positions. Zeros where upstream cannot render."""
         if not hasattr(self.texturing, "render"):
-            return torch.zeros(len(cameras), 3, 512, 512), torch.zeros(len(cameras), 3, 512, 512)
+            blank = torch.zeros(len(self.preset.cameras), 3, upstream_run.VIEW_PX, upstream_run.VIEW_PX)
+            return blank, blank
         self.texturing.render.load_mesh(mesh)
         elevations, azimuths = self._poses()
         return (
@@ -232,7 +236,7 @@ class _Job:
         return [camera.elevation_deg for camera in cameras], [camera.azimuth_deg for camera in cameras]
 
     def paint(self, picture: Image.Image, normals: Tensor, positions: Tensor) -> list[Image.Image]:
-        """The painted views, 512 px."""
+        """The painted views."""
         torch.manual_seed(0)
         classes = [camera_class(camera) for camera in self.preset.cameras]
         views: list[Image.Image] = self.pipelines.paint_views(
@@ -260,6 +264,7 @@ class _Job:
 
 
 def _tensor(pictures: list[Image.Image]) -> Tensor:
-    """[N,3,512,512] float32 0..1."""
-    small = [np.asarray(picture.resize((512, 512)).convert("RGB"), np.float32) / 255 for picture in pictures]
+    """[N,3,VIEW_PX,VIEW_PX] float32 0..1."""
+    size = (upstream_run.VIEW_PX, upstream_run.VIEW_PX)
+    small = [np.asarray(picture.resize(size).convert("RGB"), np.float32) / 255 for picture in pictures]
     return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)

@@ -18,6 +18,8 @@ from lowvram_core.networks.diffusers_folders import load_diffusers, load_unet, l
 from lowvram_core.networks.shape import open_shape
 
 HALF = torch.float16
+VIEW_PX = 512
+"""Edge of the pictures that the networks of delight and paint take and return; upstream's."""
 
 
 class Upstream:
@@ -51,18 +53,19 @@ class Upstream:
     def relight(self, picture: Image.Image, steps: int) -> None:
         """Calls the pipeline as Light_Shadow_Remover does, but with `steps` steps."""
         self.delight(
-            prompt="", image=picture.resize((512, 512)), generator=torch.Generator().manual_seed(42), height=512,
-            width=512, num_inference_steps=steps, image_guidance_scale=1.5, guidance_scale=1.0, output_type="np",
+            prompt="", image=picture.resize((VIEW_PX, VIEW_PX)), generator=torch.Generator().manual_seed(42),
+            height=VIEW_PX, width=VIEW_PX, num_inference_steps=steps, image_guidance_scale=1.5, guidance_scale=1.0,
+            output_type="np",
         )  # fmt: skip
 
     def paint_views(
         self, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], steps: int,
         output_type: str = "np",
     ) -> Any:  # fmt: skip
-        """Paints all views at once. The maps are [views,3,512,512] 0..1."""
+        """Paints all views at once. The maps are [views,3,VIEW_PX,VIEW_PX] 0..1."""
         return self.paint(
-            picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
-            width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
+            picture.resize((VIEW_PX, VIEW_PX)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
+            width=VIEW_PX, height=VIEW_PX, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
             normal_imgs=normals[None].to(self.device, self.dtype),
             position_imgs=positions[None].to(self.device, self.dtype), output_type=output_type,
         ).images  # fmt: skip
