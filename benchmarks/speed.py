@@ -204,15 +204,14 @@ def rows_of(ours: Seconds, theirs: Seconds | None, left_out: dict[str, str]) -> 
     rows = []
     for stage in STAGES:
         counted = stage not in left_out
-        rows.append(_row(stage, ours.get(stage), theirs.get(stage) if theirs and counted else None, counted))
-    totals = [
-        sum(row[side] or 0.0 for row in rows if row["counted"]) if there else None
-        for side, there in (("ours_s", True), ("upstream_s", theirs is not None))
-    ]
-    return [*rows, _row("total", *totals, counted=True)]
+        rows.append(_row(stage, ours.get(stage), theirs.get(stage) if theirs and counted else None, counted=counted))
+    counting = [row for row in rows if row["counted"]]
+    whole = sum(row["ours_s"] or 0.0 for row in counting)
+    other = sum(row["upstream_s"] or 0.0 for row in counting) if theirs is not None else None
+    return [*rows, _row("total", whole, other, counted=True)]
 
 
-def _row(stage: str, ours: float | None, theirs: float | None, counted: bool) -> Row:
+def _row(stage: str, ours: float | None, theirs: float | None, *, counted: bool) -> Row:
     shown = [None if seconds is None else round(seconds, 3) for seconds in (ours, theirs)]
     ratio = round(shown[0] / shown[1], 3) if shown[0] is not None and shown[1] and shown[1] > 0 else None
     return {"stage": stage, "counted": counted, "ours_s": shown[0], "upstream_s": shown[1], "ratio": ratio}
@@ -221,10 +220,7 @@ def _row(stage: str, ours: float | None, theirs: float | None, counted: bool) ->
 def _table(setting: str, cache: str, weights: str, rows: list[Row]) -> str:
     lines = [f"\n{setting}, {cache}, {weights}", f"{'stage':<11}{'ours s':>10}{'upstream s':>12}{'ratio':>8}"]
     for row in rows:
-        cells = [
-            "-" if row[name] is None else f"{row[name]:.{digits}f}"
-            for name, digits in (("ours_s", 2), ("upstream_s", 2), ("ratio", 2))
-        ]
+        cells = ["-" if row[name] is None else f"{row[name]:.2f}" for name in ("ours_s", "upstream_s", "ratio")]
         note = "" if row["counted"] else "  left out of both totals"
         lines.append(f"{row['stage']:<11}{cells[0]:>10}{cells[1]:>12}{cells[2]:>8}{note}")
     return "\n".join(lines) + "\n"
@@ -233,9 +229,8 @@ def _table(setting: str, cache: str, weights: str, rows: list[Row]) -> str:
 def small(preset: Preset) -> Preset:
     """The preset with few steps and small sizes, for networks on a CPU."""
     return preset.with_(
-        shape_steps=min(preset.shape_steps, 10), delight_steps=min(preset.delight_steps, 4),
-        paint_steps=min(preset.paint_steps, 2), octree=preset.octree // 4, views="minimal",
-        render_px=preset.render_px // 8, texture_px=preset.texture_px // 8, face_budget=2000,
+        shape_steps=min(preset.shape_steps, 10), delight_steps=2, paint_steps=1, octree=preset.octree // 4,
+        views="minimal", render_px=preset.render_px // 8, texture_px=preset.texture_px // 8, face_budget=2000,
     )  # fmt: skip
 
 

@@ -115,8 +115,8 @@ def run_upstream(
     missing = missing_stages()
     laps = Laps(device)
     with torch.inference_mode():
-        folders = [store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint")]
-        job = _Job(Upstream(*folders, device, dtype), preset, renders="maps" not in missing)
+        shape, delight, paint = (store.folder(name) for name in (f"shape/{preset.variant}", "delight", "paint"))
+        job = _Job(Upstream(shape, delight, paint, device, dtype), preset, renders="maps" not in missing)
         laps.lap("load")
         mesh = job.shape(picture, laps)
         if "clean" not in missing:
