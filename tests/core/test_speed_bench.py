@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -183,9 +183,6 @@ def test_a_stage_that_is_left_out_counts_in_neither_total() -> None:
     alone = {row["stage"]: row for row in speed.rows_of(ours, None, {})}
     assert alone["total"]["ours_s"] == len(ours)
     assert {row["upstream_s"] for row in alone.values()} == {row["ratio"] for row in alone.values()} == {None}
-
-
-Once = Callable[[Any], Any]
 
 
 def test_an_error_ends_only_its_own_combination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
