@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint weights install clean bench-vram
+.PHONY: demo test lint weights install clean bench-vram bench-speed
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -33,6 +33,12 @@ test: lint $(WEIGHTS)
 DEVICE := meta
 bench-vram: $(STAMP)
 	$(PY) benchmarks/vram.py --device $(DEVICE)
+
+# The seconds of the whole job beside upstream's own code: on the CPU with the demo networks, or on a GPU with DEVICE=cuda.
+# More options: SPEED="--settings full --cache warm".
+bench-speed: DEVICE := cpu
+bench-speed: $(STAMP)
+	$(PY) -W ignore benchmarks/speed.py --device $(DEVICE) $(SPEED)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

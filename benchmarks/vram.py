@@ -140,7 +140,7 @@ def theirs(preset: Preset, store: ModelStore, scale: Scale) -> dict[str, Row]:
                         "seconds": time.perf_counter() - start}  # fmt: skip
         return result
 
-    pipelines = weigh("load", lambda: Upstream(*folders, scale.device))
+    pipelines = weigh("load", lambda: Upstream(*folders, scale.device).without_surface())
     picture = a_picture()
     maps = torch.zeros(len(preset.cameras), 3, 512, 512)
     classes = [camera_class(camera) for camera in preset.cameras]

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import measured_tables
+
 from lowvram_core.files.manifest import MODELS, gigabytes, needed
 from lowvram_core.presets import PRESETS, VALUES, Value, cost, texts
 
@@ -142,12 +144,24 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if value == int(value) else f"{value:,g}"
 
 
+def _of_rows(rows: Callable[[str], list[list[str]]]) -> Callable[[str], str]:
+    def made(language: str) -> str:
+        head, *body = rows(language)
+        return table(head, body)
+
+    return made
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "presets": preset_table,
     "downloads": downloads,
     "models": models,
     "memory": memory,
     "preset-options": preset_options,
+    "measured-memory": _of_rows(lambda language: measured_tables.memory_rows(language, memory_mib())),
+    "seconds": _of_rows(measured_tables.seconds_rows),
+    "whole": _of_rows(measured_tables.whole_rows),
+    "speed": _of_rows(measured_tables.speed_rows),
 }
 
 

@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "texts"))
 
-import readme_tables  # noqa: E402  (needs the path above)
+import measured_tables  # noqa: E402  (needs the path above)
+import readme_tables  # noqa: E402
 
 from lowvram_core.files.manifest import MODELS  # noqa: E402
 from lowvram_core.presets import PRESETS  # noqa: E402
@@ -32,7 +33,7 @@ OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram"
 TRANSLATED = {
     "README.md": "README.ko.md",
     **{f"docs/{name}.md": f"docs/ko/{name}.md"
-       for name in ("nodes", "models", "command_line", "troubleshooting", "devices")},
+       for name in ("nodes", "models", "command_line", "troubleshooting", "devices", "performance")},
 }  # fmt: skip
 """Each page for users with its Korean one."""
 PAGES = sorted(
@@ -67,19 +68,54 @@ def test_the_region_note_is_near_the_top() -> None:
     assert "Copyright (c) 2025\n    Tencent. All Rights Reserved." in notice and "Open RAIL++-M" in notice
 
 
+MEASURED = json.loads((ROOT / "benchmarks" / "results" / "h200.json").read_text(encoding="utf-8"))
+"""What was measured on a GPU."""
+MEASURED_PAGES = ("README.md", "README.ko.md", "docs/performance.md", "docs/ko/performance.md")
+
+
 def test_measured_figures_stand_beside_todays_computed_ones() -> None:
     computed = {name: figures[:2] for name, figures in computed_mib().items()}
     computed |= dict.fromkeys(("upstream", "원본"), computed_mib()["4 GB"][2:])
-    measured = {}
-    for name in ("README.md", "README.ko.md", "docs/performance.md"):
+    measured = [
+        tuple(f"{row[key]:,}" for key in ("allocated_mib", "reserved_mib", "device_mib")) for row in MEASURED["memory"]
+    ]
+    for name in MEASURED_PAGES:
         table = re.search(r"^\|[^\n]*\n\|[-|]*\n(\| 2 GB[^\n]* \| 1,905 \|\n(?:\|[^\n]*\n)+)", read(name), re.MULTILINE)
         assert table, name
         found = [cells(line) for line in table[1].splitlines()]
-        assert len(found) == 5
         for preset, _, most, _, reserved, _ in found:
             assert [most, reserved] == computed[re.split(r" \(|,", preset)[0]], f"{name}: {preset}"
-        measured[name] = [(row[1], row[3], row[5]) for row in found]
-    assert measured["README.md"] == measured["README.ko.md"] == measured["docs/performance.md"]
+        assert [(row[1], row[3], row[5]) for row in found] == measured, name
+
+
+@pytest.mark.parametrize("name", MEASURED_PAGES)
+def test_measured_figures_say_where_when_and_how_to_repeat_them(name: str) -> None:
+    text = read(name)
+    for told in (MEASURED["device"], MEASURED["date"], MEASURED["torch"]):
+        assert told in text, told
+    assert "make bench-vram DEVICE=cuda" in text and "make bench-speed DEVICE=cuda" in text
+    if "performance" in name:
+        assert MEASURED["diffusers"] in text and MEASURED["transformers"] in text
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_seconds_are_those_of_the_results(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A table of this code's seconds says so where nothing is measured, and takes the totals where something is."""
+    missing = measured_tables.WORDS[language]["none"]
+    phases = {row[0]: row[1:] for row in measured_tables.seconds_rows(language)}
+    assert phases["decode"][0] == "7.1" and phases["unwrap"] == ["3.4"] * 4 and len(phases) == 13
+    whole = measured_tables.whole_rows(language)
+    assert [row[3] for row in whole[1:]] == ["37", "45 to 46" if language == "en" else "45~46", "14.1"]
+    assert whole[2][2] == whole[3][1] == missing
+    monkeypatch.setattr(measured_tables, "SPEED", tmp_path / "speed-cuda.json")
+    assert {cell for row in measured_tables.speed_rows(language)[1:] for cell in row[1:]} == {missing}
+    row = {"setting": "full", "weights": "resident", "stage": "total", "ours_s": 10.04, "upstream_s": 20.0}
+    rows = [{**row, "cache": "warm", "ratio": 0.502}, {**row, "cache": "cold", "ours_s": 99, "ratio": 9}]
+    measured_tables.SPEED.write_text(json.dumps({"device": "a card", "rows": rows}), encoding="utf-8")
+    _, first, *others = measured_tables.speed_rows(language)
+    assert first[1:] == ["a card", "10.0", "20.0", "0.50"] and {tuple(row[1:]) for row in others} == {(missing,) * 4}
 
 
 def test_the_first_screen_has_a_preset_and_its_memory_for_every_card() -> None:
