@@ -40,6 +40,11 @@ bench-speed: DEVICE := cpu
 bench-speed: $(STAMP)
 	$(PY) -W ignore benchmarks/speed.py --device $(DEVICE) $(SPEED)
 
+# The decoder that asks only near the surface, beside the one that asks every point of the grid.
+.PHONY: bench-decode
+bench-decode: $(STAMP)
+	$(PY) benchmarks/decode.py --device $(subst meta,cpu,$(DEVICE))
+
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check

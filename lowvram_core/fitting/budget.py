@@ -33,6 +33,8 @@ class Need:
     """0 where there is no network. Anything else can stream."""
     largest_layer_bytes: int
     activation_bytes: int
+    ram_bytes: int = 0
+    """Needed in RAM beside the weights."""
     lowered_by: frozenset[str] = field(default=frozenset(), compare=False)
     """Names of the preset values that can lower this need. They choose the fallbacks and the advice for a stage."""
 
@@ -66,13 +68,13 @@ def need(component: Component, host: Host, activation_mib: float, lowered_by: Co
     activations = int(activation_mib * MIB * host.dtype.itemsize / 2)
     return Need(
         component.key, component.label, component.weight_bytes, component.largest_layer_bytes, activations,
-        frozenset(lowered_by),
+        lowered_by=frozenset(lowered_by),
     )  # fmt: skip
 
 
 def plain_need(label: str, used_bytes: int, lowered_by: Collection[str] = ()) -> Need:
     """The need of a computation without a network."""
-    return Need("", label, 0, 0, used_bytes, frozenset(lowered_by))
+    return Need("", label, 0, 0, used_bytes, lowered_by=frozenset(lowered_by))
 
 
 def together(need: Need, other: Need) -> Need:
@@ -98,3 +100,8 @@ def tiled_mib(whole_mib: float, preset: Preset) -> float:
 def largest_bytes(needs: Sequence[Need], *, streamed: bool = False) -> int:
     """The largest of the needs, resident or streamed."""
     return max((need.streamed_bytes if streamed else need.resident_bytes for need in needs), default=0)
+
+
+def largest_ram_bytes(needs: Sequence[Need]) -> int:
+    """The largest of the needs of RAM."""
+    return max((need.ram_bytes for need in needs), default=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..errors import OutOfMemory
 from ..presets import Preset
 from ..report import GIB
-from .budget import Need, Needs
+from .budget import Need, Needs, largest_ram_bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ FALLBACKS = (
     Fallback("VAE picture by picture", {"vae_slicing": True}, lambda preset: not preset.vae_slicing),
     STREAM,
     Fallback("one layer's weights at a time", {"prefetch": False}, lambda preset: preset.prefetch, of_weights=True),
+    Fallback("decoded sparsely", {"decode": "sparse"}, lambda preset: preset.decode != "sparse"),
     Fallback("octree 128", {"octree": 128}, lambda preset: preset.octree > 128, lossy=True),
     Fallback("1024 px renders", {"render_px": 1024}, lambda preset: preset.render_px > 1024, lossy=True),
     Fallback("views fast", {"views": "fast"}, lambda preset: len(preset.cameras) > 4, lossy=True),
@@ -97,11 +98,18 @@ def _with_fallbacks(preset: Preset, fallbacks: tuple[Fallback, ...], needs: Need
     return Attempt(preset, frozenset(keys), fallbacks)
 
 
-def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
+def fits_ram(attempt: Attempt, needs: Needs, free_ram: int | None) -> bool:
+    """Whether the attempt fits the RAM; None means that the RAM does not count."""
+    return free_ram is None or largest_ram_bytes(needs(attempt.preset)) <= free_ram
+
+
+def fit(attempt: Attempt, needs: Needs, free_bytes: int, free_ram: int | None = None) -> Attempt | None:
     """The attempt, where only the components stream that do not fit as a whole. None if a component does not fit.
 
     With residency `stream` all components stream.
     """
+    if not fits_ram(attempt, needs, free_ram):
+        return None
     streamed = set()
     for need in needs(attempt.preset):
         can_stream = need.key in attempt.streamed
@@ -114,7 +122,9 @@ def fit(attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt | None:
     return replace(attempt, streamed=frozenset(streamed))
 
 
-def without_needless(asked: Preset, attempt: Attempt, needs: Needs, free_bytes: int) -> Attempt:
+def without_needless(
+    asked: Preset, attempt: Attempt, needs: Needs, free_bytes: int, free_ram: int | None = None
+) -> Attempt:
     """Undoes every fallback that proves unnecessary, newest first.
 
     Args:
@@ -123,7 +133,7 @@ def without_needless(asked: Preset, attempt: Attempt, needs: Needs, free_bytes: 
     """
     for fallback in reversed(attempt.fallbacks[:-1]):
         fewer = tuple(other for other in attempt.fallbacks if other is not fallback)
-        attempt = fit(_with_fallbacks(asked, fewer, needs), needs, free_bytes) or attempt
+        attempt = fit(_with_fallbacks(asked, fewer, needs), needs, free_bytes, free_ram) or attempt
     return attempt
 
 
@@ -147,6 +157,16 @@ def refusal(stage: str, preset: Preset, needs: Sequence[Need], free_bytes: int) 
     return OutOfMemory(
         f"{stage}: {free_bytes / GIB:.2f} GiB of the device are free, and the {largest.label} takes at least "
         f"{largest.streamed(ahead=False) / GIB:.2f} GiB; wanted room for it. {advice(preset, needs)}"
+    )
+
+
+def ram_refusal(stage: str, needs: Sequence[Need], free_ram: int) -> OutOfMemory:
+    """The error for a stage whose smallest need of RAM is too large."""
+    largest = max(needs, key=lambda need: need.ram_bytes)
+    return OutOfMemory(
+        f"{stage}: {free_ram / GIB:.2f} GiB of the RAM are free, and the {largest.label} takes "
+        f"{largest.ram_bytes / GIB:.2f} GiB beside its weights; wanted room for it. Close other programs, decode "
+        "sparsely (decode, in Preset Custom), or choose a smaller octree."
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import OutOfMemory
 from ..host import Host
-from ..lending.device import full_device_is_named
+from ..lending.device import free_ram_bytes, full_device_is_named
 from ..presets import Preset
 from .budget import Needs, largest_bytes
-from .fallbacks import Attempt, advice, attempts, fit, plan_line, refusal, without_needless
+from .fallbacks import Attempt, advice, attempts, fit, fits_ram, plan_line, ram_refusal, refusal, without_needless
 
 Result = TypeVar("Result")
 
@@ -61,16 +62,21 @@ def _tried(stage: str, attempt: Attempt, host: Host, run: Callable[[Preset], Res
 
 def _planned(stage: str, preset: Preset, host: Host, needs: Needs) -> list[Attempt]:
     """The attempts that can fit, in order; all of them where the device does not report its free memory."""
-    known = list(attempts(preset, needs))
+    free_ram = free_ram_bytes()
+    every = list(attempts(preset, needs))
+    known = [attempt for attempt in every if fits_ram(attempt, needs, free_ram)]
+    if not known:
+        raise ram_refusal(stage, needs(every[-1].preset), free_ram)
     free = host.make_room(_wanted_bytes(known[0], needs))
     if free is None:
-        log.info("%s", plan_line(stage, known[0], needs(known[0].preset), free))
-        return known
+        first = without_needless(preset, known[0], needs, sys.maxsize, free_ram)
+        log.info("%s", plan_line(stage, first, needs(first.preset), free))
+        return [first, *known[1:]]
     fitting = [(index, planned) for index, one in enumerate(known) if (planned := fit(one, needs, free)) is not None]
     if not fitting:
         raise refusal(stage, known[-1].preset, needs(known[-1].preset), free)
-    first, planned = fitting[0]
-    planned = without_needless(preset, planned, needs, free)
+    index, planned = fitting[0]
+    planned = without_needless(preset, planned, needs, free, free_ram)
     log.info("%s", plan_line(stage, planned, needs(planned.preset), free))
     # If the device is full although the plan fits, the next attempt streams every component.
-    return [planned, *known[first if planned != known[first] else first + 1 :]]
+    return [planned, *known[index if planned != known[index] else index + 1 :]]

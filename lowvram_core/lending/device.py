@@ -71,6 +71,13 @@ def free_bytes(device: torch.device) -> int | None:
     return max(0, int(free + reserved - memory.memory_allocated(device)))
 
 
+def free_ram_bytes() -> int:
+    """Bytes of RAM that programs can still take without swapping."""
+    import psutil  # here, so that a missing package stops the run and not the import of the pack
+
+    return int(psutil.virtual_memory().available)
+
+
 _ALSO_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Messages of NVIDIA's driver and libraries that accelerate does not know."""
 

@@ -81,12 +81,14 @@ def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:
     halves = 2 if _uses_cfg(model, preset) and preset.cfg_together else 1
     tokens = model.latent_shape[0]
     decoding_mib = (tokens * LATENTS_KIB + preset.points_per_chunk * POINT_KIB) / 1024
-    decoded = need(model.vae, host, decoding_mib, {"points_per_chunk", "octree", "logits_on_host"})
-    logits = 0 if preset.logits_on_host else LOGIT_BYTES * (preset.octree + 1) ** 3
+    decoded = need(model.vae, host, decoding_mib, {"points_per_chunk", "octree", "logits_on_host", "decode"})
+    searches = lattice_edge(preset.octree, preset.decode) > 1
+    gathered = search_bytes(preset.octree) if searches else LOGIT_BYTES * (preset.octree + 1) ** 3
+    on_device = 0 if preset.logits_on_host else gathered
     return [
         need(model.conditioner, host, CONDITION_MIB),
         need(model.dit, host, halves * (tokens + IMAGE_TOKENS) * SAMPLE_KIB / 1024, {"cfg_together", "variant"}),
-        replace(decoded, activation_bytes=decoded.activation_bytes + logits),
+        replace(decoded, activation_bytes=decoded.activation_bytes + on_device, ram_bytes=gathered),
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 from hosts import RecordingHost
 
 from lowvram_core.errors import OutOfMemory
+from lowvram_core.fitting import ladder
 from lowvram_core.fitting.budget import MARGIN_BYTES, MIB, Need, Needs, plain_need, tiled_mib
 from lowvram_core.fitting.fallbacks import advice, attempts, fit
 from lowvram_core.fitting.ladder import fitted
@@ -241,6 +242,35 @@ def test_a_fallback_that_proves_unnecessary_is_undone() -> None:
     fitted("shape", FULL, host, two_networks, ran.append)
     assert host.notes == ["shape: little memory: weights streamed"]
     assert ran[0].points_per_chunk == 8000 and host.streamed == [{"dit"}]
+
+
+def gridded_needs(preset: Preset) -> list[Need]:
+    """A decoder that gathers a grid in RAM: 1 GiB for all points, a quarter of it near the surface."""
+    whole = 1024 * MIB * preset.octree**3 // 384**3
+    decoder = Need("decoder", "decoder", 50 * MIB, 5 * MIB, 10 * MIB, whole // (1 if preset.decode == "dense" else 4))
+    return [lowered(decoder, "octree", "decode")]
+
+
+@pytest.mark.parametrize("free", [9000 * MIB, None], ids=["GPU", "CPU"])
+@pytest.mark.parametrize(
+    ("free_ram", "decode", "octree", "said"),
+    [(1100, "dense", 384, ""), (900, "sparse", 384, "decoded sparsely"),
+     (200, "sparse", 128, "decoded sparsely, octree 128")],
+)  # fmt: skip
+def test_the_ram_is_planned_too(
+    free_ram: int, decode: str, octree: int, said: str, free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "free_ram_bytes", lambda: free_ram * MIB)
+    host, ran = Device(free=free), []
+    fitted("shape", LOSSY.with_(decode="dense", cfg_together=False), host, gridded_needs, ran.append)
+    assert (ran[0].decode, ran[0].octree) == (decode, octree)
+    assert host.notes == ([f"shape: little memory: {said}"] if said else [])
+
+
+def test_too_little_ram_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "free_ram_bytes", lambda: 100 * MIB)
+    with pytest.raises(OutOfMemory, match=r"0\.10 GiB of the RAM .* decoder takes 0\.25 GiB .* smaller octree"):
+        fitted("shape", FULL.with_(decode="dense"), Device(free=9000 * MIB), gridded_needs, pytest.fail)
 
 
 class Fails:

@@ -205,9 +205,10 @@ def test_smaller_tiles_lower_what_is_planned_for_the_views(device: torch.device,
 LOWER: dict[str, Any] = {
     "cfg_together": False, "points_per_chunk": 1000, "octree": 16, "logits_on_host": True, "vae_slicing": True,
     "vae_tile_px": 128, "views": "minimal", "view_by_view": True, "render_px": 64, "texture_px": 64,
+    "decode": "sparse",
 }  # fmt: skip
 """The lowest value of everything that a need can name, except the variant, which changes the model."""
-HIGH = PRESETS["8 GB Full"].with_(allow_lossy=True, logits_on_host=False, vae_slicing=False, octree=256)
+HIGH = PRESETS["8 GB Full"].with_(allow_lossy=True, logits_on_host=False, vae_slicing=False, decode="dense")
 
 
 def needs_of(store: ModelStore) -> dict[str, Needs]:
@@ -227,7 +228,7 @@ def needs_of(store: ModelStore) -> dict[str, Needs]:
 @pytest.mark.parametrize(
     ("stage", "fallbacks"),
     [
-        ("shape", [0, 1, 3, 4, 5]), ("delight", [3, 4]), ("paint", [0, 2, 3, 4, 6, 7, 8]), ("bake", [6]),
+        ("shape", [0, 1, 3, 4, 5, 6]), ("delight", [3, 4]), ("paint", [0, 2, 3, 4, 7, 8, 9]), ("bake", [7]),
         ("inpaint", []),
     ],
 )  # fmt: skip

@@ -307,6 +307,11 @@ class Event:
     stream: Stream | None
     moment: int
 
+    def synchronize(self) -> None:
+        """Waits for the moment. The main stream's operators have run already."""
+        if self.stream is not None:
+            self.stream.run(self.moment)
+
 
 class _Main:
     """The main stream. Its operators run immediately."""

@@ -1,0 +1,237 @@
+"""Decodes shapes from all points of the grid and from those near the surface, and compares the meshes.
+
+    make bench-decode                 the networks of the demo and fields of known solids, on the CPU
+    make bench-decode DEVICE=cuda     a decoder of the published size whose logits are replaced by those of a solid
+
+Slow fields rise from 0 to 1 within a tenth of half the cube, steep ones within 1/128. Writes
+benchmarks/results/decode.json or decode-cuda.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests" / "core")]
+
+import fields  # noqa: E402  (needs the path above)
+import full_size  # noqa: E402
+import torch  # noqa: E402
+import trimesh  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.files.manifest import MODELS  # noqa: E402
+from lowvram_core.geometry.fields import Asking, Field  # noqa: E402
+from lowvram_core.geometry.marching import extract  # noqa: E402
+from lowvram_core.geometry.repair import FLOATER_SHARE  # noqa: E402
+from lowvram_core.geometry.sparse import lattice_edge  # noqa: E402
+from lowvram_core.geometry.surface import dense_logits, surface  # noqa: E402
+from lowvram_core.networks.shape import open_shape, shape_field  # noqa: E402
+from lowvram_core.types import Mesh  # noqa: E402
+
+DEMO = HERE.parent / "demo"
+RESULTS = HERE / "results"
+VARIANTS = ("v2-0", "v2-0-turbo", "mini-turbo", "mv", "mv-turbo")
+OCTREES = (128, 192, 256, 384)
+LARGE = (512, 768)
+ANALYTIC_OCTREES = (128, 192)
+Row = dict[str, Any]
+Change = Callable[[Tensor], Tensor]
+"""Makes other logits of logits."""
+SOLIDS: Mapping[str, Change] = {
+    kind: (lambda distance, rise=rise: (distance / rise).clamp(-1, 1))
+    for kind, rise in (("slow", fields.SLOW), ("steep", fields.STEEP))
+}
+
+
+def _parts(mesh: Mesh) -> dict[tuple[float, ...], int]:
+    """The number of faces of each part, by the part's first vertex in order."""
+    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    groups = trimesh.graph.connected_components(whole.face_adjacency, nodes=range(len(whole.faces)))
+    corners = whole.vertices[whole.faces]
+    return {min(map(tuple, corners[group].reshape(-1, 3).round(5).tolist())): len(group) for group in groups}
+
+
+def _lost(dense: Mesh, sparse: Mesh) -> tuple[int, int]:
+    """How many parts the sparse mesh lacks, and how many of them Clean Mesh would have kept."""
+    before, after = _parts(dense), _parts(sparse)
+    lost = [count for place, count in before.items() if place not in after]
+    return len(lost), sum(count >= FLOATER_SHARE * max(before.values()) for count in lost)
+
+
+@dataclass
+class Dense:
+    """The logits of all points of a grid, and what it cost to ask for them."""
+
+    logits: Tensor
+    seconds: float
+    ram_mib: float | None
+
+    @classmethod
+    def ask(cls, field: Field, octree: int, how: Asking) -> Dense:
+        """Asks a field."""
+        start = time.perf_counter()
+        with _Ram() as ram:
+            logits = dense_logits(field, octree, how)
+        return cls(logits, time.perf_counter() - start, ram.mib)
+
+
+def dense_row(dense: Dense, octree: int, change: Change) -> tuple[Row, Mesh]:
+    """The row of the dense decoder, whose logits are changed before the surface is extracted, and its mesh."""
+    start = time.perf_counter()
+    mesh = extract(change(dense.logits), octree)
+    seconds = dense.seconds + time.perf_counter() - start
+    return _row("dense", octree, dense.logits.numel(), seconds, dense.ram_mib, mesh), mesh
+
+
+def sparse_row(field: Field, octree: int, how: Asking, whole: Mesh | None) -> Row:
+    """The row of the sparse decoder, compared with the dense decoder's mesh if there is one."""
+    asked = 0
+
+    def counted(points: Tensor) -> Tensor:
+        nonlocal asked
+        asked += len(points)
+        return field(points)
+
+    start = time.perf_counter()
+    with _Ram() as ram:
+        mesh = surface(counted, octree, how, edge=lattice_edge(octree, "sparse"))
+    row = _row("sparse", octree, asked, time.perf_counter() - start, ram.mib, mesh)
+    if whole is None:
+        return row
+    same = torch.equal(whole.vertices, mesh.vertices) and torch.equal(whole.faces, mesh.faces)
+    lost, kept = (0, 0) if same else _lost(whole, mesh)
+    return row | {"identical": same, "lost_parts": lost, "lost_kept_by_clean": kept}
+
+
+def _row(mode: str, octree: int, queries: int, seconds: float, ram_mib: float | None, mesh: Mesh) -> Row:
+    return {
+        "octree": octree, "mode": mode, "queries": queries, "share": round(queries / (octree + 1) ** 3, 4),
+        "seconds": round(seconds, 2), "ram_mib": ram_mib, "faces": len(mesh.faces), "identical": None,
+        "lost_parts": None, "lost_kept_by_clean": None,
+    }  # fmt: skip
+
+
+def rows_of(name: str, field: Field, octree: int, how: Asking, changes: Mapping[str, Change]) -> Iterator[Row]:
+    """Two rows for each kind of logits, dense and sparse."""
+    dense = Dense.ask(field, octree, how)
+    for kind, change in changes.items():
+        row, mesh = dense_row(dense, octree, change)
+        yield {"shape": name, "logits": kind} | row
+        yield {"shape": name, "logits": kind} | sparse_row(
+            lambda points, change=change: change(field(points)), octree, how, mesh
+        )
+
+
+class _Ram:
+    """Measures how much the process grows at most. Linux only; elsewhere `mib` stays None."""
+
+    mib: float | None = None
+
+    def __enter__(self) -> _Ram:
+        self._clear = Path("/proc/self/clear_refs")
+        if self._clear.exists():
+            self._clear.write_text("5")
+            self._before = self._resident("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._clear.exists():
+            self.mib = round(self._resident("VmHWM") - self._before)
+
+    @staticmethod
+    def _resident(key: str) -> float:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(key))
+
+
+@contextmanager
+def demo_field(variant: str, seed: int) -> Iterator[Field]:
+    """The field that a network of the demo makes of random latents."""
+    model = open_shape(DEMO / MODELS[f"shape/{variant}"].folder, torch.float32)
+    latents = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+    host = TorchHost(torch.device("cpu"), torch.float32)
+    with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as field:
+        yield field
+
+
+def asking(device: torch.device, points: int, dtype: torch.dtype) -> Asking:
+    """Asks on the device, and gathers there."""
+    return Asking(device, device, points, dtype, lambda done, total: None)
+
+
+def on_cpu(octrees: tuple[int, ...], large: tuple[int, ...]) -> Iterator[Row]:
+    """All networks of the demo and all known solids."""
+    how = asking(torch.device("cpu"), 8000, torch.float32)
+    as_it_is: Mapping[str, Change] = {"slow": torch.clone, "steep": _steep}
+    for variant, seed in (*((variant, 0) for variant in VARIANTS), ("v2-0", 1), ("v2-0", 2)):
+        with demo_field(variant, seed) as field:
+            for octree in octrees:
+                yield from rows_of(f"demo {variant}, latents {seed}", field, octree, how, as_it_is)
+    for name, distance in fields.ANALYTIC.items():
+        for octree in ANALYTIC_OCTREES:
+            yield from rows_of(name, distance, octree, how, SOLIDS)
+    sphere = fields.logits(fields.ANALYTIC["sphere"], fields.STEEP)
+    for octree in large:
+        yield {"shape": "sphere", "logits": "steep"} | sparse_row(sphere, octree, how, None)
+
+
+def _steep(logits: Tensor) -> Tensor:
+    """Logits of a demo network, which rise by 12 per length, as steep as fields.STEEP."""
+    return (logits / (12 * fields.STEEP)).clamp(-1, 1)
+
+
+def on_gpu(octrees: tuple[int, ...], large: tuple[int, ...]) -> Iterator[Row]:
+    """The decoder of the published size with random weights. It computes, and a solid gives the logits."""
+    device = torch.device("cuda")
+    how = asking(device, 20_000, torch.float16)
+    with TemporaryDirectory() as folder:
+        full_size.write_shape(Path(folder))
+        model = open_shape(Path(folder), torch.float16)
+        latents = torch.randn(1, *model.latent_shape, device=device, dtype=torch.float16)
+        host = TorchHost(device, torch.float16)
+        with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as network:
+            for name in ("sphere", "chair", "gyroid"):
+                solid = fields.logits(fields.ANALYTIC[name], fields.STEEP)
+
+                def field(points: Tensor, solid: Field = solid) -> Tensor:
+                    return torch.where(network(points).isnan(), torch.nan, solid(points))
+
+                list(rows_of(name, field, 64, how, {"steep": torch.clone}))  # warms up
+                for octree in octrees:
+                    yield from rows_of(name, field, octree, how, {"steep": torch.clone})
+                for octree in large:
+                    yield {"shape": name, "logits": "steep"} | sparse_row(field, octree, how, None)
+
+
+def main() -> None:
+    """Measures, and writes the results after each row."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options.add_argument("--octrees", type=int, nargs="*", default=OCTREES)
+    options.add_argument("--large", type=int, nargs="*", default=LARGE, help="without the dense decoder")
+    options.add_argument("--out", type=Path)
+    chosen = options.parse_args()
+    out = chosen.out or RESULTS / ("decode.json" if chosen.device == "cpu" else "decode-cuda.json")
+    name = torch.cuda.get_device_name() if chosen.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    rows: list[Row] = []
+    for row in (on_cpu if chosen.device == "cpu" else on_gpu)(tuple(chosen.octrees), tuple(chosen.large)):
+        rows.append(row)
+        sys.stdout.write("  ".join(map(str, row.values())) + "\n")
+        sys.stdout.flush()
+        found = {"device": name, "torch": torch.__version__, "rows": rows}
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
