@@ -9,6 +9,7 @@ bytes but no values, so networks of full size run in seconds; a copy of such a t
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,12 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         return True if raws[0].dtype == torch.bool else 1
     if not to_here:
         return _read_back(op, args, kwargs)
+    result = _computed(op, name, args, kwargs, tensors, raws)
+    ledger.use_workspace(name, [tensor.nbytes for tensor in _tensors([*tensors, result])])
+    return result
+
+
+def _computed(op: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], raws: list[Tensor]) -> Any:
     if any(raw.is_meta for raw in raws) or (not raws and _is_large(op, args, kwargs)):
         return _wrapped(_on_meta(op, args, kwargs), tensors)
     unwrapped_args, unwrapped_kwargs = _mapped(_raw, args), _mapped_kwargs(_raw, kwargs)
@@ -390,7 +397,8 @@ class Stream:
         if (ledger.born(there.raw) if used is None else max(used, self._left)) > self._knows:
             raise RuntimeError("a copy on another stream to memory that may still be in use: wait for its event")
         if not there.raw.is_meta:
-            there.raw.view(torch.uint8).fill_(255)
+            dense = there.raw.is_contiguous() or not there.raw.is_floating_point()
+            there.raw.view(torch.uint8).fill_(255) if dense else there.raw.fill_(math.nan)
         self._queue.append(lambda: there.raw.copy_(here))
         self.copies += 1
         Stream.on_the_way += 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from caching import Block, CachingAllocator
+
+CUBLAS_BYTES = 33 * 2**20
+_MATRIX_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Ledger:
     cache: CachingAllocator | None = None
     """None: each tensor is allocated alone and freed immediately."""
     _alive: dict[int, _Storage] = field(default_factory=dict)
+    _cublas: CachingAllocator | None = None
 
     def enter(self, storage: torch.UntypedStorage, stream: object = None) -> bool:
         """Counts a storage until it is deleted. Returns whether the storage is new.
@@ -69,6 +73,19 @@ class Ledger:
         self.current -= gone.size
         if gone.cache is not None and gone.block is not None:
             gone.cache.give_back(gone.block)
+
+    def use_workspace(self, operator: str, sizes: Collection[int]) -> None:
+        """Reserves what NVIDIA's libraries need beside the tensors of an operator, whose sizes are given.
+
+        It is not in `current` and `peak`, which count tensors.
+        """
+        if self.cache is None:
+            return
+        if operator in _MATRIX_PRODUCTS and self._cublas is not self.cache:
+            self._cublas = self.cache  # the block is never given back
+            self.cache.take(CUBLAS_BYTES)
+        elif operator.startswith("convolution") and max(sizes) > 2**20:
+            self.cache.give_back(self.cache.take(sum(sizes)))
 
     @property
     def reserved(self) -> int:
