@@ -185,7 +185,7 @@ class ComfyHost(LendingHost):
         try:
             with self._names_full_device(component):
                 if self.streams(component):
-                    with self._streamed(module, component):
+                    with self._with_streaming(module, component):
                         yield module
                 else:
                     with self._resident(module, component):

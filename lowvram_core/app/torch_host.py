@@ -123,7 +123,7 @@ class TorchHost(LendingHost):
         try:
             with self._names_full_device(component):
                 if self.streams(component):
-                    with self._streamed(module, component):
+                    with self._with_streaming(module, component):
                         yield module
                 else:
                     yield module.to(self.device)

@@ -82,7 +82,7 @@ class LendingHost:
         """Within it, torch's out-of-memory error becomes an OutOfMemory that names the phase and the component."""
         return full_device_is_named(self.device, self._phase, f" while the {component.label} is on it")
 
-    def _streamed(self, module: nn.Module, component: Component) -> AbstractContextManager[nn.Module]:
+    def _with_streaming(self, module: nn.Module, component: Component) -> AbstractContextManager[nn.Module]:
         """Within it, the module's weights stream."""
         return streamed(module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead)
 

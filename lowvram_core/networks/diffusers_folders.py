@@ -18,7 +18,7 @@ from ..host import Component
 from .local_only import check_local
 
 BLOCKS = r".*\.(?:attentions|resnets)\.\d+"
-"""Pattern of the modules that stream as a whole in UNets and VAEs, of up to 94 MiB. The blocks of a UNet have up to 571."""
+"""Pattern of the modules that stream as a whole in UNets and VAEs, of up to 94 MiB. A UNet's blocks have up to 571."""
 
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
