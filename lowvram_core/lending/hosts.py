@@ -27,7 +27,7 @@ class Throttle:
         clock: seconds from any start.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     _sent: float | None = None
     _done: int = 0
 
@@ -96,7 +96,7 @@ class LendingHost:
         """
         self._stop_if_cancelled()
         if self._throttle is None:
-            self._throttle = Throttle()
+            self._throttle = Throttle(time.monotonic)
         if self._throttle.lets_through(done, total, preview):
             self._report(done, total, preview)
 
