@@ -70,7 +70,10 @@ class WeighingHost(TorchHost):
 class CountingScale:
     """A device that counts bytes and computes only geometry: exact peaks of tensors at the published sizes."""
 
-    name = "computed: bytes of tensors, fused attention; reserved as torch's allocator would; no context, no workspaces"
+    name = (
+        "computed: bytes of tensors, fused attention; reserved as torch's allocator would, with the workspaces of "
+        "cuBLAS and cuDNN; no context"
+    )
     device: torch.device
 
     @contextmanager

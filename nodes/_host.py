@@ -1,7 +1,10 @@
-"""ComfyUI as a host. Only this file and _streaming.py know comfy.*, folder_paths and the running prompt.
+"""ComfyUI as a host. Only this file knows comfy.*, folder_paths and the running prompt.
 
-A component is wrapped in a ModelPatcher, loaded when it is borrowed, and taken off the device when it is given back.
-Our own plan decides whether its weights stream (see _streaming.py): they do not if `Need.resident_bytes` are free.
+A component is loaded when it is borrowed, and taken off the device when it is given back. Our own plan decides whether
+its weights stream: they do not if `Need.resident_bytes` are free. A component that does not stream is wrapped in a
+ModelPatcher, so that ComfyUI's list of loaded models has it. One that streams is not in that list, because ComfyUI
+could only unload it in the middle of its work: the core's engine copies its weights and drops the copies
+(lowvram_core/lending/streaming.py). ComfyUI sees those bytes where it sees all tensors, in torch's statistics.
 
 ComfyUI's load_models_gpu is not called. It always keeps 1.2 GiB or more free for activations
 (minimum_inference_memory), and it unloads other packs' models until 1.1 times the size of this model is free beside
@@ -29,7 +32,8 @@ from ..lowvram_core.errors import BadInput, OutOfMemory
 from ..lowvram_core.host import Component
 from ..lowvram_core.lending.device import memory_of
 from ..lowvram_core.lending.hosts import LendingHost
-from . import _records, _streaming
+from ..lowvram_core.lending.prefetch import empty_host_cache
+from . import _records
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
@@ -177,44 +181,41 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
-        module, streams = component.load(), self.streams(component)
+        module = component.load()
+        try:
+            with self._names_full_device(component):
+                if self.streams(component):
+                    with self._with_streaming(module, component):
+                        yield module
+                else:
+                    with self._resident(module, component):
+                        yield module
+        finally:
+            module.to("meta")
+            mm.soft_empty_cache()
+            empty_host_cache(self.device)
+
+    @contextmanager
+    def _resident(self, module: nn.Module, component: Component) -> Iterator[None]:
+        """Within it, ComfyUI has loaded the module to the device, and has it in its list of loaded models.
+
+        Raises:
+            OutOfMemory: ComfyUI left weights on the CPU. ComfyUI itself does not report this.
+        """
         patcher = comfy.model_patcher.ModelPatcher(
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
         )
         try:
-            with self._names_full_device(component):
-                if streams:
-                    with _streaming.streamed(
-                        patcher, module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
-                    ):
-                        yield self._loaded(patcher, component, _streaming.NO_WEIGHTS)
-                else:
-                    yield self._loaded(patcher, component, _EVERYTHING)
+            _load(patcher)
+            stray = [tensor for tensor in module.parameters() if tensor.device.type != self.device.type]
+            if stray:
+                raise OutOfMemory(
+                    f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of "
+                    "them there. Close other programs that use the card, or take Preset 2 GB, whose weights stream."
+                )
+            yield
         finally:
             _unload(patcher)
-            module.to("meta")
-            mm.soft_empty_cache()
-
-    def _loaded(self, patcher: Any, component: Component, weight_bytes: float) -> nn.Module:
-        """The module, after ComfyUI has loaded at most `weight_bytes` of its weights.
-
-        Raises:
-            OutOfMemory: ComfyUI left weights on the CPU that do not stream. ComfyUI itself does not report this.
-        """
-        _load(patcher, weight_bytes)
-        module: nn.Module = patcher.model.held
-        stray = [
-            tensor
-            for part in module.modules()
-            for tensor in part.parameters(recurse=False)
-            if tensor.device.type != self.device.type and not getattr(part, "comfy_cast_weights", False)
-        ]
-        if stray:
-            raise OutOfMemory(
-                f"memory: {len(stray)} weights of the {component.label} did not fit on the card; wanted all of them "
-                "there. Close other programs that use the card, or take Preset 2 GB, whose weights stream."
-            )
-        return module
 
     def make_room(self, wanted_bytes: int) -> int | None:
         """Unloads other packs' models, only as far as needed; see Host."""
@@ -234,9 +235,11 @@ class ComfyHost(LendingHost):
         log.info("%s", text)
         self._run.note(text)
 
-    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Moves the node's progress bar and shows the preview. An interrupt raises ComfyUI's own exception."""
+    def _stop_if_cancelled(self) -> None:
         mm.throw_exception_if_processing_interrupted()
+
+    def _report(self, done: int, total: int, preview: Tensor | None) -> None:
+        """Moves the node's progress bar and shows the preview."""
         if _records.executing() is not None:
             from comfy_api.latest import ComfyAPISync
 
@@ -265,14 +268,10 @@ class _Holder(nn.Module):
         self.held = module
 
 
-_EVERYTHING = 0
-"""To ComfyUI's loader 0 bytes mean that there is no limit for the weights on the device."""
-
-
-def _load(patcher: Any, weight_bytes: float) -> None:
-    """Loads at most `weight_bytes` of the weights, and adds the model to ComfyUI's list of loaded models."""
+def _load(patcher: Any) -> None:
+    """Loads all weights, and adds the model to ComfyUI's list of loaded models."""
     loaded = mm.LoadedModel(patcher)
-    loaded.model_load(weight_bytes)
+    loaded.model_load()
     mm.current_loaded_models.insert(0, loaded)
 
 

@@ -16,7 +16,7 @@ from ..errors import BadInput, Cancelled
 from ..host import Component
 from ..lending.device import free_bytes, memory_of
 from ..lending.hosts import LendingHost
-from ..lending.streaming import streamed
+from ..lending.prefetch import empty_host_cache
 from ..presets import Preset, Residency
 from ..report import PhaseRecord
 
@@ -123,9 +123,7 @@ class TorchHost(LendingHost):
         try:
             with self._names_full_device(component):
                 if self.streams(component):
-                    with streamed(
-                        module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead
-                    ):
+                    with self._with_streaming(module, component):
                         yield module
                 else:
                     yield module.to(self.device)
@@ -154,16 +152,13 @@ class TorchHost(LendingHost):
         log.info("%s", text)
         self.notes.append(text)
 
-    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        """Calls the listener; see Host.
-
-        Raises:
-            Cancelled: `is_cancelled` said so.
-        """
-        if self.on_progress is not None:
-            self.on_progress(self._phase, done, total)
+    def _stop_if_cancelled(self) -> None:
         if self.is_cancelled is not None and self.is_cancelled():
             raise Cancelled(f"{self._phase or 'run'}: cancelled by the user.")
+
+    def _report(self, done: int, total: int, preview: Tensor | None) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self._phase, done, total)
 
     def release(self) -> None:
         """Takes everything off the device, including kept components."""
@@ -187,6 +182,7 @@ class TorchHost(LendingHost):
         module = memory_of(self.device)
         if module is not None:
             module.empty_cache()
+            empty_host_cache(self.device)
 
 
 def _drop(module: nn.Module) -> None:

@@ -5,9 +5,7 @@ No code from a checkpoint's folder is run. Pickles are read as weights only.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from ..errors import BadCheckpoint
+from .mapped import file_spans, give_back
 
 StateDict = dict[str, Tensor]
 Shape = tuple[int, ...]
@@ -138,39 +137,13 @@ def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) 
 
 def _at(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
     others = {name for name, value in state.items() if value.is_floating_point() and value.dtype != dtype}
-    spans = _spans_of(source) if others else []
+    spans = file_spans(source) if others else []
     converted: StateDict = {}
     for name, value in state.items():
         converted[name] = value.to(dtype) if name in others else value
         if name in others:
-            _give_back(value, spans)
+            give_back(value, spans)
     return converted
-
-
-def _spans_of(file: Path) -> list[range]:
-    """The addresses that a file is mapped to; an empty list on systems that do not list them, such as Windows."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return []
-    spans = []
-    for line in maps.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] == str(file.resolve()):
-            first, _, end = fields[0].partition("-")
-            spans.append(range(int(first, 16), int(end, 16)))
-    return spans
-
-
-def _give_back(tensor: Tensor, spans: list[range]) -> None:
-    """Takes a tensor's pages out of RAM. The next access reads them from the file again.
-
-    Does nothing for a tensor outside the file's spans: memory that belongs to no file would lose its content.
-    """
-    first, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    if tensor.nbytes and any(first in span and end - 1 in span for span in spans):
-        first -= first % mmap.PAGESIZE
-        libc = ctypes.CDLL(None)
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
 
 
 def check_layout(module: nn.Module, entries: Mapping[str, Shape], source: Path) -> None:

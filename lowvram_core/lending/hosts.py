@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from ..host import Component
 from ..report import PhaseRecord
 from .device import full_device_is_named, measured
+from .streaming import streamed
+
+REPORT_EVERY_S = 0.1
+"""Progress is reported at most once in this time."""
+
+
+@dataclass
+class Throttle:
+    """Chooses the reports of progress that are sent.
+
+    Args:
+        clock: seconds from any start.
+    """
+
+    clock: Callable[[], float]
+    _sent: float | None = None
+    _done: int = 0
+
+    def lets_through(self, done: int, total: int, preview: Tensor | None) -> bool:
+        """Whether to send a report: the first and last one of a phase, those with a preview, and ten a second."""
+        now = self.clock()
+        is_first = self._sent is None or done < self._done  # the next phase counts from 0 again
+        self._done = done
+        due = self._sent is None or now - self._sent >= REPORT_EVERY_S
+        if not (is_first or due or done >= total or preview is not None):
+            return False
+        self._sent = now
+        return True
 
 
 class LendingHost:
@@ -20,6 +51,7 @@ class LendingHost:
     _streamed: frozenset[str] = frozenset()
     _ahead = True
     _phase = ""
+    _throttle: Throttle | None = None
 
     @contextmanager
     def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
@@ -39,6 +71,7 @@ class LendingHost:
             OutOfMemory: the device is full.
         """
         self._phase = name
+        self._throttle = None
         try:
             with full_device_is_named(self.device, name), measured(name, self.device, self.records):
                 yield
@@ -48,3 +81,27 @@ class LendingHost:
     def _names_full_device(self, component: Component) -> AbstractContextManager[None]:
         """Within it, torch's out-of-memory error becomes an OutOfMemory that names the phase and the component."""
         return full_device_is_named(self.device, self._phase, f" while the {component.label} is on it")
+
+    def _with_streaming(self, module: nn.Module, component: Component) -> AbstractContextManager[nn.Module]:
+        """Within it, the module's weights stream."""
+        return streamed(module, self.device, blocks=component.blocks, stays=component.stays, ahead=self._ahead)
+
+    def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        """Looks for a cancel at every call, and sends the report at most ten times a second; see Host.
+
+        The first and the last report of a phase and those with a preview are always sent.
+
+        Raises:
+            Cancelled: the user cancelled. ComfyUI's host raises ComfyUI's own exception.
+        """
+        self._stop_if_cancelled()
+        if self._throttle is None:
+            self._throttle = Throttle(time.monotonic)
+        if self._throttle.lets_through(done, total, preview):
+            self._report(done, total, preview)
+
+    def _stop_if_cancelled(self) -> None:
+        raise NotImplementedError
+
+    def _report(self, done: int, total: int, preview: Tensor | None) -> None:
+        raise NotImplementedError

@@ -16,21 +16,28 @@ _WHOLE = (nn.MultiheadAttention,)
 """Layers that read the weights of their children without calling them."""
 
 
+STAYING_SHARE = 1 / 64
+"""Layers of at most this share of the largest load stay on the device: their copies would take longer than themselves.
+That is 0.3 to 5 MiB of each network."""
+
+
 @contextmanager
 def streamed(
     module: nn.Module, device: torch.device, *, blocks: str = "", stays: str = "", ahead: bool = True
 ) -> Iterator[nn.Module]:
     """Within it, each layer copies its weights to the device before it runs, and drops the copies afterwards.
 
-    The module's own tensors, which may be memory-mapped or shared, do not change. They are back in place after each
-    layer and when the `with` ends, also after an error. Code that reads a weight outside a forward gets the module's
-    own tensor, off the device.
+    The module's own tensors are back in place after each layer and when the `with` ends, also after an error. They may
+    be memory-mapped or shared, and are not written to. Where weights are pinned, the module's tensors become views into
+    pinned memory, with the same values (see prefetch.py). Code that reads a weight outside of a forward gets the
+    module's own tensor, off the device.
 
     Args:
-        module: its weights stay where they are now.
+        module: its weights stay off the device.
         device: where layers compute. The inputs of layers with weights are moved there.
         blocks: pattern of the names of submodules whose layers are copied together.
-        stays: pattern of the names of submodules that are copied once and stay; for modules that run very often.
+        stays: pattern of the names of submodules that are copied once and stay; for modules that run very often. Other
+            small layers stay, too, see STAYING_SHARE.
         ahead: prefetch, if the device can copy while it computes.
 
     Memory:
@@ -42,20 +49,38 @@ def streamed(
         `.to` fail, and stays applied. Its blocks are too large: up to 571 MiB in the paint UNet.
     """
     with ExitStack() as hooks:
-        covered: list[str] = []
         bringer = fetcher(device, ahead=ahead)
         hooks.callback(bringer.close)
-        for name, part in module.named_modules():
-            if any(name.startswith(prefix) for prefix in covered):
-                continue
-            waits, is_block = (bool(pattern and re.fullmatch(pattern, name)) for pattern in (stays, blocks))
-            whole = waits or is_block or isinstance(part, _WHOLE)
-            if whole:
-                covered.append(f"{name}." if name else "")
-            tables = _tables(part, whole=whole)
-            if tables:
-                hooks.enter_context((_brought_for_long if waits else visiting)(part, tables, bringer))
+        parts = [(part, Load(tables), waits) for part, tables, waits in _parts(module, blocks, stays)]
+        small = STAYING_SHARE * max((load.nbytes for _, load, waits in parts if not waits), default=0)
+        staying: list[Tensors] = []
+        for part, load, waits in parts:
+            if waits or load.nbytes <= small:
+                staying += load.tables
+                hooks.enter_context(_inputs_brought(part, device))
+            else:
+                hooks.enter_context(_visiting(part, load, bringer))
+        if staying:
+            hooks.enter_context(_brought_for_long(Load(staying), bringer))
         yield module
+
+
+def _parts(module: nn.Module, blocks: str, stays: str) -> Iterator[tuple[nn.Module, list[Tensors], bool]]:
+    """The layers and blocks with weights of their own: the module, its tables of weights, and whether `stays` names it.
+
+    The tables of a block are those of all its submodules.
+    """
+    covered: list[str] = []
+    for name, part in module.named_modules():
+        if any(name.startswith(prefix) for prefix in covered):
+            continue
+        waits, is_block = (bool(pattern and re.fullmatch(pattern, name)) for pattern in (stays, blocks))
+        whole = waits or is_block or isinstance(part, _WHOLE)
+        if whole:
+            covered.append(f"{name}." if name else "")
+        tables = _tables(part, whole=whole)
+        if tables:
+            yield part, tables, waits
 
 
 def _tables(part: nn.Module, *, whole: bool) -> list[Tensors]:
@@ -65,38 +90,43 @@ def _tables(part: nn.Module, *, whole: bool) -> list[Tensors]:
 
 
 @contextmanager
-def _brought_for_long(part: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
-    resting = [dict(table) for table in tables]
-    handle = part.register_forward_pre_hook(
-        lambda _, args, kwargs: (_brought(args, bringer.device), _brought(kwargs, bringer.device)), with_kwargs=True
-    )
+def _brought_for_long(load: Load, bringer: Fetcher) -> Iterator[None]:
+    """Within it, the load's tensors are on the device."""
     try:
-        _fill(tables, Fetcher(bringer.device).take(Load(resting)))
+        load.fill(Fetcher.take(bringer, load))
         yield
     finally:
-        handle.remove()
-        _fill(tables, resting)
+        load.fill(load.resting)
 
 
 @contextmanager
-def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Iterator[None]:
-    """Within it, a layer copies its weights to the device before it runs, and drops the copies afterwards.
+def _inputs_brought(part: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, the inputs of a module are moved to the device."""
+    handle = part.register_forward_pre_hook(
+        lambda _, args, kwargs: (_brought(args, device), _brought(kwargs, device)), with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
-    Args:
-        tables: tables of weights, such as a module's `_parameters`. They hold the copies while the layer runs.
-        bringer: one for all layers of a network, so that it can prefetch.
-    """
-    load = Load([dict(table) for table in tables])
-    visits: list[list[Tensors]] = []  # a stack, because a layer may call itself
 
-    def fetch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        visits.append([dict(table) for table in tables])
-        _fill(tables, bringer.take(load))
+@contextmanager
+def _visiting(layer: nn.Module, load: Load, bringer: Fetcher) -> Iterator[None]:
+    """Within it, a layer copies its weights to the device before it runs, and drops the copies afterwards."""
+
+    def fetch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        load.depth += 1
+        if load.depth == 1:
+            load.fill(bringer.take(load))
         return _brought(args, bringer.device), _brought(kwargs, bringer.device)
 
     def put_back(*_: object) -> None:
-        if visits:  # empty if the hook of another raised first
-            _fill(tables, visits.pop())
+        if not load.depth:  # the hook of another raised first
+            return
+        load.depth -= 1
+        if not load.depth:
+            load.fill(load.resting)
             bringer.done()
 
     handles = [
@@ -108,13 +138,8 @@ def visiting(layer: nn.Module, tables: list[Tensors], bringer: Fetcher) -> Itera
     finally:
         for handle in handles:
             handle.remove()
-        while visits:  # a KeyboardInterrupt does not call the hooks
-            _fill(tables, visits.pop())
-
-
-def _fill(tables: list[Tensors], tensors: list[Tensors]) -> None:
-    for table, those in zip(tables, tensors, strict=True):
-        table.update(those)
+        load.depth = 0
+        load.fill(load.resting)  # a KeyboardInterrupt does not call the hooks
 
 
 def _brought(value: Any, device: torch.device) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
 from ..host import Component
-from .diffusers_folders import UNET_BLOCKS, component, load_diffusers, load_unet, load_vae
+from .diffusers_folders import BLOCKS, component, load_diffusers, load_unet, load_vae
 from .schedulers import euler_ancestral
 
 
@@ -38,9 +38,11 @@ def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
         BadCheckpoint: a part is missing, truncated or of another kind.
     """
     return DelightModel(
-        text_encoder=component(folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt),
-        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel", UNET_BLOCKS),
-        vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL"),
+        text_encoder=component(
+            folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt, blocks=r".*\.layers\.\d+"
+        ),
+        unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel", BLOCKS),
+        vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL", BLOCKS),
         make_scheduler=euler_ancestral(folder),
     )
 

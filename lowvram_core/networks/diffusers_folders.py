@@ -17,8 +17,8 @@ from ..files.checkpoints import build_empty, bytes_at, check_pickles_are_safe, l
 from ..host import Component
 from .local_only import check_local
 
-UNET_BLOCKS = r".*\.(?:transformer_blocks|resnets)\.\d+"
-"""Pattern of the modules that stream as a whole in a UNet, of up to 92 MiB. The UNet's own blocks have up to 571."""
+BLOCKS = r".*\.(?:attentions|resnets)\.\d+"
+"""Pattern of the modules that stream as a whole in UNets and VAEs, of up to 94 MiB. A UNet's blocks have up to 571."""
 
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",

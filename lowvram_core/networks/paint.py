@@ -25,7 +25,7 @@ from ..files.checkpoints import (
 )
 from ..host import Component
 from . import hy3dgen
-from .diffusers_folders import UNET_BLOCKS, component, find_weights, load_vae, read_json
+from .diffusers_folders import BLOCKS, component, find_weights, load_vae, read_json
 from .schedulers import euler_ancestral
 
 _DUAL = "unet_dual."
@@ -34,7 +34,7 @@ _BATCHED = (
     "input_tensor", "temb", "hidden_states", "encoder_hidden_states", "cross_attention_kwargs.condition_embed_dict",
     "cross_attention_kwargs.ref_scale",
 )  # fmt: skip
-"""Arguments of ResnetBlock2D and of upstream's transformer block whose first dimension is the batch."""
+"""Arguments of ResnetBlock2D and Transformer2DModel whose first dimension is the batch."""
 
 References = dict[str, Tensor]
 """What the dual UNet read from the reference picture, by attention layer: [B,tokens,channels]."""
@@ -69,7 +69,7 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
     return PaintModel(
-        vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL"),
+        vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL", BLOCKS),
         dual=_component(f"{weights}:dual:{dtype}", "paint dual UNet", dual, dtype,
                         partial(_load_dual, weights, config, dtype)),
         main=_component(f"{weights}:main:{dtype}", "paint UNet", main, dtype,
@@ -82,7 +82,7 @@ def _component(
     key: str, label: str, entries: Mapping[str, Shape], dtype: torch.dtype, load: Callable[[], nn.Module]
 ) -> Component:
     return Component(
-        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, UNET_BLOCKS), UNET_BLOCKS,
+        key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, BLOCKS), BLOCKS,
         _BATCHED,
     )  # fmt: skip
 

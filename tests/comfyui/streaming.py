@@ -71,9 +71,6 @@ def card() -> Iterator[Any]:
         if "dynamic" in FLAGS:
             comfy.memory_management.aimdo_enabled = True
             comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
-        if "streams" in FLAGS:  # a copy runs only when something waits for it
-            mm.NUM_STREAMS, mm.STREAMS[device] = 2, [Stream(), Stream()]
-            mm.current_stream = torch.get_device_module(device).current_stream
         yield importlib.import_module(f"{PACK}.nodes._host").ComfyHost()
         assert Stream.on_the_way == 0
 
@@ -99,21 +96,16 @@ def compare(host: Any) -> dict[str, Any]:
     return {name: {**order_of_peaks.compare(name, run, host), "left": left()} for name, run in stages.items()}
 
 
-def late(host: Any) -> dict[str, Any]:
-    """The same, and the number of copies on ComfyUI's own streams."""
-    return {"seen": compare(host), "copies": sum(stream.copies for stream in mm.STREAMS[host.device])}
-
-
 def traffic(host: Any) -> dict[str, Any]:
     """Bytes of weights copied to the card: with both halves of guidance in one batch, and one after the other."""
-    original, brought = mm.cast_to, list[int]()
+    prefetch, brought = core("lending.prefetch"), list[int]()
+    copy_to = prefetch.Load.copy_to
 
-    def cast_to(weight: torch.Tensor, dtype: Any = None, device: Any = None, **options: Any) -> torch.Tensor:
-        if weight.device != device:
-            brought.append(weight.nbytes)
-        return original(weight, dtype, device, **options)
+    def counting(load: Any, flat: torch.Tensor) -> Any:
+        brought.append(load.nbytes)
+        return copy_to(load, flat)
 
-    mm.cast_to = cast_to
+    prefetch.Load.copy_to = counting
     seen: dict[str, Any] = {}
     for together in (True, False):
         for name, run in order_of_peaks.stages(core, MODELS, cfg_together=together).items():
@@ -215,67 +207,23 @@ def other_packs_model(host: Any) -> Any:
     return patcher
 
 
-class Doubled(torch.nn.Linear):
-    """A Linear that computes something else than torch's."""
-
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Returns twice the result of Linear."""
-        return 2 * super().forward(given)
-
-
-class Odd(torch.nn.Module):
-    """Layers that ComfyUI has no class for or that need care, a bare parameter, a buffer, and an input on the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        nn = torch.nn
-        self.words, self.own, self.rms = nn.Embedding(4, 8), Doubled(8, 8), nn.RMSNorm(8)
-        self.bare_norm, self.attention = nn.LayerNorm(8, elementwise_affine=False), nn.MultiheadAttention(8, 2)
-        self.deep, self.batch, self.stays = nn.ConvTranspose3d(8, 8, 1), nn.BatchNorm3d(8), nn.Linear(8, 8)
-        self.scale = nn.Parameter(torch.randn(8))
-        self.register_buffer("shift", torch.randn(8))
-
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """[4,8] -> [4,8]."""
-        mixed = self.rms(self.own(self.words(torch.arange(4)) + given))
-        mixed = self.attention(*[self.bare_norm(mixed) * self.scale + self.shift] * 3)[0]
-        return self.stays(self.batch(self.deep(mixed[:, :, None, None, None]))[..., 0, 0, 0])
-
-
-def odd(host: Any) -> dict[str, Any]:
-    """Streams a network of unusual layers. Returns its error against the CPU's result, and what each layer became."""
-    torch.manual_seed(0)
-    network, given, kinds = Odd().eval().requires_grad_(False), torch.randn(4, 8), dict[str, str]()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fast path is one fused kernel
-    expected = network(given)
-    component = core("host").Component("odd", "odd", 4096, lambda: network, stays="stays")
-    with host.streaming({"odd"}), host.borrow(component) as module:
-        result = module(given).cpu()
-        for name, part in module.named_children():
-            resting = {tensor.device.type for tensor in part.parameters()}
-            kinds[name] = f"{type(part).__module__} {' '.join(sorted(resting))}"
-    del module
-    worst = float((result - expected).abs().max() / expected.abs().max())
-    return {"worst": worst, "kinds": kinds, "left": left()}
-
-
 def watched(host: Any) -> list[str]:
-    """Returns a list that collects the labels of the components that ComfyUI was told to stream."""
-    own, lend, labels = importlib.import_module(f"{PACK}.nodes._host"), host.borrow, list[str]()
-    original, current = own._load, list[str]()
+    """Returns a list that collects the labels of the components that stream. Checks what ComfyUI knows of each."""
+    lend, labels = host.borrow, list[str]()
 
     @contextmanager
     def borrow(component: Any) -> Iterator[Any]:
-        current[:] = [component.label]
+        before = len(mm.current_loaded_models)
         with lend(component) as module:
+            if host.streams(component):
+                labels.append(component.label)
+                assert len(mm.current_loaded_models) == before, "nothing that ComfyUI could unload"
+            else:
+                assert type(mm.current_loaded_models[0].model) is comfy.model_patcher.ModelPatcher
+                assert mm.current_loaded_models[0].model.model.held is module
             yield module
 
-    def load(patcher: Any, weight_bytes: float) -> None:
-        original(patcher, weight_bytes)
-        assert type(mm.current_loaded_models[0].model) is comfy.model_patcher.ModelPatcher
-        labels.extend(current if weight_bytes else [])
-
-    host.borrow, own._load = borrow, load
+    host.borrow = borrow
     return labels
 
 
@@ -284,8 +232,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     import_pack()
     scenes = {
-        "compare": compare, "late": late, "traffic": traffic, "published": published, "stop": stop,
-        "threshold": threshold, "odd": odd,
+        "compare": compare, "traffic": traffic, "published": published, "stop": stop, "threshold": threshold,
     }  # fmt: skip
     with card() as host:
         seen = scenes[SCENE](host)

@@ -114,7 +114,7 @@ def test_the_core_knows_no_comfyui_and_no_nodes(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_one_door_to_comfyuis_memory(path: Path) -> None:
     first = {name.split(".")[0] for name in imported(path, parsed(path))}
-    assert module_name(path) in {"nodes._host", "nodes._streaming"} or not first & {"comfy", "folder_paths"}
+    assert module_name(path) in {"nodes._host"} or not first & {"comfy", "folder_paths"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -82,3 +82,20 @@ def test_the_counting_device_reserves_by_it() -> None:
         assert (gpu.memory_allocated(), gpu.memory_reserved()) == (0, 2 * MIB)
         gpu.empty_cache()
         assert gpu.memory_reserved() == 0 and gpu.max_memory_reserved() == 2 * MIB
+
+
+def test_workspaces_are_reserved_and_not_counted_as_tensors() -> None:
+    with counted() as device, torch.inference_mode(), ledger.set(limit=1, cache=CachingAllocator()):
+        gpu = torch.get_device_module(device)
+        picture = torch.empty(1, 8, 512, 512, device=device)  # 8 MiB
+        kernel = torch.empty(8, 8, 1, 1, device=device)
+        result = torch.nn.functional.conv2d(picture, kernel)
+        assert gpu.max_memory_allocated() == 2 * picture.nbytes + kernel.nbytes
+        assert gpu.memory_reserved() == (20 + 2 + 18) * MIB, "both tensors, the kernel, and copies of all three"
+        picture @ result.transpose(-1, -2)
+        held = gpu.memory_reserved()
+        picture @ result.transpose(-1, -2)
+        assert gpu.memory_reserved() == held, "the workspace for matrix products is taken once"
+        del picture, kernel, result
+        gpu.empty_cache()
+        assert gpu.memory_reserved() == 34 * MIB and gpu.memory_allocated() == 0, "and never given back"

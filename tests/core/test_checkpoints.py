@@ -123,7 +123,7 @@ def test_another_precision_has_the_same_numbers(
 ) -> None:
     """And the file is read again where its pages have left; what is no file's memory is not touched."""
     if system != "this one":
-        monkeypatch.setattr("lowvram_core.files.checkpoints._spans_of", lambda file: [])
+        monkeypatch.setattr("lowvram_core.files.checkpoints.file_spans", lambda file: [])
     path = tmp_path / f"weights{suffix}"
     drawn, state = written(path)
     state["0.weight"] = state["0.weight"].clone()

@@ -18,11 +18,16 @@ for folder in (ROOT / "benchmarks", ROOT / "texts"):
 
 import readme_tables  # noqa: E402  (needs the path above)
 import techniques  # noqa: E402
+import torch  # noqa: E402
 import vram  # noqa: E402
 from scales import CountingScale, SizingHost  # noqa: E402
 
 from lowvram_core.files.store import ModelStore  # noqa: E402
 from lowvram_core.fitting.budget import MARGIN_BYTES, Need  # noqa: E402
+from lowvram_core.lending import streaming  # noqa: E402
+from lowvram_core.lending.prefetch import Load  # noqa: E402
+from lowvram_core.networks.delight import open_delight  # noqa: E402
+from lowvram_core.networks.paint import open_paint  # noqa: E402
 from lowvram_core.presets import PRESETS, Preset  # noqa: E402
 from lowvram_core.stages import delight, paint, shape  # noqa: E402
 
@@ -30,8 +35,9 @@ MIB = 2**20
 BENCHMARKS = ROOT / "benchmarks"
 PEAKS_MIB = readme_tables.peaks_mib()
 """As benchmarks/vram.py left them, and as the README states them."""
-ALLOCATORS_BYTES = 256 * MIB
-"""What the allocator may keep beyond the planned bytes. The hosts reserve at least 400 MiB for it."""
+ALLOCATORS_BYTES = 408 * MIB
+"""What torch may keep beyond the planned bytes, with the gaps around the workspaces of cuDNN. The hosts leave 400 MiB
+or more free, and torch returns what it keeps before it reports a full device."""
 Found = tuple[SizingHost, dict[str, Need]]
 """The host after the stages with networks, and what the budget planned for each component."""
 Run = Callable[[Preset], Found]
@@ -102,6 +108,19 @@ def test_the_committed_peaks_are_those_of_the_code(name: str, run: Run) -> None:
     for stage in ("shape", "delight", "paint"):
         assert measured[stage]["mib"] == pytest.approx(rows[stage]["ours_mib"], rel=0.003), stage
         assert measured[stage]["reserved_mib"] == pytest.approx(rows[stage]["ours_reserved_mib"], rel=0.03), stage
+
+
+def test_a_unet_streams_in_few_copies(store: ModelStore) -> None:
+    """45 a pass; one for each layer and transformer block would be 97 and 99."""
+    unets = [open_delight(store.folder("delight"), torch.float16).unet]
+    paint_model = open_paint(store.folder("paint"), torch.float16)
+    for unet in (*unets, paint_model.dual, paint_model.main):
+        parts = [Load(tables) for _, tables, _ in streaming._parts(unet.load(), unet.blocks, unet.stays)]
+        largest = max(load.nbytes for load in parts)
+        assert largest <= 94 * MIB and largest == pytest.approx(unet.largest_layer_bytes, rel=0.01)
+        copied = [load for load in parts if load.nbytes > streaming.STAYING_SHARE * largest]
+        assert len(copied) == 45, unet.label
+        assert sum(load.nbytes for load in parts if load not in copied) <= 5 * MIB, "what stays on the device"
 
 
 def test_the_committed_peaks_of_upstream_are_those_of_its_code(store: ModelStore) -> None:

@@ -9,7 +9,7 @@ bytes but no values, so networks of full size run in seconds; a copy of such a t
 from __future__ import annotations
 
 import functools
-import weakref
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,9 +33,7 @@ class CountedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, raw: Tensor) -> CountedTensor:
-        is_new = ledger.enter(raw.untyped_storage(), _active)
-        if is_new and _active is not None:
-            _active.own(raw.untyped_storage())
+        ledger.enter(raw.untyped_storage(), _active)
         wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
             device=f"{NAME}:0", requires_grad=False,
@@ -101,15 +99,16 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if _active is not None and name == "copy_":
         _active.queue(*args[:2])
         return args[0]
-    if _active is None and _owners and not op.is_view:
-        for raw in raws:
-            key = raw.untyped_storage()._cdata
-            if key in _owners:
-                _owners[key].use(key)
     if name == "_local_scalar_dense" and raws[0].is_meta:
         return True if raws[0].dtype == torch.bool else 1
     if not to_here:
         return _read_back(op, args, kwargs)
+    result = _computed(op, name, args, kwargs, tensors, raws)
+    ledger.use_workspace(name, [tensor.nbytes for tensor in _tensors([*tensors, result])])
+    return result
+
+
+def _computed(op: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], raws: list[Tensor]) -> Any:
     if any(raw.is_meta for raw in raws) or (not raws and _is_large(op, args, kwargs)):
         return _wrapped(_on_meta(op, args, kwargs), tensors)
     unwrapped_args, unwrapped_kwargs = _mapped(_raw, args), _mapped_kwargs(_raw, kwargs)
@@ -323,16 +322,12 @@ class _Main:
         if event.stream is not None:
             event.stream.run(event.moment)
 
-    def wait_stream(self, side: Stream) -> None:
-        side.synchronize()
-
 
 class Stream:
     """A stream for copies that is as late as possible: a copy runs only when something waits for it.
 
     Until then its target holds invalid values. A copy fails if the stream has not waited until the target's memory was
-    free: on a GPU, the main stream might still read that memory. A new allocation on the stream may reuse memory of an
-    earlier one, so the stream must also have waited for the last use of that.
+    free: on a GPU, the main stream might still read that memory.
     """
 
     on_the_way = 0
@@ -342,26 +337,6 @@ class Stream:
         self._queue: list[Callable[[], Any]] = []
         self._done = 0
         self._knows = 0
-        self._used: dict[int, int] = {}
-        """By storage: when the main stream last used a tensor that was allocated on this stream."""
-        self._left = 0
-        """When the main stream last used one of the deleted tensors."""
-        self.copies = 0
-        """How many copies have been queued."""
-
-    def own(self, storage: torch.UntypedStorage) -> None:
-        """Records a storage that was allocated while this stream was the current one."""
-        key = storage._cdata
-        self._used[key], _owners[key] = 0, self
-        weakref.finalize(storage, self._leave, key)
-
-    def use(self, key: int) -> None:
-        """Records that the main stream uses the storage."""
-        self._used[key] = ledger.allocations
-
-    def _leave(self, key: int) -> None:
-        del _owners[key]
-        self._left = max(self._left, self._used.pop(key))
 
     def record_event(self) -> Event:
         return Event(self, self._done + len(self._queue))
@@ -369,15 +344,6 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         assert event.stream is None, "one side stream cannot wait for another here"
         self._knows = max(self._knows, event.moment)
-
-    def wait_stream(self, main: _Main) -> None:
-        self.wait_event(main.record_event())
-
-    @contextmanager
-    def as_context(self, _: Stream) -> Iterator[None]:
-        """Makes this stream the current one. ComfyUI calls it."""
-        with torch.get_device_module(NAME).stream(self):
-            yield
 
     def synchronize(self) -> None:
         self.run(self._done + len(self._queue))
@@ -391,19 +357,16 @@ class Stream:
 
     def queue(self, there: CountedTensor, here: Tensor) -> None:
         """Queues a copy."""
-        used = self._used.get(there.raw.untyped_storage()._cdata)
-        if (ledger.born(there.raw) if used is None else max(used, self._left)) > self._knows:
+        if ledger.born(there.raw) > self._knows:
             raise RuntimeError("a copy on another stream to memory that may still be in use: wait for its event")
         if not there.raw.is_meta:
-            there.raw.view(torch.uint8).fill_(255)
+            dense = there.raw.is_contiguous() or not there.raw.is_floating_point()
+            there.raw.view(torch.uint8).fill_(255) if dense else there.raw.fill_(math.nan)
         self._queue.append(lambda: there.raw.copy_(here))
-        self.copies += 1
         Stream.on_the_way += 1
 
 
 _main = _Main()
-_owners: dict[int, Stream] = {}
-"""By storage: the stream that it was allocated on."""
 _active: Stream | None = None
 """The current stream, which queues the copies. None: the main stream."""
 
