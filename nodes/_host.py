@@ -177,6 +177,7 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
+        self._read_ahead(component)
         module, streams = component.load(), self.streams(component)
         patcher = comfy.model_patcher.ModelPatcher(
             _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes

@@ -6,6 +6,7 @@ No code from a checkpoint's folder is run. Pickles are read as weights only.
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import mmap
 import re
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion
 
 from ..errors import BadCheckpoint
+from ..host import FilePart
 
 StateDict = dict[str, Tensor]
 Shape = tuple[int, ...]
@@ -146,6 +148,30 @@ def read_shapes(path: Path) -> dict[str, Shape]:
     if path.suffix == ".safetensors":
         return read_header(path)
     return {name: tuple(value.shape) for name, value in read_pickle(path).items()}
+
+
+def file_parts(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> tuple[FilePart, ...]:
+    """The ranges of bytes that hold the wanted tensors of a .safetensors file, joined where they touch.
+
+    Of a .bin it is the whole file.
+
+    Args:
+        path: a file whose header was checked, see `read_shapes`.
+        wanted: takes a tensor's name.
+    """
+    if path.suffix != ".safetensors":
+        return (FilePart(path, 0, path.stat().st_size),)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    spans = sorted(entry["data_offsets"] for name, entry in header.items() if name != "__metadata__" and wanted(name))
+    joined: list[list[int]] = []
+    for start, end in spans:
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    return tuple(FilePart(path, 8 + length + start, end - start) for start, end in joined)
 
 
 def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from ..host import Component
 from ..report import PhaseRecord
 from .device import full_device_is_named, measured
+from .read_ahead import ReadAhead
 
 
 class LendingHost:
@@ -20,6 +21,7 @@ class LendingHost:
     _streamed: frozenset[str] = frozenset()
     _ahead = True
     _phase = ""
+    _reader: ReadAhead | None = None
 
     @contextmanager
     def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
@@ -30,6 +32,24 @@ class LendingHost:
             yield
         finally:
             self._streamed, self._ahead = before
+
+    @contextmanager
+    def reading_ahead(self, components: Sequence[Component]) -> Iterator[None]:
+        """See Host."""
+        if self._reader is not None:
+            yield
+            return
+        self._reader = ReadAhead(components)
+        try:
+            yield
+        finally:
+            self._reader.close()
+            self._reader = None
+
+    def _read_ahead(self, component: Component) -> None:
+        """Called by `borrow` before it loads the component."""
+        if self._reader is not None:
+            self._reader.borrows(component)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

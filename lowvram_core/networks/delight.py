@@ -31,6 +31,11 @@ class DelightModel:
     vae: Component
     make_scheduler: Callable[[], Any]
 
+    @property
+    def order(self) -> tuple[Component, ...]:
+        """The components in the order in which a run borrows them, without the text encoder."""
+        return self.vae, self.unet, self.vae
+
 
 def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
     """Reads the delight checkpoint's configuration and checks its weights; loads nothing.

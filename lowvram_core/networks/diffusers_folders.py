@@ -19,6 +19,7 @@ from ..files.checkpoints import (
     build_empty,
     bytes_at,
     check_names,
+    file_parts,
     fill,
     largest_layer_bytes,
     read_shapes,
@@ -83,6 +84,7 @@ def component(
         load=partial(load, folder, dtype),
         largest_layer_bytes=largest_layer_bytes(entries, dtype, blocks),
         blocks=blocks,
+        files=file_parts(weights),
     )
 
 

@@ -75,7 +75,8 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
             relit = _relight(target.convert("RGB"), model, kept, fitting, host, seed)
             return _match_colours(relit, np.asarray(target))
 
-    image = fitted("delight", preset, host, partial(_needs, model, host, reads_text=kept is None), run)
+    with host.reading_ahead(model.order):
+        image = fitted("delight", preset, host, partial(_needs, model, host, reads_text=kept is None), run)
     log.info("delight: %d steps, %d px", preset.delight_steps, VIEW_PX)
     return torch.from_numpy(image.astype(np.float32) / 255.0)
 
