@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .report import PhaseRecord
+
 
 @dataclass(frozen=True)
 class FilePart:
@@ -108,6 +110,10 @@ class Host(Protocol):
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measures the time and memory of a named phase. Phases of one host do not nest."""
+        ...
+
+    def record(self, record: PhaseRecord) -> None:
+        """Adds a phase that another thread measured."""
         ...
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:

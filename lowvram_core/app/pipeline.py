@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,6 +22,7 @@ from ..checks.packages import check_packages
 from ..checks.pictures import check_size, check_visible, has_real_transparency
 from ..files.manifest import needed
 from ..files.store import ModelStore
+from ..geometry.unwrappers import BESIDE_OTHER_WORK
 from ..host import Component, Host
 from ..networks.delight import DelightModel, open_delight
 from ..networks.paint import PaintModel, open_paint
@@ -38,6 +40,7 @@ from ..stages.paint import paint_views
 from ..stages.shape import check_view_names, generate_shape
 from ..stages.unwrap import unwrap
 from ..types import FRONT, Atlas, Cutout, Mesh, Views
+from .beside import beside
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,14 @@ def texture(
         keep_uvs: keep the UVs that the mesh has.
     """
     seeds = seeds or Seeds()
-    mesh = unwrap(mesh, preset, host, keep_uvs=keep_uvs)
-    delit = delight(cutout, preset, host, store, seed=seeds.delight)
+    unwrapping = partial(unwrap, mesh, preset, keep_uvs=keep_uvs)
+    if host.device.type != "cpu" and preset.unwrapper in BESIDE_OTHER_WORK:
+        with beside(unwrapping, host) as unwrapped:  # on the CPU, while delight is on the GPU
+            delit = delight(cutout, preset, host, store, seed=seeds.delight)
+            mesh = unwrapped.result()
+    else:
+        mesh = unwrapping(host)
+        delit = delight(cutout, preset, host, store, seed=seeds.delight)
     views = paint_views(mesh, delit, preset, host, store, seed=seeds.paint)
     atlas = bake(mesh, views, preset, host)
     return Result(inpaint(mesh, atlas, host), cutout, delit, views, atlas)

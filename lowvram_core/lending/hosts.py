@@ -65,6 +65,10 @@ class LendingHost:
         finally:
             self._phase = ""
 
+    def record(self, record: PhaseRecord) -> None:
+        """See Host."""
+        self.records.append(record)
+
     def _names_full_device(self, component: Component) -> AbstractContextManager[None]:
         """Within it, torch's out-of-memory error becomes an OutOfMemory that names the phase and the component."""
         return full_device_is_named(self.device, self._phase, f" while the {component.label} is on it")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowvram_core.errors import Cancelled
 from lowvram_core.host import Component
+from lowvram_core.report import PhaseRecord
 
 
 @dataclass
@@ -83,6 +84,10 @@ class RecordingHost:
             self.finished.append(name)
         finally:
             self.current = None
+
+    def record(self, record: PhaseRecord) -> None:
+        """Takes the phase as finished."""
+        self.finished.append(record.name)
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Records the report, or raises Cancelled once `cancel_after` reports have passed."""
