@@ -45,6 +45,12 @@ bench-speed: $(STAMP)
 bench-decode: $(STAMP)
 	$(PY) benchmarks/decode.py --device $(subst meta,cpu,$(DEVICE))
 
+# Loading: our loader beside upstream's; files cold and warm; the parts of delight; paint's pickle. Linux, 16 GB of disk.
+.PHONY: bench-load
+bench-load: $(STAMP)
+	$(PY) benchmarks/load.py
+	$(PY) benchmarks/cold.py
+
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check

@@ -6,13 +6,25 @@ stage keeps none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from .report import PhaseRecord
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A range of bytes in a file."""
+
+    path: Path
+    start: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Component:
     """Arguments of the blocks' `forward` whose first dimension is the batch; see lending/halves.py."""
     stays: str = ""
     """Pattern of the names of submodules that stay on the device while the other weights stream."""
+    files: tuple[FilePart, ...] = ()
+    """What `load` reads, so that a host can read it ahead."""
 
 
 class Host(Protocol):
@@ -55,6 +69,16 @@ class Host(Protocol):
 
     def borrow(self, component: Component) -> AbstractContextManager[Any]:
         """The component's nn.Module on `device`. It is given back after success, an error or a cancel."""
+        ...
+
+    def reading_ahead(self, components: Sequence[Component]) -> AbstractContextManager[None]:
+        """Within it, the files of the next components are read while one computes, as far as the RAM allows.
+
+        Results do not depend on it. Inside another `reading_ahead` it does nothing, because the outer plan goes on.
+
+        Args:
+            components: in the order in which they will be borrowed.
+        """
         ...
 
     def make_room(self, wanted_bytes: int) -> int | None:
@@ -86,6 +110,10 @@ class Host(Protocol):
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measures the time and memory of a named phase. Phases of one host do not nest."""
+        ...
+
+    def record(self, record: PhaseRecord) -> None:
+        """Adds a phase that another thread measured."""
         ...
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:

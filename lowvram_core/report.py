@@ -32,12 +32,19 @@ class PhaseRecord:
     """The resident set of the process when the phase ended."""
     cached: bool = False
     """Whether the record is from an earlier run whose result is used again."""
+    hidden_seconds: float = 0.0
+    """The part of `seconds` in which another phase ran too. Totals leave it out."""
+
+    @property
+    def added_seconds(self) -> float:
+        """What the phase added to the run."""
+        return self.seconds - self.hidden_seconds
 
 
 def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
     """One record for each name, in the order of the table. Cached records are merged separately.
 
-    Seconds are added up, the highest peak counts, and all other figures are the last ones.
+    Seconds and hidden seconds are added up, the highest peak counts, and all other figures are the last ones.
     """
     merged: dict[tuple[str, bool], PhaseRecord] = {}
     for record in records:
@@ -47,21 +54,25 @@ def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
             merged[key] = record
             continue
         peaks = [peak for peak in (first.peak_bytes, record.peak_bytes) if peak is not None]
-        merged[key] = replace(record, seconds=first.seconds + record.seconds, peak_bytes=max(peaks, default=None))
+        merged[key] = replace(
+            record, seconds=first.seconds + record.seconds, peak_bytes=max(peaks, default=None),
+            hidden_seconds=first.hidden_seconds + record.hidden_seconds,
+        )  # fmt: skip
     order = {name: index for index, name in enumerate((DOWNLOAD, *PHASES))}
     return sorted(merged.values(), key=lambda record: order.get(record.name, len(order)))
 
 
 def format_table(records: Sequence[PhaseRecord]) -> str:
-    """The records as a text table with a line for the total."""
+    """The records as a text table with a line for the total, which counts seconds that overlap once."""
     rows = merge(records)
-    total = sum(row.seconds for row in rows)
+    total = sum(row.added_seconds for row in rows)
     lines = [f"{'phase':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]
     for row in rows:
-        share = row.seconds / total if total else 0.0
+        share = row.added_seconds / total if total else 0.0
         lines.append(
             f"{row.name:<12}{row.seconds:>9.2f}{share:>8.1%}{_gib(row.allocated_bytes):>11}"
             f"{_gib(row.reserved_bytes):>10}{_gib(row.peak_bytes):>8}{_gib(row.ram_bytes):>9}"
+            f"{f'  {row.hidden_seconds:.2f} s beside others' if row.hidden_seconds >= 0.005 else ''}"
             f"{'  cached' if row.cached else ''}"
         )
     peak = max((row.peak_bytes for row in rows if row.peak_bytes is not None), default=None)

@@ -181,6 +181,7 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
+        self._read_ahead(component)
         module = component.load()
         try:
             with self._names_full_device(component):

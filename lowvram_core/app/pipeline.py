@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,10 +22,11 @@ from ..checks.packages import check_packages
 from ..checks.pictures import check_size, check_visible, has_real_transparency
 from ..files.manifest import needed
 from ..files.store import ModelStore
-from ..host import Host
-from ..networks.delight import open_delight
-from ..networks.paint import open_paint
-from ..networks.shape import open_shape
+from ..geometry.unwrappers import BESIDE_OTHER_WORK
+from ..host import Component, Host
+from ..networks.delight import DelightModel, open_delight
+from ..networks.paint import PaintModel, open_paint
+from ..networks.shape import ShapeModel, open_shape
 from ..presets import Preset
 from ..report import DOWNLOAD
 from ..stages.background import remove_background
@@ -38,6 +40,7 @@ from ..stages.paint import paint_views
 from ..stages.shape import check_view_names, generate_shape
 from ..stages.unwrap import unwrap
 from ..types import FRONT, Atlas, Cutout, Mesh, Views
+from .beside import beside
 
 
 @dataclass(frozen=True)
@@ -92,26 +95,31 @@ def run(
         check_visible(picture, f"the {name} picture")
     cut = not keep_background and not all(has_real_transparency(picture) for picture in named.values())
     check_packages(preset, background=cut)
-    find_models(preset, host, store, background=cut)
-    cutouts = {
-        name: remove_background(picture, preset, host, store, keep_background=keep_background)
-        for name, picture in named.items()
-    }
-    front = cutouts.get(FRONT) or next(iter(cutouts.values()))
-    frame(front)  # raises now, not after the shape is done, if delight cannot use the cutout
-    mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
-    return texture(mesh, front, preset, host, store, seeds=seeds)
+    order = find_models(preset, host, store, background=cut)
+    with host.reading_ahead(order):
+        cutouts = {
+            name: remove_background(picture, preset, host, store, keep_background=keep_background)
+            for name, picture in named.items()
+        }
+        front = cutouts.get(FRONT) or next(iter(cutouts.values()))
+        frame(front)  # raises now, not after the shape is done, if delight cannot use the cutout
+        mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
+        return texture(mesh, front, preset, host, store, seeds=seeds)
 
 
-def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bool = True) -> None:
+def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bool = True) -> list[Component]:
     """Finds every model that the preset needs, downloads what is missing, and opens each model without loading it.
 
     A download is a phase of its own, `download`, and reports bytes as progress.
+
+    Returns:
+        The components in the order in which a run borrows them.
 
     Raises:
         MissingModel: a model is not there and could not be downloaded.
         BadCheckpoint: a file is truncated, or belongs to another model.
     """
+    order: list[Component] = []
     for model in needed(preset):
         if model.id.startswith("background/") and not background:
             continue
@@ -122,10 +130,11 @@ def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bo
                 folder = store.folder(model.id, host.progress)
         opener = _OPENERS.get(model.id.partition("/")[0])
         if opener is not None:
-            opener(folder, host.dtype)
+            order += opener(folder, host.dtype).order
+    return order
 
 
-_OPENERS: Mapping[str, Callable[[Path, torch.dtype], object]] = MappingProxyType(
+_OPENERS: Mapping[str, Callable[[Path, torch.dtype], ShapeModel | DelightModel | PaintModel]] = MappingProxyType(
     {"shape": open_shape, "delight": open_delight, "paint": open_paint}
 )
 
@@ -147,8 +156,14 @@ def texture(
         keep_uvs: keep the UVs that the mesh has.
     """
     seeds = seeds or Seeds()
-    mesh = unwrap(mesh, preset, host, keep_uvs=keep_uvs)
-    delit = delight(cutout, preset, host, store, seed=seeds.delight)
+    unwrapping = partial(unwrap, mesh, preset, keep_uvs=keep_uvs)
+    if host.device.type != "cpu" and preset.unwrapper in BESIDE_OTHER_WORK:
+        with beside(unwrapping, host) as unwrapped:  # on the CPU, while delight is on the GPU
+            delit = delight(cutout, preset, host, store, seed=seeds.delight)
+            mesh = unwrapped.result()
+    else:
+        mesh = unwrapping(host)
+        delit = delight(cutout, preset, host, store, seed=seeds.delight)
     views = paint_views(mesh, delit, preset, host, store, seed=seeds.paint)
     atlas = bake(mesh, views, preset, host)
     return Result(inpaint(mesh, atlas, host), cutout, delit, views, atlas)

@@ -117,6 +117,7 @@ class TorchHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
+        self._read_ahead(component)
         module = self._kept.pop(component.key, None) or component.load()
         if self._kept and memory_of(self.device) is not None:
             self.make_room(self._wanted_bytes)

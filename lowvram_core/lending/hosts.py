@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..host import Component
 from ..report import PhaseRecord
 from .device import full_device_is_named, measured
+from .read_ahead import ReadAhead
 from .streaming import streamed
 
 REPORT_EVERY_S = 0.1
@@ -52,6 +53,7 @@ class LendingHost:
     _ahead = True
     _phase = ""
     _throttle: Throttle | None = None
+    _reader: ReadAhead | None = None
 
     @contextmanager
     def streaming(self, keys: Collection[str], *, ahead: bool = True) -> Iterator[None]:
@@ -62,6 +64,24 @@ class LendingHost:
             yield
         finally:
             self._streamed, self._ahead = before
+
+    @contextmanager
+    def reading_ahead(self, components: Sequence[Component]) -> Iterator[None]:
+        """See Host."""
+        if self._reader is not None:
+            yield
+            return
+        self._reader = ReadAhead(components)
+        try:
+            yield
+        finally:
+            self._reader.close()
+            self._reader = None
+
+    def _read_ahead(self, component: Component) -> None:
+        """Called by `borrow` before it loads the component."""
+        if self._reader is not None:
+            self._reader.borrows(component)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -77,6 +97,10 @@ class LendingHost:
                 yield
         finally:
             self._phase = ""
+
+    def record(self, record: PhaseRecord) -> None:
+        """See Host."""
+        self.records.append(record)
 
     def _names_full_device(self, component: Component) -> AbstractContextManager[None]:
         """Within it, torch's out-of-memory error becomes an OutOfMemory that names the phase and the component."""

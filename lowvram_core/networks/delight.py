@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadCheckpoint
+from ..files.kept import KeptTensor, hash_of_files
 from ..host import Component
-from .diffusers_folders import BLOCKS, component, load_diffusers, load_unet, load_vae
+from .diffusers_folders import BLOCKS, component, find_weights, load_diffusers, load_unet, load_vae
 from .schedulers import euler_ancestral
 
 
@@ -22,9 +25,16 @@ class DelightModel:
 
     text_encoder: Component
     """A module that returns the empty prompt's embedding [1,77,C]."""
+    kept_prompt: Callable[[torch.device], KeptTensor]
+    """The embedding from an earlier run on such a device. The text encoder is then not loaded."""
     unet: Component
     vae: Component
     make_scheduler: Callable[[], Any]
+
+    @property
+    def order(self) -> tuple[Component, ...]:
+        """The components in the order in which a run borrows them, without the text encoder."""
+        return self.vae, self.unet, self.vae
 
 
 def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
@@ -41,9 +51,27 @@ def open_delight(folder: Path, dtype: torch.dtype) -> DelightModel:
         text_encoder=component(
             folder / "text_encoder", dtype, "delight text encoder", _load_empty_prompt, blocks=r".*\.layers\.\d+"
         ),
+        kept_prompt=partial(_kept_prompt, folder, dtype),
         unet=component(folder / "unet", dtype, "delight UNet", load_unet, "UNet2DConditionModel", BLOCKS),
         vae=component(folder / "vae", dtype, "delight VAE", load_vae, "AutoencoderKL", BLOCKS),
         make_scheduler=euler_ancestral(folder),
+    )
+
+
+def _kept_prompt(folder: Path, dtype: torch.dtype, device: torch.device) -> KeptTensor:
+    """The empty prompt's embedding beside the model, with everything that its bits depend on."""
+    described = [folder / "text_encoder" / "config.json", *sorted((folder / "tokenizer").glob("*"))]
+    return KeptTensor(
+        name="empty_prompt",
+        weights=find_weights(folder / "text_encoder"),
+        folder=folder,
+        recipe={
+            "precision": str(dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "configuration": hash_of_files(described),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
     )
 
 

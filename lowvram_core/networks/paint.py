@@ -18,6 +18,7 @@ from ..files.checkpoints import (
     build_empty,
     bytes_at,
     check_layout,
+    file_parts,
     fill,
     largest_layer_bytes,
     read_shapes,
@@ -51,6 +52,11 @@ class PaintModel:
     """Upstream's UNet2p5DConditionModel without its dual UNet; it takes `condition_embed_dict` instead."""
     make_scheduler: Callable[[], Any]
 
+    @property
+    def order(self) -> tuple[Component, ...]:
+        """The components in the order in which a run borrows them."""
+        return self.vae, self.dual, self.main, self.vae
+
 
 def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     """Reads the paint checkpoint's configuration and checks its weights' layout; loads nothing.
@@ -71,19 +77,19 @@ def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
     return PaintModel(
         vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL", BLOCKS),
         dual=_component(f"{weights}:dual:{dtype}", "paint dual UNet", dual, dtype,
-                        partial(_load_dual, weights, config, dtype)),
+                        partial(_load_dual, weights, config, dtype), weights),
         main=_component(f"{weights}:main:{dtype}", "paint UNet", main, dtype,
-                        partial(_load_main, weights, config, dtype)),
+                        partial(_load_main, weights, config, dtype), weights),
         make_scheduler=euler_ancestral(folder, timestep_spacing="trailing"),
     )  # fmt: skip
 
 
 def _component(
-    key: str, label: str, entries: Mapping[str, Shape], dtype: torch.dtype, load: Callable[[], nn.Module]
+    key: str, label: str, entries: Mapping[str, Shape], dtype: torch.dtype, load: Callable[[], nn.Module], weights: Path
 ) -> Component:
     return Component(
         key, label, bytes_at(entries, dtype), load, largest_layer_bytes(entries, dtype, BLOCKS), BLOCKS,
-        _BATCHED,
+        _BATCHED, files=file_parts(weights, entries.__contains__),
     )  # fmt: skip
 
 

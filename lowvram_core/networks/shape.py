@@ -19,6 +19,7 @@ from ..files.checkpoints import (
     build_empty,
     bytes_at,
     check_layout,
+    file_parts,
     fill,
     largest_layer_bytes,
     read_header,
@@ -71,6 +72,11 @@ class ShapeModel:
     latent_shape: tuple[int, int]
     """Number of latent tokens, and channels of each."""
     scale_factor: float
+
+    @property
+    def order(self) -> tuple[Component, ...]:
+        """The components in the order in which a run borrows them."""
+        return self.conditioner, self.dit, self.vae
 
 
 def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
@@ -149,6 +155,7 @@ def _component(
         blocks=_BLOCKS[part],
         batched=_BATCHED.get(part, ()),
         stays=_STAYS.get(part, ""),
+        files=file_parts(weights, lambda name: name.startswith(prefix)),
     )
 
 

@@ -55,7 +55,8 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
         NumericalFailure: a network gave NaN.
 
     Memory:
-        One component at a time: text encoder, VAE, UNet, VAE.
+        One component at a time: text encoder, VAE, UNet, VAE. The text encoder is loaded only in the first run; its
+        output is kept beside the model.
 
     Source:
         hy3dgen.texgen.utils.dehighlight_utils.Light_Shadow_Remover and diffusers' InstructPix2Pix pipeline, which
@@ -67,19 +68,22 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
     with host.phase("recentre"):
         target = frame(cutout)
 
+    kept = model.kept_prompt(host.device).read()
+
     def run(fitting: Preset) -> np.ndarray:
         with host.phase("delight"):
-            relit = _relight(target.convert("RGB"), model, fitting, host, seed)
+            relit = _relight(target.convert("RGB"), model, kept, fitting, host, seed)
             return _match_colours(relit, np.asarray(target))
 
-    image = fitted("delight", preset, host, partial(_needs, model, host), run)
+    with host.reading_ahead(model.order):
+        image = fitted("delight", preset, host, partial(_needs, model, host, reads_text=kept is None), run)
     log.info("delight: %d steps, %d px", preset.delight_steps, VIEW_PX)
     return torch.from_numpy(image.astype(np.float32) / 255.0)
 
 
-def _needs(model: DelightModel, host: Host, preset: Preset) -> list[Need]:
+def _needs(model: DelightModel, host: Host, preset: Preset, *, reads_text: bool = True) -> list[Need]:
     return [
-        need(model.text_encoder, host, TEXT_MIB),
+        *([need(model.text_encoder, host, TEXT_MIB)] if reads_text else []),
         need(model.vae, host, tiled_mib(DECODE_MIB, preset), {"vae_tile_px"}),
         need(model.unet, host, UNET_MIB + sliced_mib(preset.attention, host.device, host.dtype)),
     ]
@@ -112,12 +116,16 @@ def _erode_alpha(picture: Image.Image) -> Image.Image:
 
 
 @torch.inference_mode()
-def _relight(picture: Image.Image, model: DelightModel, preset: Preset, host: Host, seed: int) -> np.ndarray:
-    """[512,512,3] uint8: the picture from the diffusion model."""
+def _relight(
+    picture: Image.Image, model: DelightModel, kept: Tensor | None, preset: Preset, host: Host, seed: int
+) -> np.ndarray:
+    """[512,512,3] uint8: the picture from the diffusion model.
+
+    Args:
+        kept: the empty prompt's embedding from an earlier run, or None.
+    """
     generator = torch.Generator().manual_seed(seed)
-    with host.borrow(model.text_encoder) as text_encoder:
-        prompt = text_encoder()
-    check_finite("delight", "prompt", host.dtype, prompt)
+    prompt = _empty_prompt(model, host) if kept is None else kept.to(host.device)
     # the batch dimension before the permutation: the strides choose the kernel of the convolution and so the last bits
     pixels = torch.from_numpy(np.asarray(picture, np.float32)[None] / 255.0).permute(0, 3, 1, 2)
     with host.borrow(model.vae) as vae:
@@ -131,6 +139,16 @@ def _relight(picture: Image.Image, model: DelightModel, preset: Preset, host: Ho
         relit = decode_pictures(vae, latents)[0].permute(1, 2, 0).cpu()
     check_finite("delight", "decode", host.dtype, relit)
     return (relit.numpy() * 255).round().astype(np.uint8)
+
+
+def _empty_prompt(model: DelightModel, host: Host) -> Tensor:
+    """[1,77,C] on the device: the empty prompt's embedding from the text encoder. It is kept for later runs."""
+    with host.borrow(model.text_encoder) as text_encoder:
+        prompt: Tensor = text_encoder()
+    check_finite("delight", "prompt", host.dtype, prompt)
+    if not prompt.is_meta:
+        model.kept_prompt(host.device).write(prompt)
+    return prompt
 
 
 def _denoise(

@@ -88,7 +88,8 @@ def paint_views(
             images = _paint(picture, normals, positions, classes, model, fitting, host, seed)
         return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
 
-    views = fitted("paint", preset, host, partial(_needs, model, host), run)
+    with host.reading_ahead(model.order):
+        views = fitted("paint", preset, host, partial(_needs, model, host), run)
     log.info("paint: %d views, %d steps, %d px", len(views.cameras), preset.paint_steps, VIEW_PX)
     return views
 

@@ -74,7 +74,8 @@ def generate_shape(
     """
     views = _check_views(pictures, preset)
     model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
-    return fitted("shape", preset, host, partial(_needs, model, host), partial(_generate, views, model, host, seed))
+    with host.reading_ahead(model.order):
+        return fitted("shape", preset, host, partial(_needs, model, host), partial(_generate, views, model, host, seed))
 
 
 def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:

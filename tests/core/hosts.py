@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lowvram_core.errors import Cancelled
 from lowvram_core.host import Component
+from lowvram_core.report import PhaseRecord
 
 
 @dataclass
@@ -33,6 +34,8 @@ class RecordingHost:
     reports: list[tuple[str | None, int, int]] = field(default_factory=list)
     """(phase, done, total) of every progress report that did not cancel."""
     previews: list[Tensor] = field(default_factory=list)
+    plans: list[list[str]] = field(default_factory=list)
+    """Labels of the components that the host was told of, by call."""
     notes: list[str] = field(default_factory=list)
     current: str | None = None
 
@@ -46,6 +49,12 @@ class RecordingHost:
             yield component.load().to(self.device)
         finally:
             self.out.remove(component.key)
+
+    @contextmanager
+    def reading_ahead(self, components: Sequence[Component]) -> Iterator[None]:
+        """Records the plan."""
+        self.plans.append([component.label for component in components])
+        yield
 
     def make_room(self, wanted_bytes: int) -> int | None:
         """None: the CPU's free memory is not known."""
@@ -75,6 +84,10 @@ class RecordingHost:
             self.finished.append(name)
         finally:
             self.current = None
+
+    def record(self, record: PhaseRecord) -> None:
+        """Takes the phase as finished."""
+        self.finished.append(record.name)
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """Records the report, or raises Cancelled once `cancel_after` reports have passed."""

@@ -43,6 +43,8 @@ def stages(core: Core, models: Path, **settings: Any) -> dict[str, Stage]:
         return mesh.vertices
 
     def delight(host: Any, residency: str) -> Tensor:
+        for kept in models.glob("hunyuan3d-delight-*/empty_prompt.*"):
+            kept.unlink()  # so that the text encoder runs
         return core("stages.delight").delight(cutout, preset.with_(residency=residency), host, store)
 
     def paint(host: Any, residency: str) -> Tensor:

@@ -17,6 +17,7 @@ import tiny
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowvram_core.errors import BadCheckpoint
 from lowvram_core.files.checkpoints import StateDict, build_empty, fill, read_header, read_pickle, read_safetensors
@@ -373,26 +374,79 @@ def test_weights_of_the_half_precision_name_are_loaded(tmp_path: Path, part: str
     assert all(torch.equal(loaded[name], value) for name, value in plain.items())
 
 
-def test_a_library_that_does_not_know_an_argument_is_a_bad_checkpoint(tmp_path: Path) -> None:
-    class Odd:
-        @classmethod
-        def from_pretrained(cls, *_: object, **__: object) -> None:
-            raise TypeError("unexpected keyword")
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_configuration_that_the_library_cannot_use(tmp_path: Path, part: str) -> None:
+    folder = tiny.make_delight(tmp_path)
+    file = folder / part / "config.json"
+    wrong = {"num_attention_heads": 5} if part == "text_encoder" else {"norm_num_groups": "many"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **wrong}))
+    with pytest.raises(BadCheckpoint, match=r"(?s)config\.json cannot be used .*; wanted the published"):
+        getattr(open_delight(folder, torch.float32), part).load()
 
-    with pytest.raises(BadCheckpoint, match="unexpected keyword"):
-        diffusers_folders.load_diffusers(Odd, tiny.make_delight(tmp_path) / "unet", torch.float32)
+
+def test_a_vae_with_the_names_of_old_diffusers(tmp_path: Path) -> None:
+    """As the published ones are: query, key, value and proj_attn."""
+    folder = tiny.make_delight(tmp_path)
+    wanted = open_delight(folder, torch.float32).vae.load().state_dict()
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {today: name for name, today in diffusers_folders._RENAMED.items()}
+    pattern = r"(?<=\.attentions\.0\.)(to_q|to_k|to_v|to_out\.0)(?=\.)"
+    state = {re.sub(pattern, lambda found: old[found[1]], name): value for name, value in load_file(file).items()}
+    assert "decoder.mid_block.attentions.0.proj_attn.bias" in state and state.keys() != wanted.keys()
+    save_file(state, file)
+    loaded = open_delight(folder, torch.float32).vae.load().state_dict()
+    assert loaded.keys() == wanted.keys() and all(torch.equal(loaded[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize(
-    ("version", "word"),
-    [("4.48.0", "torch_dtype"), ("4.55.4", "torch_dtype"), ("4.56.0", "dtype"), ("5.23.0", "dtype")],
-)
-def test_the_precision_is_called_what_the_library_calls_it(
-    monkeypatch: pytest.MonkeyPatch, version: str, word: str
-) -> None:
-    import diffusers
-    import transformers
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_a_text_encoder_with_the_names_of_another_transformers(tmp_path: Path, prefix: str) -> None:
+    """With and without the prefix, and with the positions that old files hold."""
+    folder = tiny.make_delight(tmp_path)
+    wanted = open_delight(folder, torch.float32).text_encoder.load()()
+    file = folder / "text_encoder" / "model.safetensors"
+    state = {prefix + name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+    save_file({**state, f"{prefix}embeddings.position_ids": torch.arange(77)[None]}, file)
+    assert torch.equal(open_delight(folder, torch.float32).text_encoder.load()(), wanted)
 
-    monkeypatch.setattr(transformers, "__version__", version)
-    assert diffusers_folders._dtype_word(transformers.CLIPTextModel) == word
-    assert diffusers_folders._dtype_word(diffusers.AutoencoderKL) == "torch_dtype"
+
+class NoRandomNumbers(TorchDispatchMode):
+    """Fails where a tensor with memory is filled with random numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Lets an operation pass if it draws nothing, or has no memory to fill."""
+        result = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in func.tags and not result.is_meta:
+            pytest.fail(f"{func} drew {tuple(result.shape)} random numbers")
+        return result
+
+
+def test_no_load_draws_random_numbers(tmp_path: Path) -> None:
+    """Neither opening nor loading a component, and none is initialised by torch.nn.init."""
+    folders = tiny.make_shape(tmp_path), tiny.make_delight(tmp_path), tiny.make_paint(tmp_path)
+    with pytest.raises(pytest.fail.Exception, match=r"normal_.* drew \(4,\)"), NoRandomNumbers():
+        torch.nn.init.normal_(torch.empty(4))
+    before = torch.random.get_rng_state()
+    with NoRandomNumbers():
+        shape, delight, paint = (
+            opened(folder, torch.float32)
+            for opened, folder in zip((open_shape, open_delight, open_paint), folders, strict=True)
+        )
+        for component in (shape.conditioner, shape.dit, shape.vae, delight.text_encoder, delight.unet, delight.vae,
+                          paint.vae, paint.dual, paint.main):  # fmt: skip
+            assert component.load()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_an_empty_network_is_not_initialised() -> None:
+    with NoRandomNumbers(), FillsNothing():
+        module = build_empty(lambda: torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Embedding(4, 4)))
+    assert all(parameter.is_meta for parameter in module.parameters())
+
+
+class FillsNothing(TorchDispatchMode):
+    """Fails where an operation fills a tensor, with or without memory, with random numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Lets every other operation pass."""
+        assert torch.Tag.nondeterministic_seeded not in func.tags, f"{func} was called"
+        return func(*args, **(kwargs or {}))

@@ -131,7 +131,11 @@ class Fetching(ModelStore):
 def test_a_download_is_a_phase_with_a_name(tmp_path: Path) -> None:
     store = Fetching([tiny.make_all(tmp_path)], offline=True)
     host = RecordingHost()
-    find_models(PRESET, host, store, background=False)
+    order = find_models(PRESET, host, store, background=False)
+    assert [component.label for component in order] == [
+        "image encoder (DINOv2)", "shape DiT", "shape VAE", "delight VAE", "delight UNet", "delight VAE",
+        "paint VAE", "paint dual UNet", "paint UNet", "paint VAE",
+    ]  # fmt: skip
     assert host.finished == ["download"] * 3
     assert host.reports[:2] == [("download", 1, 2), ("download", 2, 2)]
     with pytest.raises(Cancelled):

@@ -57,6 +57,23 @@ def test_the_loader_takes_as_little_ram_as_committed(full_size: Path) -> None:
     assert found["peak_anonymous_mib"] <= expected["peak_anonymous_mib"] + 30
 
 
+def test_what_is_told_of_loading_is_what_was_measured(full_size: Path) -> None:
+    """The medians stand in docs/performance.md. A later run of delight does not touch its text encoder."""
+    found = committed("cold")
+    text = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    loading = text.partition("## Loading")[2].partition("\n## ")[0]
+    for row in (*found["loading"].values(), found["paint"]["cold, pickle"], found["paint"]["cold, converted"]):
+        assert f"{row['median_s']:.1f}" in loading, row
+        assert sorted(row["rounds_s"])[len(row["rounds_s"]) // 2] == row["median_s"]
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "cold.py"), "--case", "delight-after"]
+    done = subprocess.run([*command, "--folder", str(full_size)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    first, *later = json.loads(done.stdout.strip().splitlines()[-1]).values()
+    assert all(run["empty prompt"] < first["empty prompt"] / 5 for run in later), (first, later)
+    for run in ("second run", "third run"):
+        assert found["delight"]["after"][run]["sum"] < found["delight"]["before"][run]["sum"]
+
+
 def test_the_weights_and_ram_at_float32_are_as_committed(full_size: Path) -> None:
     """Every component's weights; the RAM of loading the smallest one in a fresh process."""
     expected = committed("ram")["float32"]
