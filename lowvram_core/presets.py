@@ -165,6 +165,8 @@ class Preset:
     """How closely the painted views follow the picture; upstream's is 2."""
     decode: str = field(default="sparse", metadata=choice(DECODES, later=True))
     """Which points of the grid the geometry decoder is asked for: sparse: those near the surface; dense: all."""
+    shape_vae: str = field(default="own", metadata=choice(("own", "turbo"), later=True, advanced=True))
+    """The VAE that decodes the shape: the one in the shape model's file, or the published one with a small decoder."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.
@@ -191,6 +193,11 @@ class Preset:
         """The variant for several pictures: the preset's own, else its counterpart, such as mv-turbo of mini-turbo."""
         base, _, distilled = self.variant.removeprefix("v2-0").removeprefix("mini").partition("-")
         return self.variant if base == "mv" else f"mv-{distilled}".rstrip("-")
+
+    @property
+    def turbo_vae(self) -> str:
+        """The model id of the VAE with a small decoder for the latents of this preset's variant."""
+        return f"shape_vae/{'mini' if self.variant.startswith('mini') else 'v2-0'}-turbo"
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

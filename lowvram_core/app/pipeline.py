@@ -8,13 +8,10 @@ save_mesh(result.mesh, "out.glb")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import MappingProxyType
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -24,9 +21,8 @@ from ..files.manifest import needed
 from ..files.store import ModelStore
 from ..geometry.unwrappers import BESIDE_OTHER_WORK
 from ..host import Component, Host
-from ..networks.delight import DelightModel, open_delight
-from ..networks.paint import PaintModel, open_paint
-from ..networks.shape import ShapeModel, open_shape
+from ..networks.delight import open_delight
+from ..networks.paint import open_paint
 from ..presets import Preset
 from ..report import DOWNLOAD
 from ..stages.background import remove_background
@@ -37,7 +33,7 @@ from ..stages.delight import delight, frame
 from ..stages.inpaint import inpaint
 from ..stages.paint import SEED as PAINT_SEED
 from ..stages.paint import paint_views
-from ..stages.shape import check_view_names, generate_shape
+from ..stages.shape import check_view_names, generate_shape, preset_shape
 from ..stages.unwrap import unwrap
 from ..types import FRONT, Atlas, Cutout, Mesh, Views
 from .beside import beside
@@ -119,24 +115,17 @@ def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bo
         MissingModel: a model is not there and could not be downloaded.
         BadCheckpoint: a file is truncated, or belongs to another model.
     """
-    order: list[Component] = []
     for model in needed(preset):
         if model.id.startswith("background/") and not background:
             continue
         if store.is_present(model.id):
-            folder = store.folder(model.id)
+            store.folder(model.id)
         else:
             with host.phase(DOWNLOAD):
-                folder = store.folder(model.id, host.progress)
-        opener = _OPENERS.get(model.id.partition("/")[0])
-        if opener is not None:
-            order += opener(folder, host.dtype).order
-    return order
-
-
-_OPENERS: Mapping[str, Callable[[Path, torch.dtype], ShapeModel | DelightModel | PaintModel]] = MappingProxyType(
-    {"shape": open_shape, "delight": open_delight, "paint": open_paint}
-)
+                store.folder(model.id, host.progress)
+    delight_model = open_delight(store.folder("delight"), host.dtype)
+    paint_model = open_paint(store.folder("paint"), host.dtype)
+    return [*preset_shape(preset, host, store).order, *delight_model.order, *paint_model.order]
 
 
 def texture(

@@ -105,6 +105,9 @@ _SHAPES: tuple[tuple[str, str, str, int, Known, str], ...] = (
 """The fast and turbo variants have two more layers in the DiT, the guidance embedding: 2,625,968 bytes, as both
 published turbo files show."""
 
+_TURBO_VAES: tuple[tuple[str, str, int], ...] = (("v2-0-turbo", _2, 407_410_000), ("mini-turbo", _2MINI, 407_410_000))
+"""The VAEs with a small geometry decoder. Their sizes are computed; their headers may differ by a few KB."""
+
 _BACKGROUNDS: tuple[tuple[str, str, str, int, str, str], ...] = (
     ("u2net", APACHE, "u2net.onnx", 175_997_641, "60024c5c889badc19c04ad937298a77b",
      "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491"),
@@ -121,6 +124,12 @@ def _shape(variant: str, repo: str, folder: str, size: int, known: Known, sha256
     weights = ModelFile("model.fp16.safetensors", size, known, sha256, instead=("model.safetensors",))
     files = (ModelFile("config.yaml", 1_700, "about"), weights)
     return Model(f"shape/{variant}", repo, folder, TENCENT, files)
+
+
+def _turbo_vae(name: str, repo: str, size: int) -> Model:
+    """The VAE with a small geometry decoder. No public record states the hash of its weights; the hub does."""
+    files = (ModelFile("config.yaml", 500, "about"), ModelFile("model.fp16.safetensors", size, "computed"))
+    return Model(f"shape_vae/{name}", repo, f"hunyuan3d-vae-{name.replace('mini', 'v2-mini')}", TENCENT, files)
 
 
 def _background(name: str, licence: str, asset: str, size: int, md5: str, sha256: str) -> Model:
@@ -189,13 +198,14 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         model.id: model
         for model in (
             *(_shape(*row) for row in _SHAPES),
+            *(_turbo_vae(*row) for row in _TURBO_VAES),
             _DELIGHT,
             _PAINT,
             *(_background(*row) for row in _BACKGROUNDS),
         )
     }
 )
-"""Every model by its id: `shape/<variant>`, `delight`, `paint`, `background/<name>`."""
+"""Every model by its id: `shape/<variant>`, `shape_vae/<name>`, `delight`, `paint`, `background/<name>`."""
 
 
 def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
@@ -211,10 +221,8 @@ def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
 
 def needed(preset: Preset) -> list[Model]:
     """The models of a whole run with this preset, in the order of the stages."""
-    return [
-        get(model_id)
-        for model_id in (f"background/{preset.background_model}", f"shape/{preset.variant}", "delight", "paint")
-    ]
+    shape = [f"shape/{preset.variant}", *([preset.turbo_vae] if preset.shape_vae == "turbo" else [])]
+    return [get(model_id) for model_id in (f"background/{preset.background_model}", *shape, "delight", "paint")]
 
 
 def describe(preset: Preset) -> str:

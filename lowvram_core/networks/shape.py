@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,10 @@ def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
     Raises:
         BadCheckpoint: the configuration or the weights are damaged, of another model, or would be fetched from the hub.
     """
-    config = _read_config(folder)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), folder / WEIGHTS[0])
+    config = _read_yaml(folder / CONFIG)
+    weights = _weights(folder)
     header = read_header(weights)
-    parts = {part: _component(part, config, weights, header, dtype) for part in _PARTS}
+    parts = {part: _component(part, config[part], weights, header, f"{part}.", dtype) for part in _PARTS}
     vae = config["vae"]["params"]
     return ShapeModel(
         conditioner=parts["conditioner"],
@@ -107,22 +108,55 @@ def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def with_other_vae(model: ShapeModel, folder: Path, dtype: torch.dtype) -> ShapeModel:
+    """The model with a VAE from a folder of its own, such as hunyuan3d-vae-v2-0-turbo; loads nothing.
+
+    Args:
+        folder: holds config.yaml and model.fp16.safetensors, as published.
+
+    Raises:
+        BadCheckpoint: the files are damaged, or the VAE is for latents of another shape.
+
+    Source: hy3dgen shapegen/pipelines.py, enable_flashvdm, which swaps the VAE and then decodes in another way.
+    """
     path = folder / CONFIG
+    config = _read_yaml(path, {"vae": ()})
+    weights = _weights(folder)
+    vae = config["params"]
+    shape = (int(vae["num_latents"]), int(vae["embed_dim"]))
+    if shape != model.latent_shape:
+        raise BadCheckpoint(
+            f"shape: the VAE in {folder} decodes latents of shape {shape}, and the model makes {model.latent_shape}; "
+            "wanted the VAE of the same model. Use the published folder."
+        )
+    component = _component("vae", config, weights, read_header(weights), "", dtype)
+    return replace(model, vae=component, scale_factor=float(vae.get("scale_factor", 1.0)))
+
+
+def _weights(folder: Path) -> Path:
+    return next((folder / name for name in WEIGHTS if (folder / name).exists()), folder / WEIGHTS[0])
+
+
+_NODES: Mapping[str, tuple[str, ...]] = {name: (name,) for name in (*_PARTS, "scheduler", "image_processor")}
+"""The nodes of a shape model's configuration that name a class, each with the keys that lead to it."""
+
+
+def _read_yaml(path: Path, nodes: Mapping[str, tuple[str, ...]] = _NODES) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for part in (*_PARTS, "scheduler", "image_processor"):
-            if not isinstance(config[part]["target"], str):
-                raise TypeError(f"{part}.target is not a name")
+        found = [reduce(getitem, keys, config) for keys in nodes.values()]
+        for name, node in zip(nodes, found, strict=True):
+            if not isinstance(node["target"], str):
+                raise TypeError(f"{name}.target is not a name")
     except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadCheckpoint(
-            f"shape: {path} cannot be used ({error!r}); wanted the published configuration with model, vae, "
-            "conditioner, scheduler and image_processor. Download the folder again."
+            f"shape: {path} cannot be used ({error!r}); wanted the published configuration with {', '.join(nodes)}. "
+            "Download the folder again."
         ) from error
-    for part in (*_PARTS, "scheduler", "image_processor"):
-        if _class_name(config[part]) not in _CLASSES:
+    for node in found:
+        if _class_name(node) not in _CLASSES:
             raise BadCheckpoint(
-                f"shape: {path} names {config[part]['target']!r}; wanted one of {', '.join(_CLASSES)}. "
+                f"shape: {path} names {node['target']!r}; wanted one of {', '.join(_CLASSES)}. "
                 "This is no Hunyuan3D-2 shape model: use a published folder."
             )
     check_local(config, path)
@@ -140,17 +174,16 @@ def _make(node: Mapping[str, Any]) -> Any:
 
 
 def _component(
-    part: str, config: Mapping[str, Any], weights: Path, header: Mapping[str, Shape], dtype: torch.dtype
+    part: str, node: Mapping[str, Any], weights: Path, header: Mapping[str, Shape], prefix: str, dtype: torch.dtype
 ) -> Component:
-    prefix = part + "."
     entries = {name.removeprefix(prefix): entry for name, entry in header.items() if name.startswith(prefix)}
-    module = build_empty(partial(_make, config[part]))
+    module = build_empty(partial(_make, node))
     check_layout(module, to_installed_names(entries, module.state_dict()), weights)
     return Component(
         key=f"{weights}:{part}:{dtype}",
         label=_PARTS[part],
         weight_bytes=bytes_at(entries, dtype),
-        load=partial(_load, config[part], weights, prefix, dtype),
+        load=partial(_load, node, weights, prefix, dtype),
         largest_layer_bytes=largest_layer_bytes(entries, dtype, _BLOCKS[part] or _STAYS.get(part, "")),
         blocks=_BLOCKS[part],
         batched=_BATCHED.get(part, ()),

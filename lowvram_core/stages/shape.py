@@ -25,7 +25,7 @@ from ..geometry.surface import surface
 from ..host import Host
 from ..lending.geometry import geometry_device
 from ..lending.halves import guided
-from ..networks.shape import ShapeModel, open_shape, shape_field
+from ..networks.shape import ShapeModel, open_shape, shape_field, with_other_vae
 from ..pictures.convert import rgba_from_cutout
 from ..presets import Preset
 from ..types import FRONT, SIDES, Cutout, Mesh
@@ -54,8 +54,8 @@ def generate_shape(
 
     Args:
         pictures: one cutout, or for the mv variants any of front, left, back, right.
-        preset: reads variant, shape_steps, octree, decode, guidance, cfg_together, points_per_chunk, skip_last_step,
-            keys_once, logits_on_host, compile_shape.
+        preset: reads variant, shape_vae, shape_steps, octree, decode, guidance, cfg_together, points_per_chunk,
+            skip_last_step, keys_once, logits_on_host, compile_shape.
         seed: for the initial noise, which is drawn on the CPU.
 
     Returns:
@@ -73,9 +73,17 @@ def generate_shape(
         with cfg_together. Components are borrowed one after the other.
     """
     views = _check_views(pictures, preset)
-    model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
+    model = preset_shape(preset, host, store)
     with host.reading_ahead(model.order):
         return fitted("shape", preset, host, partial(_needs, model, host), partial(_generate, views, model, host, seed))
+
+
+def preset_shape(preset: Preset, host: Host, store: ModelStore) -> ShapeModel:
+    """The shape model that the preset names, opened but not loaded."""
+    model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
+    if preset.shape_vae == "turbo":
+        return with_other_vae(model, store.folder(preset.turbo_vae), host.dtype)
+    return model
 
 
 def _needs(model: ShapeModel, host: Host, preset: Preset) -> list[Need]:

@@ -15,20 +15,23 @@ import pytest
 import reference
 import tiny
 import torch
+import yaml
 from hosts import RecordingHost
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
 from lowvram_core.app.torch_host import TorchHost
+from lowvram_core.errors import BadCheckpoint
 from lowvram_core.files.store import ModelStore
 from lowvram_core.geometry.fields import Asking
 from lowvram_core.geometry.surface import dense_logits
 from lowvram_core.networks.diffusers_folders import load_vae
 from lowvram_core.networks.paint import open_paint
-from lowvram_core.networks.shape import open_shape, shape_field
+from lowvram_core.networks.shape import open_shape, shape_field, with_other_vae
 from lowvram_core.networks.vae import set_slicing
 from lowvram_core.pictures.convert import cutout_from_rgba
 from lowvram_core.pictures.recentre import recentre
-from lowvram_core.presets import PRESETS, Preset
+from lowvram_core.presets import PRESETS, Preset, Residency
 from lowvram_core.stages import delight, paint, shape
 from lowvram_core.types import Mesh
 
@@ -87,6 +90,53 @@ def test_shape_is_upstreams(models: Path, store: ModelStore, host: TorchHost, va
     assert len(ours.faces) > 100
     np.testing.assert_array_equal(ours.vertices.numpy(), theirs.vertices.astype(np.float32))
     np.testing.assert_array_equal(ours.faces.numpy(), theirs.faces)
+
+
+def their_whole_shape(pipeline: Any, octree: int) -> Any:
+    return pipeline(
+        picture(), num_inference_steps=6, octree_resolution=octree, num_chunks=8000, enable_pbar=False,
+        generator=torch.Generator().manual_seed(7),
+    )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("decode", ["sparse", "dense"])
+def test_every_decoder_gives_upstreams_mesh(models: Path, store: ModelStore, decode: str) -> None:
+    theirs = their_whole_shape(reference.shape_pipeline(models / tiny.VARIANTS["v2-0"]), 96)
+    preset = EXACT.with_(octree=96, points_per_chunk=8000, decode=decode)
+    ours = shape.generate_shape(cutout_from_rgba(picture()), preset, RecordingHost(), store, seed=7)
+    assert len(ours.faces) > 1000
+    np.testing.assert_array_equal(ours.vertices.numpy(), theirs.vertices.astype(np.float32))
+    np.testing.assert_array_equal(ours.faces.numpy(), theirs.faces)
+
+
+@pytest.mark.parametrize("residency", ["free", "stream"])
+def test_the_turbo_vae_gives_upstreams_mesh(models: Path, tmp_path: Path, residency: Residency) -> None:
+    folder = tiny.make_turbo_vae(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    pipeline = reference.shape_pipeline(models / tiny.VARIANTS["v2-0"])
+    own = pipeline.vae
+    pipeline.vae = type(own)(**config["params"]).eval()
+    pipeline.vae.load_state_dict(load_file(folder / "model.fp16.safetensors"))
+    theirs = their_whole_shape(pipeline, 24)
+    preset = EXACT.with_(points_per_chunk=8000, shape_vae="turbo")
+    host = TorchHost(torch.device("cpu"), residency=residency)
+    ours = shape.generate_shape(cutout_from_rgba(picture()), preset, host, ModelStore([models, tmp_path], offline=True),
+                                seed=7)  # fmt: skip
+    assert len(ours.faces) > 100
+    np.testing.assert_array_equal(ours.vertices.numpy(), theirs.vertices.astype(np.float32))
+    np.testing.assert_array_equal(ours.faces.numpy(), theirs.faces)
+    pipeline.vae = own
+    assert not np.array_equal(their_whole_shape(pipeline, 24).vertices, theirs.vertices)
+
+
+def test_a_vae_of_another_model_is_refused(models: Path, tmp_path: Path) -> None:
+    folder = tiny.make_turbo_vae(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config["params"]["num_latents"] = 7
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    model = open_shape(models / tiny.VARIANTS["v2-0"], torch.float32)
+    with pytest.raises(BadCheckpoint, match=r"latents of shape \(7, 8\), and the model makes \(12, 8\)"):
+        with_other_vae(model, folder, torch.float32)
 
 
 @pytest.mark.parametrize("variant", ["mv", "mv-turbo"])

@@ -20,6 +20,7 @@ HEADER_BYTES = 300_000
 def test_every_variant_and_every_stage_has_its_model() -> None:
     wanted = {f"shape/{variant}" for variant in VARIANTS} | {"delight", "paint"}
     wanted |= {f"background/{name}" for name in BACKGROUND_MODELS}
+    wanted |= {preset.with_(variant=variant).turbo_vae for preset in PRESETS.values() for variant in VARIANTS}
     assert set(MODELS) == wanted
 
 
@@ -45,7 +46,8 @@ def test_every_file_has_a_size_and_every_model_a_licence_and_an_address() -> Non
             if file.known == "about":
                 assert file.bytes < 10_000
             else:
-                assert file.bytes < 10_000 or file.sha256 or file.path.startswith("tokenizer/")
+                hashed = file.sha256 or file.path.startswith("tokenizer/") or model.id.startswith("shape_vae/")
+                assert file.bytes < 10_000 or hashed
 
 
 def test_each_preset_names_what_it_needs() -> None:
@@ -58,6 +60,13 @@ def test_each_preset_names_what_it_needs() -> None:
             "total",
             f"~{sum(file.bytes for model in models for file in model.files) / 1e9:.2f}",
         ]
+
+
+def test_the_turbo_vae_is_needed_only_where_it_is_chosen() -> None:
+    chosen = PRESETS["8 GB Balanced"].with_(shape_vae="turbo")
+    assert [model.id for model in needed(chosen)][1:3] == ["shape/v2-0-turbo", "shape_vae/v2-0-turbo"]
+    assert needed(chosen.with_(variant="mini"))[2].folder == "hunyuan3d-vae-v2-mini-turbo"
+    assert needed(chosen.with_(variant="mv"))[2].id == "shape_vae/v2-0-turbo"
 
 
 def test_what_is_not_there_is_bad_input() -> None:
@@ -98,6 +107,12 @@ def test_shape_sizes_are_those_of_the_published_architecture() -> None:
             tensors = fp16_bytes(dit) + shared
             size = MODELS[f"shape/{variant}"].files[1].bytes
             assert tensors < size < tensors + HEADER_BYTES, variant
+        for latents, name in ((3072, "v2-0-turbo"), (512, "mini-turbo")):
+            vae = make_vae(num_latents=latents, embed_dim=64, num_freqs=8, include_pi=False, heads=16, width=1024,
+                           num_decoder_layers=16, qkv_bias=False, qk_norm=True, geo_decoder_downsample_ratio=2,
+                           geo_decoder_mlp_expand_ratio=1, geo_decoder_ln_post=False)  # fmt: skip
+            size = MODELS[f"shape_vae/{name}"].files[1].bytes
+            assert fp16_bytes(vae) < size < fp16_bytes(vae) + HEADER_BYTES, name
 
 
 def test_delight_size_is_that_of_stable_diffusion_with_eight_channels() -> None:

@@ -95,6 +95,25 @@ def make_shape(root: Path, variant: str = "v2-0") -> Path:
     return folder
 
 
+def make_turbo_vae(root: Path) -> Path:
+    """Writes a shape VAE with a small geometry decoder, in a folder of its own as published."""
+    folder = root / "hunyuan3d-vae-v2-0-turbo"
+    folder.mkdir(parents=True)
+    config = shape_config("v2-0")["vae"]
+    config["params"] |= {
+        "geo_decoder_downsample_ratio": 2, "geo_decoder_mlp_expand_ratio": 1, "geo_decoder_ln_post": False,
+        "heads": 4, "scale_factor": 0.9,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    torch.manual_seed(2)
+    vae = hy3dgen.shapegen("models").ShapeVAE(**config["params"])
+    torch.nn.init.normal_(vae.geo_decoder.query_proj.weight)
+    torch.nn.init.zeros_(vae.geo_decoder.output_proj.bias)
+    state = {name: value.half().contiguous() for name, value in vae.state_dict().items()}
+    save_file(state, folder / "model.fp16.safetensors")
+    return folder
+
+
 def _published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return _to_old(state) if any("q_proj" in name for name in state) else state
 
