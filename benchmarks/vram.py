@@ -96,6 +96,8 @@ def run_ours(preset: Preset, store: ModelStore, host: TorchHost, *, geometry: bo
     mesh, cutout = a_mesh(), cutout_from_rgba(a_picture())
     with without_surface(mesh):
         shape.generate_shape(cutout, preset, host, store)
+    for kept in store.folder("delight").glob("empty_prompt.*"):
+        kept.unlink()  # so that the text encoder is measured, as in a first run
     views = paint.paint_views(mesh, delight.delight(cutout, preset, host, store), preset, host, store)
     if geometry:
         inpaint.inpaint(mesh, bake.bake(mesh, views, preset, host), host)
