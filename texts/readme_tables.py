@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import decode_tables
 import measured_tables
 
 from lowvram_core.files.manifest import MODELS, gigabytes, needed
@@ -162,6 +163,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "seconds": _of_rows(measured_tables.seconds_rows),
     "whole": _of_rows(measured_tables.whole_rows),
     "speed": _of_rows(measured_tables.speed_rows),
+    "decode": _of_rows(decode_tables.compared_rows),
+    "decode-large": _of_rows(decode_tables.large_rows),
 }
 
 
