@@ -13,9 +13,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests" / "core")
 
 import fields  # noqa: E402  (needs the path above)
 import full_size  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -57,7 +59,7 @@ SOLIDS: Mapping[str, Change] = {
 def _parts(mesh: Mesh) -> dict[tuple[float, ...], int]:
     """The number of faces of each part, by the part's first vertex in order."""
     whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
-    groups = trimesh.graph.connected_components(whole.face_adjacency, nodes=range(len(whole.faces)))
+    groups = trimesh.graph.connected_components(whole.face_adjacency, nodes=np.arange(len(whole.faces)))
     corners = whole.vertices[whole.faces]
     return {min(map(tuple, corners[group].reshape(-1, 3).round(5).tolist())): len(group) for group in groups}
 
@@ -170,7 +172,7 @@ def asking(device: torch.device, points: int, dtype: torch.dtype) -> Asking:
     return Asking(device, device, points, dtype, lambda done, total: None)
 
 
-def on_cpu(octrees: tuple[int, ...], large: tuple[int, ...]) -> Iterator[Row]:
+def on_cpu(octrees: Sequence[int], large: Sequence[int]) -> Iterator[Row]:
     """All networks of the demo and all known solids."""
     how = asking(torch.device("cpu"), 8000, torch.float32)
     as_it_is: Mapping[str, Change] = {"slow": torch.clone, "steep": _steep}
@@ -191,27 +193,36 @@ def _steep(logits: Tensor) -> Tensor:
     return (logits / (12 * fields.STEEP)).clamp(-1, 1)
 
 
-def on_gpu(octrees: tuple[int, ...], large: tuple[int, ...]) -> Iterator[Row]:
-    """The decoder of the published size with random weights. It computes, and a solid gives the logits."""
-    device = torch.device("cuda")
+def on_device(device: torch.device, folder: Path, octrees: Sequence[int], large: Sequence[int]) -> Iterator[Row]:
+    """A decoder with random weights. It computes, and a solid gives the logits.
+
+    Args:
+        folder: the shape model.
+    """
     how = asking(device, 20_000, torch.float16)
+    model = open_shape(folder, torch.float16)
+    latents = torch.randn(1, *model.latent_shape).to(device, torch.float16)
+    host = TorchHost(device, torch.float16)
+    with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as network:
+        for name in ("sphere", "chair", "gyroid"):
+            field = partial(_logits_of_a_solid, network, fields.logits(fields.ANALYTIC[name], fields.STEEP))
+            list(rows_of(name, field, 64, how, {"steep": torch.clone}))  # warms up
+            for octree in octrees:
+                yield from rows_of(name, field, octree, how, {"steep": torch.clone})
+            for octree in large:
+                yield {"shape": name, "logits": "steep"} | sparse_row(field, octree, how, None)
+
+
+def _logits_of_a_solid(network: Field, solid: Field, points: Tensor) -> Tensor:
+    """The solid's logits, after the network has computed its own."""
+    return solid(points) + 0 * network(points).nan_to_num()
+
+
+def on_gpu(octrees: Sequence[int], large: Sequence[int]) -> Iterator[Row]:
+    """As `on_device`, with weights of the published size."""
     with TemporaryDirectory() as folder:
         full_size.write_shape(Path(folder))
-        model = open_shape(Path(folder), torch.float16)
-        latents = torch.randn(1, *model.latent_shape, device=device, dtype=torch.float16)
-        host = TorchHost(device, torch.float16)
-        with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as network:
-            for name in ("sphere", "chair", "gyroid"):
-                solid = fields.logits(fields.ANALYTIC[name], fields.STEEP)
-
-                def field(points: Tensor, solid: Field = solid) -> Tensor:
-                    return torch.where(network(points).isnan(), torch.nan, solid(points))
-
-                list(rows_of(name, field, 64, how, {"steep": torch.clone}))  # warms up
-                for octree in octrees:
-                    yield from rows_of(name, field, octree, how, {"steep": torch.clone})
-                for octree in large:
-                    yield {"shape": name, "logits": "steep"} | sparse_row(field, octree, how, None)
+        yield from on_device(torch.device("cuda"), Path(folder), octrees, large)
 
 
 def main() -> None:
@@ -225,7 +236,7 @@ def main() -> None:
     out = chosen.out or RESULTS / ("decode.json" if chosen.device == "cpu" else "decode-cuda.json")
     name = torch.cuda.get_device_name() if chosen.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     rows: list[Row] = []
-    for row in (on_cpu if chosen.device == "cpu" else on_gpu)(tuple(chosen.octrees), tuple(chosen.large)):
+    for row in (on_cpu if chosen.device == "cpu" else on_gpu)(chosen.octrees, chosen.large):
         rows.append(row)
         sys.stdout.write("  ".join(map(str, row.values())) + "\n")
         sys.stdout.flush()

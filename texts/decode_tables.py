@@ -35,9 +35,9 @@ def compared_rows(language: str) -> list[list[str]]:
     for octree, kind in sorted({(row["octree"], row["logits"]) for row in compared}):
         rows = [row for row in compared if (row["octree"], row["logits"]) == (octree, kind)]
         shares = [100 * row["share"] for row in rows]
-        same, lost, kept = (sum(row[name] for row in rows) for name in ("identical", "lost_parts", "lost_kept_by_clean"))
+        counted = [sum(row[name] for row in rows) for name in ("identical", "lost_parts", "lost_kept_by_clean")]
         table.append([str(octree), words[kind], str(len(rows)), f"{min(shares):.1f}{words['to']}{max(shares):.1f}",
-                      str(same), str(lost), str(kept)])  # fmt: skip
+                      *map(str, counted)])  # fmt: skip
     return table
 
 

@@ -22,11 +22,11 @@ def logits(distance: Distance, rise: float) -> Distance:
 
 
 def _ball(points: Tensor, radius: float, centre: tuple[float, float, float] = (0, 0, 0)) -> Tensor:
-    return radius - (points - points.new_tensor(centre)).norm(dim=1)
+    return radius - (points - torch.tensor(centre, device=points.device)).norm(dim=1)
 
 
 def _box(points: Tensor, half: tuple[float, float, float], centre: tuple[float, float, float] = (0, 0, 0)) -> Tensor:
-    outside = (points - points.new_tensor(centre)).abs() - points.new_tensor(half)
+    outside = (points - torch.tensor(centre, device=points.device)).abs() - torch.tensor(half, device=points.device)
     return -(outside.clamp(min=0).norm(dim=1) + outside.amax(dim=1).clamp(max=0))
 
 

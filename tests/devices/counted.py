@@ -109,6 +109,8 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _computed(op: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], raws: list[Tensor]) -> Any:
+    if name == "copy_" and raws[1].is_meta and not isinstance(tensors[0], CountedTensor):
+        return args[0].zero_()  # as `_read_back`
     if any(raw.is_meta for raw in raws) or (not raws and _is_large(op, args, kwargs)):
         return _wrapped(_on_meta(op, args, kwargs), tensors)
     unwrapped_args, unwrapped_kwargs = _mapped(_raw, args), _mapped_kwargs(_raw, kwargs)
