@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .fields import LEVEL
+
 UNKNOWN = float("nan")
 _ASKED = float("inf")
 _NONE = -1
@@ -196,6 +198,11 @@ def pooled(values: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tenso
         cells = values.shape[axis] - 1
         values = combine(values.narrow(axis, 0, cells), values.narrow(axis, 1, cells))
     return values
+
+
+def crossed(logits: Tensor) -> Tensor:
+    """[..., n, n, n] bool of logits [..., n+1, n+1, n+1]: cells whose corners are all known and differ in sign."""
+    return (pooled(logits, torch.minimum) <= LEVEL) & (pooled(logits, torch.maximum) > LEVEL)  # NaN makes both NaN
 
 
 def spread(cells: Tensor) -> Tensor:

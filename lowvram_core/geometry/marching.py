@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import NumericalFailure
 from ..types import Mesh
-from .bricks import Bricks, pooled
+from .bricks import Bricks, crossed
 from .fields import BOX, LEVEL
 
 Array = NDArray[np.float32]
@@ -77,10 +77,8 @@ def _march(bricks: Bricks, first: int) -> tuple[Array, NDArray[np.int32]] | None
     from skimage.measure import marching_cubes
 
     logits = bricks.planes(first, min(first + SLAB_CELLS, bricks.cells))
-    known = logits.isnan().logical_not_()
-    mask = torch.zeros_like(known)
-    crossed = pooled(logits > LEVEL, torch.logical_or) & pooled(logits <= LEVEL, torch.logical_or)
-    mask[1:, 1:, 1:] = pooled(known, torch.logical_and) & crossed  # skimage looks at a cell's last corner
+    mask = torch.zeros(logits.shape, dtype=torch.bool)
+    mask[1:, 1:, 1:] = crossed(logits)  # skimage looks at a cell's last corner
     if not mask.any():
         return None
     values = logits.nan_to_num_(nan=-1.0).numpy()

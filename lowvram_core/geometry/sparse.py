@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .bricks import Bricks, pooled, spread, unravel
+from .bricks import Bricks, crossed, pooled, spread, unravel
 from .fields import BOX, LEVEL, Asking, Field, ask, axis
 
 MIN_LATTICE = 24
@@ -242,8 +242,7 @@ def _points_of(bricks: Bricks, addresses: Tensor, start: int, stop: int) -> Tens
 
 def _to_split(logits: Tensor, near: float) -> Tensor:
     """[...,n,n,n] bool of the logits [...,n+1,n+1,n+1]: cells whose corners differ in sign or come near to 0."""
-    crossed = (pooled(logits, torch.maximum) > LEVEL) & (pooled(logits, torch.minimum) <= LEVEL)
-    return crossed | (pooled(logits.abs(), torch.minimum) < near)
+    return crossed(logits) | (pooled(logits.abs(), torch.minimum) < near)
 
 
 def _inside(cells: Tensor, edge: int) -> Tensor:
