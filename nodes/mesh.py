@@ -62,7 +62,7 @@ class UnwrapUVs(io.ComfyNode):
                 preset_input(),
                 io.Boolean.Input("keep_uvs", default=False, tooltip="Keeps the UVs that the mesh already has."),
                 choice_input("unwrapper", UNWRAPPERS,
-                             "xatlas: the paint model was trained with it. uvunwrap: much faster, with other charts."),
+                             "xatlas: the paint model was trained with it. uvunwrap: far faster, with fewer charts."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
