@@ -58,9 +58,7 @@ def _for_size(unwrapper: str, faces: int, host: Host) -> str:
         return unwrapper
     advice = f"Run Clean Mesh with a face budget of at most {LARGEST_FOR_XATLAS:,} to have it cut by xatlas."
     if not is_there("uvunwrap"):
-        host.note(
-            f"unwrap: xatlas takes many minutes for {faces:,} faces. {advice} Or install uvunwrap, which is fast."
-        )
+        host.note(f"unwrap: xatlas takes minutes for {faces:,} faces. {advice} Or install uvunwrap, which is fast.")
         return unwrapper
-    host.note(f"unwrap: uvunwrap cut the mesh, because xatlas takes many minutes for {faces:,} faces. {advice}")
+    host.note(f"unwrap: uvunwrap cut the mesh, because xatlas takes minutes for {faces:,} faces. {advice}")
     return "uvunwrap"
