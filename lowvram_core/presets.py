@@ -34,6 +34,7 @@ DECODES = ("sparse", "sparse-fine", "dense")
 dense: all points, as upstream."""
 
 UNWRAPPERS = ("xatlas", "uvunwrap")
+"""xatlas: as upstream; uvunwrap: many times faster, with other charts."""
 
 VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
     {
@@ -224,20 +225,24 @@ def _table(*presets: Preset) -> Mapping[str, Preset]:
 PRESETS = _table(
     Preset("2 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "stream", allow_lossy=False),
     Preset("4 GB", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free", allow_lossy=False),
-    Preset("8 GB Fast", "mini-turbo", 3, 128, 5.0, 5, 5, "minimal", 1024, 1024, "free"),
-    Preset("8 GB Balanced", "v2-0-turbo", 4, 128, 5.0, 5, 5, "fast", 1536, 1536, "free"),
-    Preset("8 GB Quality", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 1536, 1536, "free"),
+    Preset("8 GB Fast", "mini-turbo", 3, 128, 5.0, 5, 5, "minimal", 1024, 1024, "free", unwrapper="uvunwrap"),
+    Preset(
+        "8 GB Balanced", "v2-0-turbo", 4, 128, 5.0, 5, 5, "fast", 1536, 1536, "free", unwrapper="uvunwrap",
+    ),
+    Preset(
+        "8 GB Quality", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 1536, 1536, "free", unwrapper="uvunwrap",
+    ),
     Preset(
         "8 GB Full", "v2-0", 50, 384, 5.0, 50, 30, "standard", 2048, 2048, "free",
         cfg_together=True, allow_lossy=False,
     ),
     Preset(
         "12 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "fast", 2048, 2048, "free",
-        cfg_together=True, points_per_chunk=20_000,
+        cfg_together=True, points_per_chunk=20_000, unwrapper="uvunwrap",
     ),
     Preset(
         "16 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "standard", 2048, 2048, "free",
-        cfg_together=True, points_per_chunk=20_000,
+        cfg_together=True, points_per_chunk=20_000, unwrapper="uvunwrap",
     ),
 )  # fmt: skip
 """The presets by name. 8 GB Fast, Balanced and Quality, 12 GB and 16 GB paint with as few steps as a turbo painting

@@ -39,6 +39,8 @@ class Mesh:
     """[V,2] float32 in 0..1, v down."""
     texture: Tensor | None = None
     """[H,W,3] float32 sRGB 0..1."""
+    normals: Tensor | None = None
+    """[V,3] float32 unit normals to save with the mesh. None: smooth ones. Nothing is rendered or baked with them."""
 
     def with_(self, **changes: Any) -> Mesh:
         """Returns a copy with some fields replaced."""

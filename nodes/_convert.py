@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -89,13 +90,13 @@ def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
             "from a list run one by one."
         )
     vertex_count, face_count = (_count(mesh, name) for name in ("vertex_counts", "face_counts"))
-    texture = getattr(mesh, "texture", None)
-    uvs = getattr(mesh, "uvs", None)
+    texture, uvs, normals = (getattr(mesh, name, None) for name in ("texture", "uvs", "normals"))
     return Mesh(
         vertices=mesh.vertices[0, :vertex_count].float().cpu(),
         faces=mesh.faces[0, :face_count].long().cpu(),
         uvs=None if uvs is None else uvs[0, :vertex_count].float().cpu(),
         texture=None if texture is None else texture[0, ..., :3].float().cpu(),
+        normals=None if normals is None else normals[0, :vertex_count].float().cpu(),
     )
 
 
@@ -114,4 +115,6 @@ def mesh_to_comfy(mesh: Mesh) -> Any:
         values["uvs"] = to_intermediate(mesh.uvs[None])
     if mesh.texture is not None:
         values["texture"] = to_intermediate(mesh.texture[None])
+    if mesh.normals is not None and "normals" in signature(Types.MESH).parameters:  # not in ComfyUI 0.21
+        values["normals"] = to_intermediate(mesh.normals[None])
     return Types.MESH(**values)

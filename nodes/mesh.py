@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.files.formats import READABLE_MESHES, WRITABLE_MESHES
+from ..lowvram_core.files.formats import READABLE_MESHES, TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
@@ -62,7 +62,7 @@ class UnwrapUVs(io.ComfyNode):
                 preset_input(),
                 io.Boolean.Input("keep_uvs", default=False, tooltip="Keeps the UVs that the mesh already has."),
                 choice_input("unwrapper", UNWRAPPERS,
-                             "xatlas: the paint model was trained with it. uvunwrap: much faster, with other charts."),
+                             "xatlas: the paint model was trained with it. uvunwrap: far faster, with fewer charts."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
@@ -120,24 +120,36 @@ class SaveMesh(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """An output node. ComfyUI's own Save 3D Model does the same for GLB, with a viewer."""
         return schema(
-            "SaveMesh", "Save Mesh", "Writes GLB or OBJ with the texture, PLY or STL without it.",
-            ["export", "glb", "obj", "stl"], is_output_node=True,
+            "SaveMesh", "Save Mesh", "Writes GLB, glTF or OBJ with the texture, PLY or STL without it.",
+            ["export", "glb", "gltf", "obj", "stl"], is_output_node=True,
             inputs=[
                 io.Mesh.Input("mesh", tooltip="The mesh to save."),
                 io.String.Input("filename_prefix", default="3d/hunyuan3d",
                                 tooltip="Folder and name inside ComfyUI's output folder; a number is added."),
                 io.Combo.Input("format", options=[ending[1:] for ending in WRITABLE_MESHES], default="glb",
-                               tooltip="glb and obj contain the texture, stl and ply only the shape."),
+                               tooltip="glb, gltf and obj have the texture, stl and ply only the shape."),
+                io.Int.Input("texture_quality", default=TEXTURE_QUALITY, min=1, max=100, optional=True,
+                             tooltip="Of jpeg and webp. More is larger and nearer to the original. png keeps every "
+                             "colour."),
+                io.Combo.Input("texture_format", options=list(TEXTURE_FORMATS), default=TEXTURE_FORMATS[0],
+                               optional=True,
+                               tooltip="Of the texture inside glb and gltf. png: exact. jpeg: much smaller, and every "
+                               "program reads it. webp: smaller still, for programs that know EXT_texture_webp. An "
+                               "obj has a png."),
             ],
             outputs=[io.String.Output("path", display_name="path")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, filename_prefix: str, format: str) -> io.NodeOutput:
+    def execute(
+        cls, mesh: object, filename_prefix: str, format: str,
+        texture_quality: int = TEXTURE_QUALITY, texture_format: str = TEXTURE_FORMATS[0],
+    ) -> io.NodeOutput:  # fmt: skip
         """The file's path."""
         host = _host.ComfyHost()
         path, name, subfolder = _host.output_target(filename_prefix, f".{format}")
-        saved: Path = guarded("files.meshes").save(_convert.mesh_from_comfy(mesh, "save"), path, host)
+        coding = core("files.textures").Coding(texture_format, texture_quality)
+        saved: Path = guarded("files.meshes").save(_convert.mesh_from_comfy(mesh, "save"), path, host, coding)
         shown = {"3d": [{"filename": name, "subfolder": subfolder, "type": "output"}]}
         return io.NodeOutput(str(saved), ui={**host.badge(), **shown})
 

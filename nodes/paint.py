@@ -48,9 +48,7 @@ class PaintViews(io.ComfyNode):
         picture = _convert.single_picture(image, "paint")
         whole = _convert.usable_mask(mask) is None and picture.shape[-1] == 3
         reference = picture if whole else _convert.cutout(image, mask, "paint")
-        core_mesh = _convert.mesh_from_comfy(mesh, "paint")
-        if core_mesh.uvs is None:
-            core_mesh = stage("unwrap").unwrap(core_mesh, chosen, host)
+        core_mesh = stage("unwrap").unwrap(_convert.mesh_from_comfy(mesh, "paint"), chosen, host, keep_uvs=True)
         painted = stage("paint").paint_views(core_mesh, reference, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(
             _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()

@@ -16,10 +16,11 @@ from tqdm import tqdm
 from ..errors import BadInput, Cancelled, LowVramError
 from ..files import manifest
 from ..files.convert import convert_pickles
-from ..files.formats import WRITABLE_MESHES
+from ..files.formats import TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..files.meshes import save
 from ..files.pictures import find_pictures, load_picture
 from ..files.store import ModelStore, default_roots
+from ..files.textures import Coding
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
 from ..report import format_table
 from ..stages.shape import check_view_names
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for written in convert_pickles(options.convert_pickles):
                 _say(f"written: {written}")
             return 0
+        _coding(options).check()
         jobs = _jobs(options, preset)
         host = TorchHost.for_preset(preset, pick_device(options.device))
     except LowVramError as error:
@@ -66,6 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=[ext[1:] for ext in WRITABLE_MESHES], default="glb", help="for an output folder"
     )
+    parser.add_argument("--texture-format", choices=TEXTURE_FORMATS, default=TEXTURE_FORMATS[0],
+                        help="of the texture inside .glb and .gltf; jpeg and webp are smaller")  # fmt: skip
+    parser.add_argument("--texture-quality", type=int, default=TEXTURE_QUALITY, metavar="N",
+                        help=f"of jpeg and webp, 1 to 100; default: {TEXTURE_QUALITY}")  # fmt: skip
     parser.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
     parser.add_argument("--models", type=Path, action="append", default=[], metavar="DIR",
                         help="a models folder, searched first; may be given several times")  # fmt: skip
@@ -114,6 +120,10 @@ def chosen_preset(options: argparse.Namespace) -> Preset:
     return get(options.preset).with_(**given)
 
 
+def _coding(options: argparse.Namespace) -> Coding:
+    return Coding(options.texture_format, options.texture_quality)
+
+
 Job = tuple[dict[str, Path], Path]
 """Pictures by view, and the file of the mesh."""
 
@@ -151,7 +161,7 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
             _complain(f"{pictures['front'].name}: {problem}")
             host.release()
         else:
-            _say(f"{pictures['front'].name} -> {output}")
+            _say(f"{pictures['front'].name} -> {output} ({output.stat().st_size / 1e6:.1f} MB)")
             host.collect()
     host.release()
     if host.records:
@@ -186,7 +196,7 @@ def _run_one(
     pictures = {view: load_picture(path) for view, path in paths.items()}
     seeds = Seeds(options.seed, options.delight_seed, options.paint_seed)
     result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
-    save(result.mesh, output, host)
+    save(result.mesh, output, host, _coding(options))
     if options.sheet:
         strips.append(draw_strip(paths[FRONT].name, pictures[FRONT], result))
 

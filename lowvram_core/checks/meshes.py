@@ -71,6 +71,12 @@ def _check_values(mesh: Mesh, stage: str) -> None:
     _refuse(
         bad > 0, stage, f"{bad} vertices are NaN or infinite", "finite positions", "Check the stage that made the mesh"
     )
+    normals = mesh.normals
+    _refuse(
+        normals is not None and (normals.shape != vertices.shape or not bool(torch.isfinite(normals.detach()).all())),
+        stage, "the normals are not finite, or not one for each vertex", "[V,3] finite vectors",
+        "Remove them: smooth ones are made",
+    )  # fmt: skip
     extent = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
     _refuse(
         not SMALLEST < extent < LARGEST, stage, f"the mesh is {extent:g} across",

@@ -1,6 +1,9 @@
-"""The file formats of meshes, declared once. Imports nothing, so that nodes can read it before any package is there."""
+"""The file formats of meshes and textures, declared once.
 
-WRITABLE_MESHES = (".glb", ".obj", ".ply", ".stl")
+Imports nothing, so that nodes can read it before any package is there.
+"""
+
+WRITABLE_MESHES = (".glb", ".obj", ".ply", ".stl", ".gltf")
 """Formats that meshes are saved in, the default first."""
 
 READABLE_MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
@@ -12,3 +15,9 @@ OTHER_MESHES = (
     ".stp", ".iges",
 )  # fmt: skip
 """Formats that are not written. An output name that ends in one of them is a mistake, not the name of a folder."""
+
+TEXTURE_FORMATS = ("png", "jpeg", "webp")
+"""Formats of the texture inside a .glb or .gltf, the default first."""
+
+TEXTURE_QUALITY = 90
+"""Of JPEG and WebP, unless another is chosen."""

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,30 +22,36 @@ from ..geometry.weld import smooth_normals, weld
 from ..host import Host
 from ..types import Mesh
 from .formats import READABLE_MESHES, WRITABLE_MESHES
+from .gltf import write_glb, write_gltf
 from .side_files import SideFiles, check_embedded_textures, check_textures, without_size_warnings
+from .textures import PNG, Coding, Encoded, encode
 
 log = logging.getLogger(__name__)
 
 
-def save(mesh: Mesh, path: Path | str, host: Host) -> Path:
+def save(mesh: Mesh, path: Path | str, host: Host, texture: Coding = PNG) -> Path:
     """Calls `save_mesh` as a phase of a run."""
     with host.phase("save"):
         host.progress(0, 1)
-        result = save_mesh(mesh, path)
+        result = save_mesh(mesh, path, texture)
         host.progress(1, 1)
     return result
 
 
-def save_mesh(mesh: Mesh, path: Path | str) -> Path:
+def save_mesh(mesh: Mesh, path: Path | str, texture: Coding = PNG) -> Path:
     """Writes a mesh and returns its path; a file of that name is replaced.
 
-    .glb embeds the texture as PNG, .obj has the files of `sidecars` beside it, .ply and .stl hold only the shape.
+    .glb and .gltf embed the texture, .obj has the files of `sidecars` beside it, .ply and .stl hold only the shape.
     Every file is written under another name first, so that it is complete or not there.
 
+    Args:
+        texture: how .glb and .gltf hold the texture. An .obj has a PNG.
+
     Raises:
-        BadInput: the mesh is broken, the extension is unknown, or the file cannot be written.
+        BadInput: the mesh is broken, the extension or the coding is unknown, or the file cannot be written.
     """
     path = Path(path)
+    texture.check()
     check_mesh(mesh, "save", needs_uvs=mesh.texture is not None)
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
@@ -54,7 +59,7 @@ def save_mesh(mesh: Mesh, path: Path | str) -> Path:
             f"save: the file name ends in {path.suffix!r}; wanted one of {', '.join(WRITABLE_MESHES)}. "
             "Choose one of these."
         )
-    files = writer(_plain(mesh), path)
+    files = writer(_plain(mesh), path, texture)
     for file, content in files.items():
         _write(file, content)
     log.info("save: %s, %d faces, %.1f MB", path.name, len(mesh.faces), sum(map(len, files.values())) / 1e6)
@@ -76,7 +81,7 @@ def sidecars(path: Path) -> tuple[Path, ...]:
 
 
 def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
-    """Loads a mesh file as one mesh. A file of one part keeps its UVs and base colour texture.
+    """Loads a mesh file as one mesh. A file of one part with UVs keeps them, its base colour texture and its normals.
 
     A mesh without UVs comes back with its vertices welded. The host gets a note where UVs are lost. Files that the mesh
     names, such as MTL and PNG, are read only from its folder and the folders below.
@@ -102,6 +107,8 @@ def load_mesh(path: Path | str, host: Host | None = None) -> Mesh:
             "of one part keeps them. Join its parts under one texture in a 3D program, or have new UVs made."
         )
     mesh = from_trimesh(parts[0] if len(parts) == 1 else trimesh.util.concatenate([_bare(part) for part in parts]))
+    if len(parts) == 1 and mesh.uvs is not None:
+        mesh = mesh.with_(normals=parts[0].metadata.get(_NORMALS))
     check_mesh(mesh, "load")
     return mesh
 
@@ -119,9 +126,27 @@ def _read_parts(path: Path) -> list[trimesh.parent.Geometry]:
     for part in scene.geometry.values():
         check_textures(part, path)
     try:
-        return list(scene.dump())  # this copies the textures, and so decodes them
+        parts = list(scene.dump())  # this copies the textures, and so decodes them
     except Exception as error:
         raise _unreadable(path, error) from error
+    for part in parts:
+        part.metadata[_NORMALS] = _given_normals(scene, part)
+    return parts
+
+
+_NORMALS = "given normals"
+
+
+def _given_normals(scene: trimesh.Scene, part: trimesh.parent.Geometry) -> Tensor | None:
+    """[V,3] the unit normals in the file of a part of its scene; None if it has none, or unusable ones."""
+    transform, name = scene.graph[part.metadata["node"]]
+    given = getattr(scene.geometry[name], "_cache", {})
+    if "vertex_normals" not in given:  # trimesh would compute them
+        return None
+    turned = np.asarray(given["vertex_normals"], dtype=np.float64) @ np.linalg.pinv(transform[:3, :3])
+    normals = torch.nn.functional.normalize(torch.from_numpy(turned), dim=1).float()
+    usable = len(normals) == len(part.vertices) and bool(torch.isfinite(normals).all())
+    return normals if usable else None
 
 
 def _unreadable(path: Path, error: Exception) -> BadInput:
@@ -150,12 +175,14 @@ def from_trimesh(part: trimesh.Trimesh) -> Mesh:
 
 def _plain(mesh: Mesh) -> Mesh:
     """The mesh on the CPU, in float32 and int64, without gradients."""
-    uvs, texture = (None if part is None else part.detach().cpu().float() for part in (mesh.uvs, mesh.texture))
-    return Mesh(mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long(), uvs=uvs, texture=texture)
+    uvs, texture, normals = (
+        None if part is None else part.detach().cpu().float() for part in (mesh.uvs, mesh.texture, mesh.normals)
+    )
+    return Mesh(mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long(), uvs, texture, normals)
 
 
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    """Converts a Mesh to a trimesh with a matte material and normals that are smooth across UV seams."""
+    """Converts a Mesh to a trimesh with a matte material and normals, its own or smooth ones."""
     visual = None
     if mesh.uvs is not None:
         up = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=1).numpy()
@@ -163,10 +190,14 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
             name="texture", baseColorTexture=_image(mesh.texture), metallicFactor=0.0, roughnessFactor=1.0
         )
         visual = trimesh.visual.TextureVisuals(uv=up, material=material)
-    normals = smooth_normals(mesh.vertices, mesh.faces).numpy()
     return trimesh.Trimesh(
-        mesh.vertices.numpy(), mesh.faces.numpy(), vertex_normals=normals, visual=visual, process=False
+        mesh.vertices.numpy(), mesh.faces.numpy(), vertex_normals=_normals(mesh).numpy(), visual=visual, process=False
     )
+
+
+def _normals(mesh: Mesh) -> Tensor:
+    """[V,3] the mesh's own normals, else normals that are smooth across UV seams."""
+    return smooth_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
 
 
 def _image(texture: Tensor | None) -> Image.Image | None:
@@ -177,43 +208,48 @@ def _image(texture: Tensor | None) -> Image.Image | None:
     return image
 
 
-def _glb(mesh: Mesh, path: Path) -> dict[Path, bytes]:
-    return {path: to_trimesh(mesh).export(file_type="glb", include_normals=True)}
+def _glb(mesh: Mesh, path: Path, coding: Coding) -> dict[Path, bytes]:
+    return {path: write_glb(mesh, _normals(mesh), path.stem, _encoded(mesh, coding))}
 
 
-def _ply(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+def _gltf(mesh: Mesh, path: Path, coding: Coding) -> dict[Path, bytes]:
+    return {path: write_gltf(mesh, _normals(mesh), path.stem, _encoded(mesh, coding))}
+
+
+def _encoded(mesh: Mesh, coding: Coding) -> Encoded | None:
+    return None if mesh.texture is None else encode(mesh.texture, coding)
+
+
+def _ply(mesh: Mesh, path: Path, _: Coding) -> dict[Path, bytes]:
     return {path: trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).export(file_type="ply")}
 
 
-def _stl(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+def _stl(mesh: Mesh, path: Path, _: Coding) -> dict[Path, bytes]:
     return {path: trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).export(file_type="stl")}
 
 
-def _obj(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+def _obj(mesh: Mesh, path: Path, _: Coding) -> dict[Path, bytes]:
     """Puts the OBJ last, so that it never names a file that is not there yet."""
     files: dict[Path, bytes] = {}
     lines = []
     if mesh.texture is not None:
         picture, material = sidecars(path)
-        buffer = BytesIO()
-        image = _image(mesh.texture)
-        assert image is not None
-        image.save(buffer, format="PNG")
-        files[picture] = buffer.getvalue()
-        files[material] = f"newmtl texture\nKd 1 1 1\nKs 0 0 0\nmap_Kd {picture.name}\n".encode()
-        lines += [f"mtllib {material.name}", "usemtl texture"]
+        files[picture] = encode(mesh.texture).content
+        files[material] = f"newmtl {material.stem}\nKd 1 1 1\nKs 0 0 0\nmap_Kd {picture.name}\n".encode()
+        lines += [f"mtllib {material.name}", f"usemtl {material.stem}"]
     lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices.tolist()]
+    lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in _normals(mesh).tolist()]
     if mesh.uvs is None:
-        lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+        lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in (mesh.faces + 1).tolist()]
     else:
         lines += [f"vt {u:.7g} {1 - v:.7g}" for u, v in mesh.uvs.tolist()]
-        lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in (mesh.faces + 1).tolist()]
+        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in (mesh.faces + 1).tolist()]
     files[path] = ("\n".join(lines) + "\n").encode()
     return files
 
 
-_WRITERS: Mapping[str, Callable[[Mesh, Path], dict[Path, bytes]]] = MappingProxyType(
-    {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl}
+_WRITERS: Mapping[str, Callable[[Mesh, Path, Coding], dict[Path, bytes]]] = MappingProxyType(
+    {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl, ".gltf": _gltf}
 )
 
 

@@ -1,4 +1,4 @@
-"""Repairs of a triangle mesh: duplicates, floating parts, orientation, edges with more than two faces.
+"""Repairs of a triangle mesh: duplicates, floating parts, edges with more than two faces.
 
 All functions take vertices [V,3] float32 and faces [F,3] int64 on the CPU.
 """
@@ -42,16 +42,6 @@ def drop_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     part = _components(pairs, len(vertices))[faces[:, 0]]
     sizes = torch.bincount(part)
     return _without_unused(vertices, faces[(sizes >= FLOATER_SHARE * sizes.max())[part]])
-
-
-def face_outwards(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[F,3] faces; all are flipped if the mesh is closed and its volume is negative. Cavities stay cavities."""
-    if bool((edge_face_counts(faces)[0] == 1).any()):
-        return faces
-    points = vertices.double() - vertices.double().mean(dim=0)
-    a, b, c = points[faces].unbind(dim=1)
-    volume = (a * torch.cross(b, c, dim=1)).sum()
-    return faces.flip(1) if float(volume) < 0 else faces
 
 
 def split_non_manifold(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:

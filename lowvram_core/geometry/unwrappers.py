@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks.packages import missing_package
+from ..checks.packages import is_there, missing_package
 from ..errors import BadInput
 from ..types import Mesh
+from .xatlas_child import ChildEnded, NoChild, Progress, parametrize_in_child
+from .xatlas_script import Refused, parametrize
 
 _OTHERWISE = "Or choose the other unwrapper."
-Progress = Callable[[int, int], None]
 _PHASES = ("segmenting", "parameterizing", "packing", "output")
 """Of a run of uvunwrap, in their order."""
 BESIDE_OTHER_WORK = ("uvunwrap",)
@@ -22,29 +23,65 @@ BESIDE_OTHER_WORK = ("uvunwrap",)
 _POLL_S = 0.05
 _LARGEST_POSITION = 1e6
 """A mesh with larger coordinates is scaled down for the unwrapper; the result keeps its own positions."""
+LARGEST_FOR_XATLAS = 100_000
+"""Faces. For that many xatlas takes 70 to 110 s on one CPU core, and the time grows faster than the faces."""
+_PADDING_PX = 5
+"""Empty texels around each chart of a texture of 1024 px or more: with it, at least 8 lie between two charts. A texel
+of mip level 3 is made of 8 x 8, so none mixes two charts. A padding of 8 would take another 13 to 23 %
+of their texels from the charts of a bumpy ball."""
+_LARGEST_PACKING_PX = 2048
+"""xatlas packs charts for larger textures as for this one, since its time grows with the texels."""
 
 
-def unwrap_xatlas(mesh: Mesh) -> Mesh:
-    """The mesh with [V,2] UVs from xatlas, with its default options as upstream uses it; 6 s for 40,000 faces.
+def unwrap_xatlas(
+    mesh: Mesh,
+    page_px: int = 2048,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Mesh:
+    """The mesh with [V,2] UVs from xatlas, with its default chart options as upstream uses it.
+
+    It takes 16 to 30 s for 40,000 faces (benchmarks/unwrap.py).
+
+    xatlas runs in a child process. Where none can be started, it runs in this process, and other threads stand still.
+
+    Args:
+        page_px: width of the texture that the charts are packed for. Upstream lets xatlas choose; only UVs change.
+        progress: called with (done, total) ten times a second; an error that it raises stops the work.
+        note: called with a sentence if no child process could be started.
 
     Raises:
         BadInput: xatlas cannot unwrap the mesh.
         MissingDependency: xatlas is not installed.
     """
+    if not is_there("xatlas"):
+        raise missing_package("unwrap", ["xatlas"], otherwise=_OTHERWISE)
+    arrays = _arrays(mesh)
+    packing = min(page_px, _LARGEST_PACKING_PX), _padding(page_px, min(page_px, _LARGEST_PACKING_PX))
     try:
-        import xatlas
+        try:
+            source, indices, uvs = parametrize_in_child(*arrays, *packing, progress)
+        except NoChild as reason:
+            if note is not None:
+                note(
+                    f"unwrap: no other process could be started for xatlas ({reason}), so it runs in this one. "
+                    "Until it ends, the program does not answer and cannot be interrupted. uvunwrap has no such pause."
+                )
+            source, indices, uvs = parametrize(*arrays, *packing)
     except ImportError as error:
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
-    positions, faces = _arrays(mesh)
-    try:
-        source, indices, uvs = xatlas.parametrize(positions, faces)
-    except (RuntimeError, ValueError) as error:
+    except Refused as error:
         raise BadInput(f"unwrap: xatlas refused the mesh ({error}); wanted a clean one. Run Clean first.") from error
+    except ChildEnded as error:
+        raise BadInput(
+            f"unwrap: xatlas did not finish ({error}); wanted UVs. Run Clean with a smaller face budget, or choose "
+            "uvunwrap."
+        ) from error
     return _split(mesh, source, indices, uvs)
 
 
 def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None = None) -> Mesh:
-    """The mesh with [V,2] UVs from uvunwrap: several times faster than xatlas, with fewer charts and less stretch.
+    """The mesh with [V,2] UVs from uvunwrap: many times faster than xatlas, with fewer charts and less stretch.
 
     Args:
         page_px: width of the texture; the gaps between charts are chosen for it.
@@ -60,7 +97,7 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
-        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=page_px)
+        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=page_px, padding=_padding(page_px))
         _watch(job, progress)
         atlas = job.result()
     except uvunwrap.UnwrapError as error:
@@ -71,17 +108,31 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
     return _split(mesh, np.asarray(result.xref), np.asarray(result.indices), np.asarray(result.uv, dtype=np.float32))
 
 
+def _padding(page_px: int, packing_px: int | None = None) -> int:
+    """The padding for a texture, in texels of the one that its charts are packed for. A small one gets less of it."""
+    wanted = min(_PADDING_PX, max(1, page_px * _PADDING_PX // 1024))
+    return -(-wanted * (packing_px or page_px) // page_px)
+
+
 def _watch(job: Any, progress: Progress | None) -> None:
     """Waits for a job and reports its progress. Cancels the job if the report raises an error."""
     try:
         while not job.done:
             if progress is not None:
-                phase = getattr(job.progress, "stage", None)
-                progress(_PHASES.index(phase) if phase in _PHASES else 0, len(_PHASES))
+                progress(_percent(job.progress), 100)
             time.sleep(_POLL_S)
     except BaseException:
         job.cancel()
         raise
+
+
+def _percent(reached: Any) -> int:
+    """What uvunwrap has done, 0 to 100: each of its phases counts the same."""
+    phase, done, total = (getattr(reached, name, None) for name in ("stage", "done", "total"))
+    if phase not in _PHASES:
+        return 0
+    share = min(1.0, done / total) if done and total else 0.0
+    return int(100 * (_PHASES.index(phase) + share) / len(_PHASES))
 
 
 def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +150,11 @@ def _arrays(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 def _split(mesh: Mesh, source: np.ndarray, indices: np.ndarray, uvs: np.ndarray) -> Mesh:
     """The unwrapped mesh: vertex i is a copy of vertex source[i]. `uvs` are the unwrapper's, v up."""
-    vertices = mesh.vertices.detach().cpu().float()[torch.from_numpy(source.astype(np.int64))]
+    copies = torch.from_numpy(source.astype(np.int64))
     up = torch.from_numpy(np.ascontiguousarray(uvs, dtype=np.float32)).view(-1, 2)
-    faces = torch.from_numpy(indices.astype(np.int64)).view(-1, 3)
-    return Mesh(vertices, faces, uvs=torch.stack([up[:, 0], 1.0 - up[:, 1]], dim=1))
+    return Mesh(
+        mesh.vertices.detach().cpu().float()[copies],
+        torch.from_numpy(indices.astype(np.int64)).view(-1, 3),
+        uvs=torch.stack([up[:, 0], 1.0 - up[:, 1]], dim=1),
+        normals=None if mesh.normals is None else mesh.normals.detach().cpu().float()[copies],
+    )

@@ -17,6 +17,7 @@ from ..fitting.ladder import fitted
 from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import Preset
+from ..render.facing import face_outwards
 from ..render.project import project_view
 from ..render.scene import Scene
 from ..types import Atlas, Mesh, Views
@@ -50,6 +51,7 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
+    mesh = face_outwards(mesh)
     return fitted("bake", preset, host, partial(_needs, host), partial(_bake, mesh, views, host))
 
 

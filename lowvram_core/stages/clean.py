@@ -6,9 +6,10 @@ import logging
 
 from ..checks.meshes import check_mesh
 from ..geometry.decimate import decimate
-from ..geometry.repair import drop_floaters, face_outwards, split_non_manifold, weld_mesh
+from ..geometry.repair import drop_floaters, split_non_manifold, weld_mesh
 from ..host import Host
 from ..presets import Preset
+from ..render.facing import face_outwards
 from ..types import Mesh
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = True) -> Mesh:
     """A welded, manifold mesh with at most `preset.face_budget` faces, without UVs and texture.
 
-    A clean closed mesh stays closed and keeps its genus. A mesh that is inside out is turned: no view could paint it.
+    A clean closed mesh stays closed and keeps its genus. Parts that are inside out are turned, because no
+    view could paint them.
 
     Args:
         remove_floaters: also removes small parts (repair.FLOATER_SHARE).
@@ -35,11 +37,11 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         if remove_floaters:
             vertices, faces = drop_floaters(vertices, faces)
         host.progress(1, 4)
-        faces = face_outwards(vertices, faces)
         vertices, faces = decimate(vertices, faces, preset.face_budget)
         host.progress(2, 4)
         vertices, faces = weld_mesh(vertices, faces)
         host.progress(3, 4)
+        faces = face_outwards(Mesh(vertices, faces)).faces
         vertices, faces = split_non_manifold(vertices, faces)
         host.progress(4, 4)
     log.info("clean: %d -> %d faces, %d vertices", len(mesh.faces), len(faces), len(vertices))

@@ -91,7 +91,7 @@ def check_atlas(atlas: Atlas) -> None:
     if not bool(seen.any()):
         raise BadInput(
             "inpaint: no view painted a single texel; wanted at least some. "
-            "Run Clean if the mesh may be inside out; else use larger renders, or views that face the object."
+            "Use larger renders, or views that face the object."
         )
 
 

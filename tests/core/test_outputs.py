@@ -25,7 +25,7 @@ def test_names_never_collide(pictures: list[str], stems: list[str]) -> None:
     assert unique_stems([Path(picture) for picture in pictures]) == stems
 
 
-@pytest.mark.parametrize("name", ["x.fbx", "x.USDZ", "x.gltf", "x.blend", "x.png"])
+@pytest.mark.parametrize("name", ["x.fbx", "x.USDZ", "x.off", "x.blend", "x.png"])
 def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match=r"^save: .* ends in .*; wanted .glb, .obj, .ply, .stl"):
         mesh_paths([Path("a.png")], tmp_path / name, "glb")

@@ -44,7 +44,13 @@ def test_what_all_presets_share() -> None:
         assert preset.vae_slicing and preset.vae_tiling
         assert preset.points_per_chunk in {8000, 20_000}
         assert (preset.background_model, preset.picture_px) == ("u2net", 1024)
-        assert (preset.face_budget, preset.unwrapper) == (40_000, "xatlas")
+        assert preset.face_budget == 40_000
+
+
+def test_only_full_quality_waits_for_xatlas() -> None:
+    full = {"2 GB", "4 GB", "8 GB Full"}
+    assert {name for name, preset in PRESETS.items() if preset.unwrapper == "xatlas"} == full
+    assert {preset.unwrapper for name, preset in PRESETS.items() if name not in full} == {"uvunwrap"}
 
 
 def test_the_table_is_read_only() -> None:
@@ -139,9 +145,9 @@ def test_a_presets_own_values() -> None:
     """Those that every preset states, and those that differ from the default."""
     stated = [name for name, value in VALUES.items() if value.default is None]
     assert stated[0] == "variant" and stated[-1] == "residency"
-    assert list(PRESETS["8 GB Balanced"].own_values()) == stated
+    assert list(PRESETS["8 GB Balanced"].own_values()) == [*stated, "unwrapper"]
     assert list(PRESETS["8 GB Full"].own_values()) == [*stated, "cfg_together", "allow_lossy"]
     assert PRESETS["12 GB"].with_(prefetch=False).own_values() == {
         **{name: getattr(PRESETS["12 GB"], name) for name in stated},
-        "cfg_together": True, "points_per_chunk": 20_000, "prefetch": False,
+        "cfg_together": True, "points_per_chunk": 20_000, "unwrapper": "uvunwrap", "prefetch": False,
     }  # fmt: skip

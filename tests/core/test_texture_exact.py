@@ -34,7 +34,10 @@ PRESET = small_preset(render_px=RENDER_PX, texture_px=TEXTURE_PX, views="standar
 class Case:
     """One mesh through both."""
 
+    unwrapped: Mesh
+    """As our stage leaves it."""
     mesh: Mesh
+    """The same with upstream's UVs, which are packed in another way."""
     upstream: Upstream
     atlas: Atlas
     their_texture: Tensor
@@ -48,19 +51,20 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     with pytest.MonkeyPatch.context() as patch:
         upstream = Upstream(bare, RENDER_PX, TEXTURE_PX, patch)
         host = RecordingHost()
-        mesh = unwrap(bare, PRESET, host)
+        unwrapped = unwrap(bare, PRESET, host)
+        u, v = torch.tensor(upstream.uvs_up).unbind(dim=1)
+        mesh = unwrapped.with_(uvs=torch.stack([u, 1 - v], dim=1))
         views = picture_views(mesh, CAMERAS, VIEW_PX)
         pictures = [Image.fromarray((image * 255).round().byte().numpy()) for image in views.images]
         their_texture, their_seen = upstream.bake(pictures, CAMERAS)
-        yield Case(mesh, upstream, bake(mesh, views, PRESET, host), their_texture, their_seen)
+        yield Case(unwrapped, mesh, upstream, bake(mesh, views, PRESET, host), their_texture, their_seen)
 
 
-def test_unwrap_is_upstreams(case: Case) -> None:
+def test_unwrap_splits_vertices_as_upstream_does(case: Case) -> None:
+    """The maps that the model is shown depend on the split, not on where the charts are packed."""
     theirs = case.upstream.mesh
-    assert torch.equal(case.mesh.vertices, torch.tensor(np.array(theirs.vertices), dtype=torch.float32))
-    assert torch.equal(case.mesh.faces, torch.tensor(np.array(theirs.faces).astype(np.int64)))
-    u, v = torch.tensor(case.upstream.uvs_up).unbind(dim=1)
-    assert case.mesh.uvs is not None and torch.equal(case.mesh.uvs, torch.stack([u, 1 - v], dim=1))
+    assert torch.equal(case.unwrapped.vertices, torch.tensor(np.array(theirs.vertices), dtype=torch.float32))
+    assert torch.equal(case.unwrapped.faces, torch.tensor(np.array(theirs.faces).astype(np.int64)))
 
 
 def test_maps_are_upstreams(case: Case) -> None:
