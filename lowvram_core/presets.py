@@ -33,6 +33,9 @@ DECODES = ("sparse", "sparse-fine", "dense")
 """sparse: a coarse lattice, then only points near the surface; sparse-fine: from a lattice that also sees small parts;
 dense: all points, as upstream."""
 
+BAKES = ("texel", "upstream")
+"""texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
+
 UNWRAPPERS = ("xatlas", "uvunwrap")
 
 VIEW_SETS: Mapping[str, tuple[Camera, ...]] = MappingProxyType(
@@ -165,6 +168,9 @@ class Preset:
     """How closely the painted views follow the picture; upstream's is 2."""
     decode: str = field(default="sparse", metadata=choice(DECODES, later=True))
     """Which points of the grid the geometry decoder is asked for: sparse: those near the surface; dense: all."""
+
+    bake: str = field(default="texel", metadata=choice(BAKES, later=True))
+    """How the views get onto the texture."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

@@ -19,6 +19,8 @@ from ..lending.geometry import geometry_device
 from ..presets import Preset
 from ..render.project import project_view
 from ..render.scene import Scene
+from ..render.seen import Shot, look, shoot
+from ..render.texels import TEXELS_PER_STRIP, Texels, surface_points
 from ..types import Atlas, Mesh, Views
 
 log = logging.getLogger(__name__)
@@ -62,10 +64,53 @@ def _needs(host: Host, preset: Preset) -> list[Need]:
 
 
 def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
+    scene = Scene(mesh, geometry_device(host.device))
+    atlas = (_by_pixels if preset.bake == "upstream" else _by_texels)(scene, views, preset, host)
+    share = float(atlas.seen.float().mean())
+    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(views.images), preset.texture_px, 100 * share)
+    return atlas
+
+
+def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
+    """Looks up each texel in each view. The sums are in RAM; the device holds one view and one strip of texels."""
+    with host.phase("bake"):
+        host.progress(0, len(views.images))
+        texels = surface_points(scene, preset.texture_px)
+        total, trust = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
+        for done, (image, camera) in enumerate(zip(views.images, views.cameras, strict=True), 1):
+            shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
+            for start in range(0, len(trust), TEXELS_PER_STRIP):
+                _add_strip(total, trust, shot, texels, slice(start, start + TEXELS_PER_STRIP))
+            del shot  # before the next view allocates its own
+            host.progress(done, len(views.images))
+        return _atlas(total, trust, texels.index, preset.texture_px)
+
+
+def _add_strip(total: Tensor, trust: Tensor, shot: Shot, texels: Texels, strip: slice) -> None:
+    """Adds one view's weighted colours of a strip of texels to the sums [N,3] and [N]."""
+    device = shot.picture.device
+    index, colours, cosine, pixel_trust = look(shot, texels.places[strip].to(device), texels.normals[strip].to(device))
+    weight = cosine.pow_(_EXPONENT).mul_(shot.camera.weight).mul_(pixel_trust)
+    index = index.cpu() + strip.start
+    total[index] += (colours * weight.unsqueeze(1)).cpu()
+    trust[index] += weight.cpu()
+
+
+def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int) -> Atlas:
+    """The atlas of the sums [N,3] and [N] of the texels with these numbers."""
+    kept = trust > _MIN_TRUST
+    texture, seen = torch.zeros(size_px * size_px, 3), torch.zeros(size_px * size_px, dtype=torch.bool)
+    texture[index[kept]] = (total[kept] / trust[kept].unsqueeze(1)).clamp_(0, 1)
+    seen[index[kept]] = True
+    return Atlas(texture.view(size_px, size_px, 3), seen.view(size_px, size_px))
+
+
+def _by_pixels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
+    """Spreads each pixel of each enlarged view over the texture, as upstream does."""
     with host.phase("resize"):
         pictures = [resize(image, preset.render_px) for image in views.images]
     with host.phase("bake"):
-        size, scene = preset.texture_px, Scene(mesh, geometry_device(host.device))
+        size = preset.texture_px
         total = torch.zeros(size, size, 3, device=scene.device)
         trust = torch.zeros(size, size, device=scene.device)
         for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
@@ -78,8 +123,6 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
         total[~seen] = 0
         atlas = Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
         host.progress(len(pictures), len(pictures))
-    share = float(atlas.seen.float().mean())
-    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * share)
     return atlas
 
 

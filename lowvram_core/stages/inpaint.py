@@ -6,8 +6,6 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,14 +16,12 @@ from ..fitting.ladder import fitted
 from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import PRESETS, Preset
-from ..render.fill import paint_faces, seen_colours, spread_colours
+from ..render.fill import fill_holes
 from ..render.scene import Scene
 from ..types import Atlas, Mesh
 
 log = logging.getLogger(__name__)
 
-_RADIUS_PX = 3
-"""How far OpenCV looks around a texel for its neighbours' colours."""
 TEXEL_BYTES = 36
 FACE_BYTES = 80
 CHUNK_BYTES = 68 * 2**20
@@ -65,13 +61,11 @@ def _needs(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> list[Need]:
 def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:
     """[T,T,3] the texture without holes."""
     with host.phase("inpaint"):
-        host.progress(0, 1)
-        texture = atlas.texture
-        if not bool(atlas.seen.all()):
-            painted, known = _fill_charts(mesh, atlas, host)
-            texture = torch.where(atlas.seen.unsqueeze(-1), texture, _fill_gaps(painted, known))
-        host.progress(1, 1)
-    return texture
+        if bool(atlas.seen.all()):
+            host.progress(1, 1)
+            return atlas.texture
+        scene = Scene(mesh, geometry_device(host.device))
+        return fill_holes(scene, atlas.texture, atlas.seen, host.progress)
 
 
 def check_atlas(atlas: Atlas) -> None:
@@ -93,21 +87,3 @@ def check_atlas(atlas: Atlas) -> None:
             "inpaint: no view painted a single texel; wanted at least some. "
             "Run Clean if the mesh may be inside out; else use larger renders, or views that face the object."
         )
-
-
-def _fill_charts(mesh: Mesh, atlas: Atlas, host: Host) -> tuple[Tensor, Tensor]:
-    """[T,T,3], [T,T] bool: the atlas with the holes inside its charts filled, and the texels that have a colour now."""
-    colours, known = seen_colours(mesh, atlas.texture, atlas.seen)
-    scene = Scene(mesh, geometry_device(host.device))
-    colours, has = spread_colours(scene, colours, known, host.progress)
-    painted, where = paint_faces(scene, colours, has, len(atlas.seen))
-    known = atlas.seen | where
-    return torch.where(atlas.seen.unsqueeze(-1), atlas.texture, painted), known
-
-
-def _fill_gaps(texture: Tensor, known: Tensor) -> Tensor:
-    """[T,T,3] float32: `texture` where `known` [T,T], inpainted elsewhere."""
-    pixels = texture.clamp(0, 1).mul(255).round().byte().numpy()
-    holes = np.where(known.numpy(), 0, 255).astype(np.uint8)
-    filled = cv2.inpaint(pixels, holes, _RADIUS_PX, cv2.INPAINT_NS)
-    return torch.where(known.unsqueeze(-1), texture, torch.from_numpy(filled).float() / 255)
