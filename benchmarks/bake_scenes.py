@@ -38,9 +38,9 @@ class Solid:
 
 def smooth(points: Tensor) -> Tensor:
     """[N,3] 0.06..0.94: half a wave over the object, and fine waves that a blurred texture would lose."""
-    x, y, z = (points * 3).unbind(dim=1)
-    coarse = [torch.sin(3 * x / 2 + y), torch.sin(2 * y - z + 1), torch.cos(2 * z + x)]
-    fine = [torch.sin(20 * y), torch.sin(20 * z), torch.sin(20 * x)]
+    x, y, z = points.unbind(dim=1)
+    coarse = [torch.sin(3 * x + y), torch.sin(2 * y - 2 * z + 1), torch.cos(3 * z + x)]
+    fine = [torch.sin(60 * y), torch.sin(60 * z), torch.sin(60 * x)]
     return 0.5 + 0.4 * torch.stack(coarse, dim=1) + 0.04 * torch.stack(fine, dim=1)
 
 

@@ -32,7 +32,8 @@ def subdivide(
             break
         whole = faces[cut]
         ends = torch.stack([whole, whole.roll(-1, dims=1)], dim=2).view(-1, 2).sort(dim=1).values
-        pairs, middle = torch.unique(ends, dim=0, return_inverse=True)
+        keys, middle = torch.unique(ends[:, 0] * len(points) + ends[:, 1], return_inverse=True)
+        pairs = torch.stack([keys // len(points), keys % len(points)], dim=1)
         ab, bc, ca = (middle.view(-1, 3) + len(points)).unbind(dim=1)
         a, b, c = whole.unbind(dim=1)
         pieces = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]

@@ -53,7 +53,7 @@ class Layout:
         """[V,2] float32 column and row of the vertices in texels."""
         self.faces = faces
         self.size_px = size_px
-        self._edges = border_edges(faces)
+        self._edges = border_edges(faces.cpu()).to(faces.device)
 
     def bands(self) -> Iterator[Band]:
         """Yields the atlas from the first row to the last. Bands without a face are left out."""
@@ -113,9 +113,11 @@ class Layout:
 def border_edges(faces: Tensor) -> Tensor:
     """[E,2] int64 vertices of the edges that one face alone has: the outlines of the charts."""
     faces = faces.long()
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
-    found, counts = torch.unique(edges, dim=0, return_counts=True)
-    return found[counts == 1]
+    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=2).view(-1, 2).sort(dim=1).values
+    number = int(edges.max()) + 1
+    keys, counts = torch.unique(edges[:, 0] * number + edges[:, 1], return_counts=True)
+    keys = keys[counts == 1]
+    return torch.stack([keys // number, keys % number], dim=1)
 
 
 def surface_points(scene: Scene, size_px: int) -> Texels:
