@@ -53,7 +53,7 @@ def fill_holes(scene: Scene, texture: Tensor, seen: Tensor, progress: Progress) 
         seen: [T,T] bool in RAM.
         progress: called with (done, total); an error that it raises stops the work.
 
-    Memory: about 80 T^2 bytes of RAM; on the device 8 T^2, 60 MiB and about 150 bytes per face.
+    Memory: about 80 T^2 bytes of RAM; on the device see stages/inpaint.py.
     Source: the idea of step 2 is that of hy3dgen texgen/differentiable_renderer/mesh_processor.py. What differs:
     vertices are welded, the surface is finer, and the colours are those of a membrane.
     """
@@ -124,8 +124,21 @@ def _paint(texture: Tensor, patch: Patch, colours: Tensor, seen: Tensor, device:
     The colours of the vertices alone would leave a step at the edge of a hole. The difference between the seen texels
     and the vertices' colours is known on one side of the edge, and continues into the hole for about the size of a face.
     """
-    size = len(seen)
-    base, rest, weights = torch.zeros_like(texture), torch.zeros_like(texture), torch.zeros(size, size)
+    base, weights = _base(patch, colours, len(seen), device)
+    here = weights > 0
+    known = here & seen
+    rest = torch.zeros_like(texture)
+    rest[known] = texture[known] - base[known]
+    weights[known] = 1
+    if bool(known.any()):
+        pull_push(rest, weights, device)
+    hole = here & ~seen
+    texture[hole] = base[hole] + rest[hole]
+
+
+def _base(patch: Patch, colours: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[T,T,3] colours of the vertices [V,3] interpolated over the cut faces, [T,T] 1 / texels of the face, else 0."""
+    base, weights = torch.zeros(size, size, 3), torch.zeros(size, size)
     faces = patch.faces[patch.holed].to(device)
     layout, values = Layout(patch.uvs.to(device), faces, size), colours.to(device)
     a, b, c = layout.points[faces].unbind(dim=1)
@@ -135,11 +148,4 @@ def _paint(texture: Tensor, patch: Patch, colours: Tensor, seen: Tensor, device:
         index = band.index[kept].cpu()
         base.view(-1, 3)[index] = interpolate_at(values, band.corners[kept], band.weights[kept]).cpu()
         weights.view(-1)[index] = (1 / texels[band.face[kept]]).cpu()
-    here = weights > 0
-    known = here & seen
-    rest[known] = texture[known] - base[known]
-    weights[known] = 1
-    if bool(known.any()):
-        pull_push(rest, weights, device)
-    hole = here & ~seen
-    texture[hole] = base[hole] + rest[hole]
+    return base, weights

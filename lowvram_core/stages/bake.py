@@ -34,21 +34,30 @@ _MIN_TRUST = 1e-8
 TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
-"""Device memory: per texel, per pixel of a view, and for one chunk of pixels."""
+"""Device memory of upstream's way: per texel, per pixel of a view, and for one chunk of pixels."""
+SHOT_PIXEL_BYTES = 22
+STRIP_BYTES = 48 * 2**20
+"""Device memory of our way: per pixel of a view, and for a strip of texels or a chunk of pixels."""
 
 
 def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     """The texture as the views see it, at `preset.texture_px`, with holes where no view sees the surface.
 
-    Views are added in their order. The weight of a texel is the camera's weight times cos^4.
+    The weight of a view's colour is the camera's weight times cos^4. `preset.bake` is texel or upstream:
+
+    texel: each texel looks up its colour in each view. A test against the view's depth map, in units of pixels, tells
+        whether the view sees it. Pixels near the silhouette count only where no view sees the texel better. Views keep
+        their precision; upstream rounds them to bytes.
+    upstream: each pixel of the enlarged views is spread over the texture, as upstream does it, to the same weights.
 
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
-    Memory: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge,
-    S render edge), where `geometry_device` says.
-    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs: one view
-    is in memory at a time.
+    Memory: texel: 22 S^2 bytes and 48 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
+    per texel. upstream: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T
+    texture edge, S render edge).
+    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in
+    upstream's way: one view is in memory at a time.
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
@@ -59,6 +68,8 @@ def _needs(host: Host, preset: Preset) -> list[Need]:
     if geometry_device(host.device) != host.device:
         return []
     texels, pixels = preset.texture_px**2, preset.render_px**2
+    if preset.bake == "texel":
+        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES, {"render_px"})]
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
 

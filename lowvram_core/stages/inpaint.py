@@ -22,25 +22,28 @@ from ..types import Atlas, Mesh
 
 log = logging.getLogger(__name__)
 
-TEXEL_BYTES = 36
-FACE_BYTES = 80
-CHUNK_BYTES = 68 * 2**20
-"""Device memory: per texel, per face of the mesh, and for one chunk of texels."""
+TEXEL_BYTES = 9
+FACE_BYTES = 30
+PIECE_BYTES = 130
+STRIP_BYTES = 50 * 2**20
+"""Device memory: per texel of the pyramid, per face of the mesh, per piece of the cut faces, and for one strip."""
+PIECES = 205_000
+"""Faces with holes are cut into about so many pieces, for any size of texture."""
 
 
 def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
     """The mesh with the atlas as its texture, without holes. Texels that a view saw keep their colour.
 
-    First, colour spreads over the surface from vertex to vertex and is interpolated over the faces. What is left,
-    mostly the gaps between charts, is filled by OpenCV's Navier-Stokes inpainting of the whole atlas.
+    Holes take colours that spread over the surface, across the seams of the UVs. The gaps between charts take the colour
+    of the charts around them. See `fill_holes`.
 
     Raises:
         BadInput: the mesh has no usable UVs, the atlas is broken, or no view saw any texel.
 
-    Memory: about 90 T^2 bytes of RAM. On the device (see `geometry_device`) 36 T^2 bytes, 80 per face and 68 MiB;
-    nothing if every texel was seen.
-    Source: hy3dgen texgen/differentiable_renderer, uv_inpaint and mesh_processor.py. What differs: vertices are
-    welded first, whole faces are painted instead of one texel per vertex, and colours are rounded, not truncated.
+    Memory: about 80 T^2 bytes of RAM. On the device (see `geometry_device`) 9 T^2 bytes or 130 per face, the larger of
+    them, 30 per face and 50 MiB; nothing if every texel was seen.
+    Source: hy3dgen texgen/differentiable_renderer, uv_inpaint and mesh_processor.py. What differs: see `fill_holes`;
+    colours are rounded when they are saved, not truncated.
     """
     check_mesh(mesh, "inpaint", needs_uvs=True)
     check_atlas(atlas)
@@ -54,7 +57,8 @@ def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
 def _needs(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> list[Need]:
     if bool(atlas.seen.all()) or geometry_device(host.device) != host.device:
         return []
-    used = TEXEL_BYTES * atlas.seen.numel() + FACE_BYTES * len(mesh.faces) + CHUNK_BYTES
+    pyramid, pieces = TEXEL_BYTES * atlas.seen.numel(), PIECE_BYTES * max(PIECES, len(mesh.faces))
+    used = FACE_BYTES * len(mesh.faces) + STRIP_BYTES + max(pyramid, pieces)
     return [plain_need("raster of the texture", used, {"texture_px"})]
 
 
