@@ -3,10 +3,11 @@
     make bench-bake                                   the meshes at 1024 px, one of them at 2048 px
     make bench-bake BAKE="--meshes carved --texture-px 2048"
 
-Upstream's custom_rasterizer and mesh_processor are used where they are compiled and importable. Otherwise our rasteriser
-stands in for the first, and upstream's Python version for the second; the result file says so. Each stage of upstream
-runs right after ours. On the CPU everything uses one thread, and seconds are those of the process's own CPU time:
-other programs disturb them little. On a GPU they are wall time.
+Upstream's custom_rasterizer and mesh_processor are used where they are compiled and importable. Otherwise our
+rasteriser stands in for the first, and upstream's Python version for the second; the result file says so. Each stage
+of upstream runs right after ours. On the CPU everything uses one thread, and seconds are the process's own CPU time,
+which other programs disturb little. On a GPU they are wall time. ours_torch_s is ours without numba; ours_s is with
+numba where it is installed, after its machine code was loaded.
 
 Peaks are MiB: on a GPU what torch allocated on it, on the CPU the growth of the process's resident memory.
 PSNR is that of texels which both see, before rounding to bytes, and of texels which neither sees, in dB.
@@ -38,6 +39,7 @@ from upstream import Upstream  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
 from lowvram_core.presets import PRESETS, VIEW_SETS, Preset  # noqa: E402
+from lowvram_core.render import compiled as kernels  # noqa: E402
 from lowvram_core.render.maps import normal_map, position_map  # noqa: E402
 from lowvram_core.render.scene import Scene  # noqa: E402
 from lowvram_core.stages.bake import bake  # noqa: E402
@@ -123,6 +125,11 @@ def compare(name: str, preset: Preset, device: torch.device) -> list[Row]:
     def keep(stage: str, whose: str, call: Callable[[], Any]) -> Any:
         result, row = meter.run(call), rows[STAGES.index(stage)]
         row[f"{whose}_s"], row[f"{whose}_peak_mib"] = round(meter.seconds, 2), round(meter.peak_mib)
+        if whose == "ours" and device.type == "cpu":
+            with patch.context() as without:
+                without.setattr(kernels, "_kernel", lambda function: None)
+                meter.run(call)
+            row["ours_torch_s"] = round(meter.seconds, 2)
         return result
 
     with pytest.MonkeyPatch.context() as patch:
@@ -198,6 +205,7 @@ def main() -> None:
         torch.set_num_threads(1)
     runs = [(name, px) for px in options.texture_px for name in options.meshes]
     rows: list[Row] = []
+    compare("slab", PRESETS["8 GB Full"].with_(render_px=64, texture_px=64, unwrapper="uvunwrap"), device)  # warms up
     for name, px in runs + [(name, 2048) for name in options.large if (name, 2048) not in runs]:
         preset = PRESETS["8 GB Full"].with_(render_px=px, texture_px=px, unwrapper="uvunwrap")
         for row in compare(name, preset, device):

@@ -1,7 +1,7 @@
 """Meshes that are hard to bake, each with a colour that is known everywhere on it.
 
-The views are what a perfect paint model would return: the colour is drawn at 2048 px, and reduced to the 512 px that the
-model paints, by the mean of the pixels. It is not rounded to bytes.
+The views are what a perfect paint model would return: the colour is drawn at 2048 px, and reduced to the 512 px that
+the model paints, by the mean of the pixels. It is not rounded to bytes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def carved(octree: int = 160, faces: int = 40_000) -> Mesh:
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     field = torch.full_like(x, -1.0)
     for cx, cy, cz, radius in (
-        (0, 0, 0, 0.55), (0.5, 0.35, 0.1, 0.3), (-0.45, 0.4, 0.2, 0.28), (0.1, -0.5, 0.3, 0.35), (-0.2, 0.1, -0.55, 0.3),
+        (0, 0, 0, 0.55), (0.5, 0.35, 0.1, 0.3), (-0.45, 0.4, 0.2, 0.28), (0.1, -0.5, 0.3, 0.35),
+        (-0.2, 0.1, -0.55, 0.3),
     ):  # fmt: skip
         field = torch.maximum(field, radius - ((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2).sqrt())
     tunnels = torch.minimum(0.13 - (y**2 + (z - 0.1) ** 2).sqrt(), torch.tensor(1.0))
@@ -149,7 +150,7 @@ SOLIDS: dict[str, Callable[[], Solid]] = {
     "cavity": lambda: Solid(cavity(), smooth),
     "slab": lambda: Solid(slab(), smooth),
     "card": lambda: Solid(card(), smooth),
-    "large": lambda: Solid(bumpy(7).with_(), smooth),
+    "large": lambda: Solid(bumpy(7), smooth),
 }
 """carved is like what the pipeline makes. large has 327,680 faces."""
 

@@ -68,8 +68,7 @@ def fill_holes(scene: Scene, texture: Tensor, seen: Tensor, progress: Progress) 
         patch = Patch(*subdivide(scene.rig, scene.uvs.cpu(), scene.faces.long().cpu(), holed, limit))
         colours = vertex_colours(patch, texture, seen, scene.device)
         progress(2, 4)
-        _paint(result, patch, colours, seen, scene.device)
-        known |= inside
+        known |= inside | _paint(result, patch, colours, seen, inside, scene.device)
     progress(3, 4)
     pull_push(result, known.float(), scene.device)
     progress(4, 4)
@@ -79,17 +78,16 @@ def fill_holes(scene: Scene, texture: Tensor, seen: Tensor, progress: Progress) 
 def _faces_with_holes(scene: Scene, seen: Tensor) -> tuple[Tensor, Tensor]:
     """[T,T] bool texels inside charts, [F] bool faces with a texel that was not seen; in RAM."""
     inside = torch.zeros_like(seen)
-    holed = torch.zeros(len(scene.faces), dtype=torch.bool)
-    for band in Layout(scene.uvs, scene.faces, len(seen)).bands():
-        within_faces = band.face >= 0
-        index, face = band.index[within_faces].cpu(), band.face[within_faces].cpu()
-        inside.view(-1)[index] = True
-        holed[face[~seen.view(-1)[index]]] = True
-    return inside, holed
+    holed = torch.zeros(len(scene.faces) + 1, dtype=torch.bool)  # the last one is "no face"
+    for place, numbers in Layout(scene.uvs, scene.faces, len(seen)).numbers():
+        face = numbers.cpu()
+        inside.view(-1)[place] = face < len(scene.faces)
+        holed[face[~seen.view(-1)[place]]] = True
+    return inside, holed[:-1]
 
 
 def vertex_colours(patch: Patch, texture: Tensor, seen: Tensor, device: torch.device) -> Tensor:
-    """[V,3] float32 a colour for each vertex, in RAM; from the texture [T,T,3] and the mask [T,T] of its seen texels."""
+    """[V,3] float32 a colour for each vertex, in RAM; from a texture [T,T,3] and the mask [T,T] of its seen texels."""
     size = len(seen)
     columns, rows = (patch.uvs * (size - 1)).round().long().clamp(0, size - 1).unbind(dim=1)
     known = seen[rows, columns]
@@ -118,13 +116,18 @@ def _nearest(points: Tensor, colours: Tensor, wanted: Tensor) -> Tensor:
     return (colours[torch.from_numpy(index)] * weight.unsqueeze(2)).sum(dim=1) / weight.sum(dim=1, keepdim=True)
 
 
-def _paint(texture: Tensor, patch: Patch, colours: Tensor, seen: Tensor, device: torch.device) -> None:
-    """Fills the holes of the texture [T,T,3] inside the cut faces with their vertices' colours [V,3].
+def _paint(
+    texture: Tensor, patch: Patch, colours: Tensor, seen: Tensor, inside: Tensor, device: torch.device
+) -> Tensor:
+    """[T,T] bool: the holes of the texture [T,T,3] in the cut faces, now filled with their vertices' colours [V,3].
+
+    Args:
+        inside: [T,T] bool texels inside faces. Of the others, those beside a chart are filled, too.
 
     The colours of the vertices alone would leave a step at the edge of a hole. The difference between the seen texels
-    and the vertices' colours is known on one side of the edge, and continues into the hole for about the size of a face.
+    and the vertices' colours is known on one side of the edge. It continues into the hole for about the size of a face.
     """
-    base, weights = _base(patch, colours, len(seen), device)
+    base, weights = _base(patch, colours, inside, device)
     here = weights > 0
     known = here & seen
     rest = torch.zeros_like(texture)
@@ -134,18 +137,22 @@ def _paint(texture: Tensor, patch: Patch, colours: Tensor, seen: Tensor, device:
         pull_push(rest, weights, device)
     hole = here & ~seen
     texture[hole] = base[hole] + rest[hole]
+    return hole
 
 
-def _base(patch: Patch, colours: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _base(patch: Patch, colours: Tensor, inside: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """[T,T,3] colours of the vertices [V,3] interpolated over the cut faces, [T,T] 1 / texels of the face, else 0."""
+    size = len(inside)
     base, weights = torch.zeros(size, size, 3), torch.zeros(size, size)
     faces = patch.faces[patch.holed].to(device)
     layout, values = Layout(patch.uvs.to(device), faces, size), colours.to(device)
     a, b, c = layout.points[faces].unbind(dim=1)
     texels = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs().mul_(0.5).clamp_(min=1)
+    texels = torch.cat([texels, texels.mean(dim=0, keepdim=True)])  # the last is for the face -1: beside a chart
     for band in layout.bands():
-        kept = band.face >= 0
-        index = band.index[kept].cpu()
-        base.view(-1, 3)[index] = interpolate_at(values, band.corners[kept], band.weights[kept]).cpu()
-        weights.view(-1)[index] = (1 / texels[band.face[kept]]).cpu()
+        index = band.index.cpu()
+        kept = (band.face.cpu() >= 0) | ~inside.view(-1)[index]
+        index = index[kept]
+        base.view(-1, 3)[index] = interpolate_at(values, band.corners, band.weights).cpu()[kept]
+        weights.view(-1)[index] = (1 / texels[band.face]).cpu()[kept]
     return base, weights

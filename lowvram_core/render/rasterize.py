@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .compiled import draw_nearest, weigh
+
 _ROWS_PER_CHUNK = 1 << 18
 PIXELS_PER_CHUNK = 1 << 19
 """Sizes of chunks; each entry takes about 100 bytes while the chunk is computed."""
@@ -49,8 +51,9 @@ def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
     """
     corners = _screen(clip, size_px)[faces.long()]
     nearest = torch.full((size_px * size_px,), _FAR, dtype=torch.int64, device=clip.device)
-    for spans in _spans(corners, size_px):
-        _test_pixels(nearest, corners, *spans, size_px)
+    if not draw_nearest(nearest, corners, size_px, _DEPTH_STEPS):
+        for spans in _spans(corners, size_px):
+            _test_pixels(nearest, corners, *spans, size_px)
     face_ids = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int()
     barycentric = _barycentric(face_ids, corners, clip[:, 3][faces.long()], size_px)
     return Raster(face_ids.view(size_px, size_px), barycentric.view(size_px, size_px, 3))
@@ -151,6 +154,8 @@ def _test_pixels(
 def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> Tensor:
     """[S*S,3] perspective-correct weights of the corners of each pixel's face [S*S]; 0 on the background."""
     result = torch.zeros(len(face_ids), 3, device=corners.device)
+    if weigh(result, face_ids, corners, w, size_px):
+        return result
     for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
         a, b, c = corners[face, :, :2].unbind(dim=1)

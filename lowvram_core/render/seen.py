@@ -111,7 +111,8 @@ def _widened(mask: Tensor, reach: int) -> Tensor:
     """[S,S] bool: a pixel of `mask` lies in the square of 2 * reach + 1 pixels around."""
     for _ in range(2):
         # The "or" of a window of n pixels is that of two windows of half the length.
-        window = F.pad(mask, (reach, reach))
+        window = torch.zeros(mask.shape[0], mask.shape[1] + 2 * reach, dtype=torch.bool, device=mask.device)
+        window[:, reach : reach + mask.shape[1]] = mask
         length = 1
         while length < 2 * reach + 1:
             move = min(length, 2 * reach + 1 - length)

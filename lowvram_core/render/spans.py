@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .compiled import fill_depth, number_faces
 from .rasterize import chunks, crossings, within
 
 _ROWS_PER_CHUNK = 1 << 17
@@ -80,6 +81,8 @@ def depth_map(points: Tensor, faces: Tensor, size_px: int) -> Tensor:
     Memory: 4 S^2 bytes and about 60 MiB for a chunk.
     """
     depth = torch.full((size_px * size_px,), -torch.inf, device=points.device)
+    if fill_depth(depth, points[faces.long()], size_px, _SLACK_PX):
+        return depth.view(size_px, size_px)
     for run in spans(points[:, :2], faces, size_px, range(size_px)):
         corners = points[faces[run.face].long()]
         left, right = (_z_at(corners, run.column, run.row), _z_at(corners, run.column + run.count - 1, run.row))
@@ -93,6 +96,8 @@ def depth_map(points: Tensor, faces: Tensor, size_px: int) -> Tensor:
 def face_numbers(points: Tensor, faces: Tensor, width: int, rows: range) -> Tensor:
     """[R,W] int64 the lowest number of a face [F,3] that covers the pixel; len(faces) where there is none."""
     numbers = torch.full((len(rows) * width,), len(faces), device=points.device)
+    if number_faces(numbers, points[faces.long()], width, rows, _SLACK_PX):
+        return numbers.view(len(rows), width)
     for run in spans(points, faces, width, rows):
         pixels = run.pixels(width).sub_(rows.start * width)
         numbers.scatter_reduce_(0, pixels, torch.repeat_interleave(run.face, run.count), "amin")

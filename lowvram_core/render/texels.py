@@ -64,6 +64,14 @@ class Layout:
             if len(band.index):
                 yield band
 
+    def numbers(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yields for bands of rows their place in the flat atlas, and the face of each texel; len(faces): none."""
+        height = max(TEXELS_PER_STRIP // self.size_px, 1)
+        for start in range(0, self.size_px, height):
+            rows = range(start, min(start + height, self.size_px))
+            place = slice(rows.start * self.size_px, rows.stop * self.size_px)
+            yield place, face_numbers(self.points, self.faces, self.size_px, rows).flatten()
+
     def _inside(self, rows: range) -> tuple[Band, Band]:
         """The texels inside the faces, and those of the charts' borders."""
         numbers = face_numbers(self.points, self.faces, self.size_px, rows).flatten()

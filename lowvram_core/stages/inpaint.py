@@ -34,8 +34,8 @@ PIECES = 205_000
 def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
     """The mesh with the atlas as its texture, without holes. Texels that a view saw keep their colour.
 
-    Holes take colours that spread over the surface, across the seams of the UVs. The gaps between charts take the colour
-    of the charts around them. See `fill_holes`.
+    Holes take colours that spread over the surface, across the seams of the UVs. The gaps between charts take the
+    colours of the charts around them. See `fill_holes`.
 
     Raises:
         BadInput: the mesh has no usable UVs, the atlas is broken, or no view saw any texel.
