@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint weights install clean bench-vram bench-speed
+.PHONY: demo test lint weights install clean bench-vram bench-speed bench-bake
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -50,6 +50,10 @@ bench-decode: $(STAMP)
 bench-load: $(STAMP)
 	$(PY) benchmarks/load.py
 	$(PY) benchmarks/cold.py
+
+# The texture of known colours beside upstream's: seconds, memory, PSNR. More options: BAKE="--meshes carved".
+bench-bake: $(STAMP)
+	$(PY) -W ignore benchmarks/bake.py $(BAKE)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

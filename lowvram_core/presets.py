@@ -33,6 +33,9 @@ DECODES = ("sparse", "sparse-fine", "dense")
 """sparse: a coarse lattice, then only points near the surface; sparse-fine: from a lattice that also sees small parts;
 dense: all points, as upstream."""
 
+BAKES = ("texel", "upstream")
+"""texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
+
 UNWRAPPERS = ("xatlas", "uvunwrap")
 """xatlas: as upstream; uvunwrap: many times faster, with other charts."""
 
@@ -168,6 +171,8 @@ class Preset:
     """Which points of the grid the geometry decoder is asked for: sparse: those near the surface; dense: all."""
     shape_vae: str = field(default="own", metadata=choice(("own", "turbo"), later=True, advanced=True))
     """The VAE that decodes the shape: the one in the shape model's file, or the published one with a small decoder."""
+    bake: str = field(default="texel", metadata=choice(BAKES, later=True))
+    """How the views get onto the texture."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from ..types import Camera
-from .rasterize import Raster, interpolate
+from .rasterize import PIXELS_PER_CHUNK, interpolate_at
 from .scene import Scene
 
 
@@ -14,9 +17,7 @@ def normal_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
 
     Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, render_normal(use_abs_coor=True).
     """
-    raster = scene.view(camera, size_px).raster
-    normals = interpolate(scene.normals, raster, scene.faces).add_(1).mul_(0.5)
-    return _to_bytes(normals, raster)
+    return _drawn(scene, scene.normals, camera, size_px, lambda normals: normals.add_(1).mul_(0.5))
 
 
 def position_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
@@ -24,11 +25,18 @@ def position_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
 
     Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, render_position.
     """
+    return _drawn(scene, scene.places, camera, size_px, lambda places: places)
+
+
+def _drawn(scene: Scene, values: Tensor, camera: Camera, size_px: int, colour: Callable[[Tensor], Tensor]) -> Tensor:
+    """[S,S,3] uint8 colours of the vertex values [V,3], white outside the mesh, on the CPU.
+
+    Truncates: the model was trained on such pictures.
+    """
     raster = scene.view(camera, size_px).raster
-    return _to_bytes(interpolate(scene.places, raster, scene.faces), raster)
-
-
-def _to_bytes(colours: Tensor, raster: Raster) -> Tensor:
-    """[S,S,3] uint8 from [S,S,3] 0..1, white outside the mesh. Truncates: the model was trained on such pictures."""
-    colours[raster.face_ids == 0] = 1.0
-    return colours.mul_(255).clamp_(0, 255).byte().cpu()
+    ids, weights = raster.face_ids.flatten(), raster.barycentric.view(-1, 3)
+    picture = torch.full((len(ids), 3), 255, dtype=torch.uint8, device=ids.device)
+    for pixels in ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
+        found = colour(interpolate_at(values, scene.faces[ids[pixels].long() - 1], weights[pixels]))
+        picture[pixels] = found.mul_(255).clamp_(0, 255).byte()
+    return picture.view(size_px, size_px, 3).cpu()

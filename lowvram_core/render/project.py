@@ -14,9 +14,9 @@ from ..types import Camera
 from .rasterize import PIXELS_PER_CHUNK, Raster, interpolate, interpolate_at
 from .scene import Scene
 
-_MAX_ANGLE_DEG = 75.0
+MAX_ANGLE_DEG = 75.0
 """A view gives no colour to surfaces that are turned further away from it."""
-_MARGIN = 2 / 512
+MARGIN = 2 / 512
 """Share of the picture's width: pixels nearer than this to a silhouette or a depth edge are not used."""
 _CANNY = (30, 80)
 _NO_COUNT = 1e-30
@@ -26,7 +26,7 @@ _NO_COUNT = 1e-30
 def project_view(scene: Scene, picture: Tensor, camera: Camera, texture_px: int) -> tuple[Tensor, Tensor]:
     """[T,T,3] colours and [T,T] cosines that a picture [S,S,3] gives to the texture, on the scene's device.
 
-    Pixels within _MARGIN of the silhouette or of a depth edge are not used. Every other pixel is spread over the four
+    Pixels within MARGIN of the silhouette or of a depth edge are not used. Every other pixel is spread over the four
     texels around its UV. Texels without colour have cosine 0.
 
     Args:
@@ -84,16 +84,16 @@ def _depth(depth: Tensor, raster: Raster, faces: Tensor) -> Tensor:
 
 
 def _trusted(raster: Raster, depth: Tensor) -> Tensor:
-    """[S,S] bool: pixels of the mesh that are at least _MARGIN away from its silhouette and from depth edges."""
+    """[S,S] bool: pixels of the mesh that are at least MARGIN away from its silhouette and from depth edges."""
     edges = torch.from_numpy(cv2.Canny(depth.cpu().numpy(), *_CANNY)).to(depth.device) > 0
     doubtful = (raster.face_ids == 0) | edges
-    reach = int(_MARGIN * depth.shape[0])
+    reach = int(MARGIN * depth.shape[0])
     widened = F.max_pool2d(doubtful.float()[None, None], (2 * reach + 1, 1), 1, (reach, 0))
     return F.max_pool2d(widened, (1, 2 * reach + 1), 1, (0, reach))[0, 0] == 0
 
 
 def _cosine(normals: Tensor) -> Tensor:
-    """[N,1] cosine of the angle between the view and camera-space normals [N,3]; 0 beyond _MAX_ANGLE_DEG."""
+    """[N,1] cosine of the angle between the view and camera-space normals [N,3]; 0 beyond MAX_ANGLE_DEG."""
     towards = torch.tensor([[0.0, 0.0, -1.0]], device=normals.device)
     cosine = F.cosine_similarity(towards, normals).unsqueeze(1)
-    return torch.where(cosine < math.cos(math.radians(_MAX_ANGLE_DEG)), 0.0, cosine)
+    return torch.where(cosine < math.cos(math.radians(MAX_ANGLE_DEG)), 0.0, cosine)

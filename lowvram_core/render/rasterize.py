@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .compiled import draw_nearest, weigh
+
 _ROWS_PER_CHUNK = 1 << 18
 PIXELS_PER_CHUNK = 1 << 19
 """Sizes of chunks; each entry takes about 100 bytes while the chunk is computed."""
@@ -49,8 +51,9 @@ def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
     """
     corners = _screen(clip, size_px)[faces.long()]
     nearest = torch.full((size_px * size_px,), _FAR, dtype=torch.int64, device=clip.device)
-    for spans in _spans(corners, size_px):
-        _test_pixels(nearest, corners, *spans, size_px)
+    if not draw_nearest(nearest, corners, size_px, _DEPTH_STEPS):
+        for spans in _spans(corners, size_px):
+            _test_pixels(nearest, corners, *spans, size_px)
     face_ids = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int()
     barycentric = _barycentric(face_ids, corners, clip[:, 3][faces.long()], size_px)
     return Raster(face_ids.view(size_px, size_px), barycentric.view(size_px, size_px, 3))
@@ -92,10 +95,10 @@ def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tens
     # Faces with NaN or infinite corners give empty spans below.
     last = y.amax(dim=1).floor().clamp(-1, size_px - 1).long()
     rows = (last - first + 1).clamp(min=0)
-    for begin, end in _chunks(rows, _ROWS_PER_CHUNK):
+    for begin, end in chunks(rows, _ROWS_PER_CHUNK):
         face = torch.repeat_interleave(torch.arange(begin, end, device=rows.device), rows[begin:end])
-        row = first[face] + _within(rows[begin:end])
-        left, right = _crossings(corners[face, :, :2], row + 0.5)
+        row = first[face] + within(rows[begin:end])
+        left, right = crossings(corners[face, :, :2], row + 0.5)
         column = (left.floor() - 1).clamp(0, size_px).long()
         columns = (right.floor() + 1).clamp(-1, size_px - 1).long() - column + 1
         kept = (columns > 0).nonzero().squeeze(1)
@@ -103,7 +106,7 @@ def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tens
             yield face[kept], row[kept], column[kept], columns[kept]
 
 
-def _crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+def crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
     """[N] smallest and [N] largest x where edges of triangles [N,3,2] cross y = `row` [N]; inf, -inf if none does."""
     left = torch.full_like(row, torch.inf)
     right = -left
@@ -128,10 +131,10 @@ def _test_pixels(
     inverse = 1.0 / _area(ab, ac)
     # Values that are constant in a span are computed once: a_x, and beta and gamma as linear functions of x - a_x.
     table = torch.stack([a[:, 0], ac[:, 0] * down, ac[:, 1], ab[:, 1], ab[:, 0] * down, inverse], dim=1)
-    for begin, end in _chunks(columns, PIXELS_PER_CHUNK):
+    for begin, end in chunks(columns, PIXELS_PER_CHUNK):
         lengths = columns[begin:end]
         span = torch.repeat_interleave(torch.arange(begin, end, device=lengths.device), lengths)
-        x = column[span] + _within(lengths)
+        x = column[span] + within(lengths)
         a_x, beta_0, beta_x, gamma_x, gamma_0, scale = table[span].unbind(dim=1)
         right = x + 0.5 - a_x
         beta = (beta_0 - right * beta_x) * scale
@@ -151,6 +154,8 @@ def _test_pixels(
 def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> Tensor:
     """[S*S,3] perspective-correct weights of the corners of each pixel's face [S*S]; 0 on the background."""
     result = torch.zeros(len(face_ids), 3, device=corners.device)
+    if weigh(result, face_ids, corners, w, size_px):
+        return result
     for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
         a, b, c = corners[face, :, :2].unbind(dim=1)
@@ -169,7 +174,7 @@ def _area(ab: Tensor, ac: Tensor) -> Tensor:
     return ac[:, 0] * ab[:, 1] - ab[:, 0] * ac[:, 1]
 
 
-def _chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
+def chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
     """Yields ranges (begin, end) of `counts` [N]. Each has a sum of at most `budget`, or has one entry."""
     ends = counts.cumsum(0).cpu()
     begin, spent = 0, 0
@@ -180,7 +185,7 @@ def _chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
         begin, spent = end, int(ends[end - 1])
 
 
-def _within(counts: Tensor) -> Tensor:
+def within(counts: Tensor) -> Tensor:
     """[sum of counts] 0, 1, .. count - 1 for each count of `counts` [N], concatenated."""
     starts = counts.cumsum(0) - counts
     return torch.arange(int(counts.sum()), device=counts.device) - torch.repeat_interleave(starts, counts)

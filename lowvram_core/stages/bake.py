@@ -20,6 +20,8 @@ from ..presets import Preset
 from ..render.facing import face_outwards
 from ..render.project import project_view
 from ..render.scene import Scene
+from ..render.seen import Shot, look, shoot
+from ..render.texels import TEXELS_PER_STRIP, Texels, surface_points
 from ..types import Atlas, Mesh, Views
 
 log = logging.getLogger(__name__)
@@ -33,21 +35,30 @@ _MIN_TRUST = 1e-8
 TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
-"""Device memory: per texel, per pixel of a view, and for one chunk of pixels."""
+"""Device memory of upstream's way: per texel, per pixel of a view, and for one chunk of pixels."""
+SHOT_PIXEL_BYTES = 22
+STRIP_BYTES = 48 * 2**20
+"""Device memory of our way: per pixel of a view, and for a strip of texels or a chunk of pixels."""
 
 
 def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     """The texture as the views see it, at `preset.texture_px`, with holes where no view sees the surface.
 
-    Views are added in their order. The weight of a texel is the camera's weight times cos^4.
+    The weight of a view's colour is the camera's weight times cos^4. `preset.bake` is texel or upstream:
+
+    texel: each texel looks up its colour in each view. A test against the view's depth map, in units of pixels, tells
+        whether the view sees it. Pixels near the silhouette count only where no view sees the texel better. Views keep
+        their precision; upstream rounds them to bytes.
+    upstream: each pixel of the enlarged views is spread over the texture, as upstream does it, to the same weights.
 
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
-    Memory: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge,
-    S render edge), where `geometry_device` says.
-    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs: one view
-    is in memory at a time.
+    Memory: texel: 22 S^2 bytes and 48 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
+    per texel. upstream: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T
+    texture edge, S render edge).
+    Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in
+    upstream's way: one view is in memory at a time.
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
@@ -59,15 +70,60 @@ def _needs(host: Host, preset: Preset) -> list[Need]:
     if geometry_device(host.device) != host.device:
         return []
     texels, pixels = preset.texture_px**2, preset.render_px**2
+    if preset.bake == "texel":
+        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES, {"render_px"})]
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
 
 
 def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
+    scene = Scene(mesh, geometry_device(host.device))
+    atlas = (_by_pixels if preset.bake == "upstream" else _by_texels)(scene, views, preset, host)
+    share = float(atlas.seen.float().mean())
+    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(views.images), preset.texture_px, 100 * share)
+    return atlas
+
+
+def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
+    """Looks up each texel in each view. The sums are in RAM; the device holds one view and one strip of texels."""
+    with host.phase("bake"):
+        host.progress(0, len(views.images))
+        texels = surface_points(scene, preset.texture_px)
+        total, trust = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
+        for done, (image, camera) in enumerate(zip(views.images, views.cameras, strict=True), 1):
+            shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
+            for start in range(0, len(trust), TEXELS_PER_STRIP):
+                _add_strip(total, trust, shot, texels, slice(start, start + TEXELS_PER_STRIP))
+            del shot  # before the next view allocates its own
+            host.progress(done, len(views.images))
+        return _atlas(total, trust, texels.index, preset.texture_px)
+
+
+def _add_strip(total: Tensor, trust: Tensor, shot: Shot, texels: Texels, strip: slice) -> None:
+    """Adds one view's weighted colours of a strip of texels to the sums [N,3] and [N]."""
+    device = shot.picture.device
+    index, colours, cosine, pixel_trust = look(shot, texels.places[strip].to(device), texels.normals[strip].to(device))
+    weight = cosine.pow_(_EXPONENT).mul_(shot.camera.weight).mul_(pixel_trust)
+    index = index.cpu() + strip.start
+    total[index] += (colours * weight.unsqueeze(1)).cpu()
+    trust[index] += weight.cpu()
+
+
+def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int) -> Atlas:
+    """The atlas of the sums [N,3] and [N] of the texels with these numbers."""
+    kept = trust > _MIN_TRUST
+    texture, seen = torch.zeros(size_px * size_px, 3), torch.zeros(size_px * size_px, dtype=torch.bool)
+    texture[index[kept]] = (total[kept] / trust[kept].unsqueeze(1)).clamp_(0, 1)
+    seen[index[kept]] = True
+    return Atlas(texture.view(size_px, size_px, 3), seen.view(size_px, size_px))
+
+
+def _by_pixels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
+    """Spreads each pixel of each enlarged view over the texture, as upstream does."""
     with host.phase("resize"):
         pictures = [resize(image, preset.render_px) for image in views.images]
     with host.phase("bake"):
-        size, scene = preset.texture_px, Scene(mesh, geometry_device(host.device))
+        size = preset.texture_px
         total = torch.zeros(size, size, 3, device=scene.device)
         trust = torch.zeros(size, size, device=scene.device)
         for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
@@ -80,8 +136,6 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
         total[~seen] = 0
         atlas = Atlas(total.clamp_(0, 1).cpu(), seen.cpu())
         host.progress(len(pictures), len(pictures))
-    share = float(atlas.seen.float().mean())
-    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(pictures), size, 100 * share)
     return atlas
 
 

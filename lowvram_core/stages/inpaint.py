@@ -6,8 +6,6 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,33 +16,34 @@ from ..fitting.ladder import fitted
 from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import PRESETS, Preset
-from ..render.fill import paint_faces, seen_colours, spread_colours
+from ..render.fill import fill_holes
 from ..render.scene import Scene
 from ..types import Atlas, Mesh
 
 log = logging.getLogger(__name__)
 
-_RADIUS_PX = 3
-"""How far OpenCV looks around a texel for its neighbours' colours."""
-TEXEL_BYTES = 36
-FACE_BYTES = 80
-CHUNK_BYTES = 68 * 2**20
-"""Device memory: per texel, per face of the mesh, and for one chunk of texels."""
+TEXEL_BYTES = 9
+FACE_BYTES = 30
+PIECE_BYTES = 130
+STRIP_BYTES = 50 * 2**20
+"""Device memory: per texel of the pyramid, per face of the mesh, per piece of the cut faces, and for one strip."""
+PIECES = 205_000
+"""Faces with holes are cut into about so many pieces, for any size of texture."""
 
 
 def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
     """The mesh with the atlas as its texture, without holes. Texels that a view saw keep their colour.
 
-    First, colour spreads over the surface from vertex to vertex and is interpolated over the faces. What is left,
-    mostly the gaps between charts, is filled by OpenCV's Navier-Stokes inpainting of the whole atlas.
+    Holes take colours that spread over the surface, across the seams of the UVs. The gaps between charts take the
+    colours of the charts around them. See `fill_holes`.
 
     Raises:
         BadInput: the mesh has no usable UVs, the atlas is broken, or no view saw any texel.
 
-    Memory: about 90 T^2 bytes of RAM. On the device (see `geometry_device`) 36 T^2 bytes, 80 per face and 68 MiB;
-    nothing if every texel was seen.
-    Source: hy3dgen texgen/differentiable_renderer, uv_inpaint and mesh_processor.py. What differs: vertices are
-    welded first, whole faces are painted instead of one texel per vertex, and colours are rounded, not truncated.
+    Memory: about 80 T^2 bytes of RAM. On the device (see `geometry_device`) 9 T^2 bytes or 130 per face, the larger of
+    them, 30 per face and 50 MiB; nothing if every texel was seen.
+    Source: hy3dgen texgen/differentiable_renderer, uv_inpaint and mesh_processor.py. What differs: see `fill_holes`;
+    colours are rounded when they are saved, not truncated.
     """
     check_mesh(mesh, "inpaint", needs_uvs=True)
     check_atlas(atlas)
@@ -58,20 +57,19 @@ def inpaint(mesh: Mesh, atlas: Atlas, host: Host) -> Mesh:
 def _needs(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> list[Need]:
     if bool(atlas.seen.all()) or geometry_device(host.device) != host.device:
         return []
-    used = TEXEL_BYTES * atlas.seen.numel() + FACE_BYTES * len(mesh.faces) + CHUNK_BYTES
+    pyramid, pieces = TEXEL_BYTES * atlas.seen.numel(), PIECE_BYTES * max(PIECES, len(mesh.faces))
+    used = FACE_BYTES * len(mesh.faces) + STRIP_BYTES + max(pyramid, pieces)
     return [plain_need("raster of the texture", used, {"texture_px"})]
 
 
 def _fill(mesh: Mesh, atlas: Atlas, host: Host, _: Preset) -> Tensor:
     """[T,T,3] the texture without holes."""
     with host.phase("inpaint"):
-        host.progress(0, 1)
-        texture = atlas.texture
-        if not bool(atlas.seen.all()):
-            painted, known = _fill_charts(mesh, atlas, host)
-            texture = torch.where(atlas.seen.unsqueeze(-1), texture, _fill_gaps(painted, known))
-        host.progress(1, 1)
-    return texture
+        if bool(atlas.seen.all()):
+            host.progress(1, 1)
+            return atlas.texture
+        scene = Scene(mesh, geometry_device(host.device))
+        return fill_holes(scene, atlas.texture, atlas.seen, host.progress)
 
 
 def check_atlas(atlas: Atlas) -> None:
@@ -93,21 +91,3 @@ def check_atlas(atlas: Atlas) -> None:
             "inpaint: no view painted a single texel; wanted at least some. "
             "Use larger renders, or views that face the object."
         )
-
-
-def _fill_charts(mesh: Mesh, atlas: Atlas, host: Host) -> tuple[Tensor, Tensor]:
-    """[T,T,3], [T,T] bool: the atlas with the holes inside its charts filled, and the texels that have a colour now."""
-    colours, known = seen_colours(mesh, atlas.texture, atlas.seen)
-    scene = Scene(mesh, geometry_device(host.device))
-    colours, has = spread_colours(scene, colours, known, host.progress)
-    painted, where = paint_faces(scene, colours, has, len(atlas.seen))
-    known = atlas.seen | where
-    return torch.where(atlas.seen.unsqueeze(-1), atlas.texture, painted), known
-
-
-def _fill_gaps(texture: Tensor, known: Tensor) -> Tensor:
-    """[T,T,3] float32: `texture` where `known` [T,T], inpainted elsewhere."""
-    pixels = texture.clamp(0, 1).mul(255).round().byte().numpy()
-    holes = np.where(known.numpy(), 0, 255).astype(np.uint8)
-    filled = cv2.inpaint(pixels, holes, _RADIUS_PX, cv2.INPAINT_NS)
-    return torch.where(known.unsqueeze(-1), texture, torch.from_numpy(filled).float() / 255)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowvram_core.presets import Preset
 from lowvram_core.presets import get as get_preset
-from lowvram_core.render.fill import paint_faces
+from lowvram_core.render.atlas import rasterize_atlas
 from lowvram_core.render.rasterize import interpolate
 from lowvram_core.render.scene import Scene
 from lowvram_core.types import Camera, Mesh, Views
@@ -78,10 +78,15 @@ def picture_views(mesh: Mesh, cameras: tuple[Camera, ...], size_px: int) -> View
 
 def texel_truth(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
     """[T,T,3] true colour of each texel, and [T,T] bool: the texel is inside a chart."""
-    scene = Scene(mesh)
-    everywhere = torch.ones(len(scene.rig), dtype=torch.bool)
-    places, inside = paint_faces(scene, scene.rig, everywhere, size_px)
+    places, inside = texel_places(mesh, size_px)
     return solid_colour(places.view(-1, 3)).view_as(places), inside
+
+
+def texel_places(mesh: Mesh, size_px: int) -> tuple[Tensor, Tensor]:
+    """[T,T,3] place of each texel on the rig, and [T,T] bool: the texel is inside a chart."""
+    scene = Scene(mesh)
+    raster = rasterize_atlas(scene.uvs, scene.faces, size_px)
+    return interpolate(scene.rig, raster, scene.faces), raster.face_ids > 0
 
 
 def group() -> Mesh:

@@ -288,13 +288,27 @@ def test_the_budget_knows_what_baking_takes(
         monkeypatch.setattr(module, "PIXELS_PER_CHUNK", 1 << 12)
     monkeypatch.setattr(rasterize, "_ROWS_PER_CHUNK", 1 << 12)
     monkeypatch.setattr(bake, "CHUNK_BYTES", 2**20)
-    preset, host = PRESET.with_(texture_px=texture_px, render_px=render_px), TorchHost(device, torch.float32)
+    preset = PRESET.with_(texture_px=texture_px, render_px=render_px, bake="upstream")
+    host = TorchHost(device, torch.float32)
     with ledger.set():
         bake.bake(ball(), views(), preset, host)
         peak = ledger.peak
     (need,) = bake._needs(host, preset)
     over = need.resident_bytes - MARGIN_BYTES - peak
     assert 0 <= over <= 0.3 * peak, f"{peak / 2**20:.1f} MiB, {over / 2**20:.1f} more planned"
+
+
+@pytest.mark.parametrize(("texture_px", "render_px", "most_mib"), [(2048, 64, 200), (64, 2048, 200), (1024, 1024, 110)])
+def test_the_budget_knows_what_baking_texels_takes(
+    texture_px: int, render_px: int, most_mib: int, device: torch.device
+) -> None:
+    """The sum of both never takes more than is planned, however large the texture is."""
+    preset, host = PRESET.with_(texture_px=texture_px, render_px=render_px), TorchHost(device, torch.float32)
+    with ledger.set():
+        bake.bake(ball(), views(), preset, host)
+        peak = ledger.peak
+    (need,) = bake._needs(host, preset)
+    assert peak <= need.resident_bytes - MARGIN_BYTES <= most_mib * 2**20, f"{peak / 2**20:.1f} MiB"
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

@@ -27,7 +27,7 @@ RENDER_PX = 512
 TEXTURE_PX = 512
 VIEW_PX = 256
 CAMERAS = VIEW_SETS["standard"]
-PRESET = small_preset(render_px=RENDER_PX, texture_px=TEXTURE_PX, views="standard")
+PRESET = small_preset(render_px=RENDER_PX, texture_px=TEXTURE_PX, views="standard", bake="upstream")
 
 
 @dataclass

@@ -49,6 +49,13 @@ def _interpolate(col: Tensor, findices: Tensor, barycentric: Tensor, tri: Tensor
     return ours.interpolate(col[0], ours.Raster(findices.int(), barycentric), tri)[None]
 
 
+def _with_uvs(bare: trimesh.Trimesh, uvs: Tensor) -> trimesh.Trimesh:
+    """The mesh with its UVs, v up."""
+    up = torch.stack([uvs[:, 0], 1 - uvs[:, 1]], dim=1)
+    bare.visual = trimesh.visual.TextureVisuals(uv=up.double().numpy())
+    return bare
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -59,16 +66,25 @@ def _quiet() -> Iterator[None]:
 class Upstream:
     """One unwrapped mesh in upstream's renderer."""
 
-    def __init__(self, mesh: Mesh, render_px: int, texture_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        fake = ModuleType("custom_rasterizer")
-        fake.rasterize, fake.interpolate = _rasterize, _interpolate  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "custom_rasterizer", fake)
+    def __init__(
+        self, mesh: Mesh, render_px: int, texture_px: int, monkeypatch: pytest.MonkeyPatch, *, compiled: bool = False
+    ) -> None:
+        """Unwraps the mesh if it has no UVs.
+
+        Args:
+            compiled: use upstream's own custom_rasterizer, which must be installed, instead of our rasteriser.
+        """
+        if not compiled:
+            fake = ModuleType("custom_rasterizer")
+            fake.rasterize, fake.interpolate = _rasterize, _interpolate  # type: ignore[attr-defined]
+            monkeypatch.setitem(sys.modules, "custom_rasterizer", fake)
         _package("upstream_render", _texgen() / "differentiable_renderer")
         _package("upstream_utils", _texgen() / "utils")
         module = importlib.import_module("upstream_render.mesh_render")
         unwrapper = importlib.import_module("upstream_utils.uv_warp_utils")
         with _quiet():
-            self.mesh: trimesh.Trimesh = unwrapper.mesh_uv_wrap(to_trimesh(mesh))
+            bare = to_trimesh(mesh)
+            self.mesh: trimesh.Trimesh = unwrapper.mesh_uv_wrap(bare) if mesh.uvs is None else _with_uvs(bare, mesh.uvs)
             # On the CPU the renderer changes the arrays that it is given.
             self.uvs_up = np.array(self.mesh.visual.uv)
             self.render = module.MeshRender(default_resolution=render_px, texture_size=texture_px, device="cpu")

@@ -1,0 +1,175 @@
+"""The inner loops of the rasterisers as machine code, for the CPU, where numba is installed.
+
+rasterize.py and spans.py hold the same loops in plain torch, for GPUs and for a Python without numba. rembg needs
+numba, so most installations have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+_HALF = np.float32(0.5)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+def _test_faces(nearest: Any, corners: Any, size_px: int, steps: int) -> None:
+    """Writes (depth, face number + 1) of the nearest face to `nearest` [S*S]; corners [F,3,3] float32 in pixels."""
+    steps32 = np.float32(steps)
+    for face in range(len(corners)):
+        a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
+        if not np.isfinite(a[0] + a[1] + b[0] + b[1] + c[0] + c[1]):
+            continue
+        first_row, last_row = max(int(min(a[1], b[1], c[1])), 0), min(int(max(a[1], b[1], c[1])), size_px - 1)
+        first, last = max(int(min(a[0], b[0], c[0])) - 1, 0), min(int(max(a[0], b[0], c[0])) + 1, size_px - 1)
+        ab_x, ab_y, ac_x, ac_y = b[0] - a[0], b[1] - a[1], c[0] - a[0], c[1] - a[1]
+        area = ac_x * ab_y - ac_y * ab_x
+        if area == _ZERO:
+            continue
+        scale = _ONE / area
+        for row in range(first_row, last_row + 1):
+            down = np.float32(row) + _HALF - a[1]
+            beta_0, gamma_0 = ac_x * down, ab_x * down
+            for column in range(first, last + 1):
+                right = np.float32(column) + _HALF - a[0]
+                beta = (beta_0 - right * ac_y) * scale
+                gamma = (right * ab_y - gamma_0) * scale
+                if not (beta >= _ZERO and beta <= _ONE and gamma >= _ZERO and gamma <= _ONE):
+                    continue
+                alpha = np.float32(1.0 - np.float64(beta) - np.float64(gamma))
+                if not (alpha >= _ZERO and alpha <= _ONE):
+                    continue
+                depth = alpha * a[2] + beta * b[2] + gamma * c[2]
+                if depth >= _ZERO:
+                    key = (np.int64(depth * steps32) << 32) | (face + 1)
+                    if key < nearest[row * size_px + column]:
+                        nearest[row * size_px + column] = key
+
+
+def _weigh(result: Any, face_ids: Any, corners: Any, w: Any, size_px: int) -> None:
+    """Writes the weights of the corners [F,3,3] of each pixel's face to `result` [S*S,3]; w [F,3]. All float32."""
+    for pixel in range(len(face_ids)):
+        face = face_ids[pixel] - 1
+        if face < 0:
+            continue
+        a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
+        ap_x, ap_y = np.float32(pixel % size_px) + _HALF - a[0], np.float32(pixel // size_px) + _HALF - a[1]
+        ab_x, ab_y, ac_x, ac_y = b[0] - a[0], b[1] - a[1], c[0] - a[0], c[1] - a[1]
+        inverse = _ONE / (ac_x * ab_y - ac_y * ab_x)
+        beta, gamma = (ac_x * ap_y - ac_y * ap_x) * inverse, (ap_x * ab_y - ap_y * ab_x) * inverse
+        alpha = np.float32(1.0 - np.float64(beta) - np.float64(gamma))
+        one, two, three = alpha / w[face, 0], beta / w[face, 1], gamma / w[face, 2]
+        scale = _ONE / (one + two + three)
+        result[pixel, 0], result[pixel, 1], result[pixel, 2] = one * scale, two * scale, three * scale
+
+
+def _number(numbers: Any, corners: Any, width: int, first_row: int, last_row: int, slack: float) -> None:
+    """Writes the lowest face number at each pixel of a band of rows to `numbers` [R*W]; corners [F,3,2]."""
+    for face in range(len(corners)):
+        points = corners[face]
+        low, high = min(points[0, 1], points[1, 1], points[2, 1]), max(points[0, 1], points[1, 1], points[2, 1])
+        if not (high >= first_row and low <= last_row):
+            continue
+        for row in range(max(int(np.ceil(low)), first_row), min(int(np.floor(high)), last_row) + 1):
+            left, right = np.inf, -np.inf
+            for start in range(3):
+                p, q = points[start], points[(start + 1) % 3]
+                if p[1] > q[1]:
+                    p, q = q, p
+                if p[1] <= row and row <= q[1]:
+                    for end in range(2):
+                        if p[1] == q[1]:
+                            share = np.float64(end)
+                        else:
+                            share = (row - np.float64(p[1])) / (np.float64(q[1]) - np.float64(p[1]))
+                        x = p[0] + share * (q[0] - p[0])
+                        left, right = min(left, x), max(right, x)
+            for column in range(max(int(np.ceil(left - slack)), 0), min(int(np.floor(right + slack)), width - 1) + 1):
+                pixel = (row - first_row) * width + column
+                if face < numbers[pixel]:
+                    numbers[pixel] = face
+
+
+def _fill_depth(depth: Any, corners: Any, size_px: int, slack: float) -> None:
+    """Writes the largest z at each pixel to `depth` [S*S]; corners [F,3,3] column, row, z."""
+    for face in range(len(corners)):
+        points = corners[face]
+        low, high = min(points[0, 1], points[1, 1], points[2, 1]), max(points[0, 1], points[1, 1], points[2, 1])
+        if not (np.isfinite(low) and np.isfinite(high)):
+            continue
+        for row in range(max(int(np.ceil(low)), 0), min(int(np.floor(high)), size_px - 1) + 1):
+            left, right, left_z, right_z = np.inf, -np.inf, 0.0, 0.0
+            for start in range(3):
+                p, q = points[start], points[(start + 1) % 3]
+                if p[1] > q[1]:  # from top to bottom, so that two faces cut their common edge at the same place
+                    p, q = q, p
+                if p[1] <= row and row <= q[1]:
+                    for end in range(2):
+                        if p[1] == q[1]:
+                            share = np.float64(end)
+                        else:
+                            share = (row - np.float64(p[1])) / (np.float64(q[1]) - np.float64(p[1]))
+                        x, z = p[0] + share * (q[0] - p[0]), p[2] + share * (q[2] - p[2])
+                        if x < left:
+                            left, left_z = x, z
+                        if x > right:
+                            right, right_z = x, z
+            slope = (right_z - left_z) / (right - left) if right > left else 0.0
+            for column in range(max(int(np.ceil(left - slack)), 0), min(int(np.floor(right + slack)), size_px - 1) + 1):
+                z = left_z + slope * min(max(column - left, 0.0), right - left)
+                if z > depth[row * size_px + column]:
+                    depth[row * size_px + column] = z
+
+
+@cache
+def _kernel(function: Callable[..., None]) -> Callable[..., None] | None:
+    """The function as machine code; None without numba."""
+    try:
+        from numba import njit
+    except ImportError:
+        return None
+    try:
+        compiled: Callable[..., None] = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder to keep the machine code in
+        compiled = njit(nogil=True)(function)
+    return compiled
+
+
+def draw_nearest(nearest: torch.Tensor, corners: torch.Tensor, size_px: int, steps: int) -> bool:
+    """Tests all pixels of all faces, see rasterize.py. False where it cannot: not on the CPU, or no numba."""
+    kernel = _kernel(_test_faces) if corners.device.type == "cpu" else None
+    if kernel is None:
+        return False
+    kernel(nearest.numpy(), corners.numpy(), size_px, steps)
+    return True
+
+
+def weigh(result: torch.Tensor, face_ids: torch.Tensor, corners: torch.Tensor, w: torch.Tensor, size_px: int) -> bool:
+    """Computes barycentric coordinates, see rasterize.py. False where it cannot: not on the CPU, or no numba."""
+    kernel = _kernel(_weigh) if corners.device.type == "cpu" else None
+    if kernel is None:
+        return False
+    kernel(result.numpy(), face_ids.numpy(), corners.numpy(), w.numpy(), size_px)
+    return True
+
+
+def fill_depth(depth: torch.Tensor, corners: torch.Tensor, size_px: int, slack: float) -> bool:
+    """Draws a depth map, see spans.py. False where it cannot: not on the CPU, or no numba."""
+    kernel = _kernel(_fill_depth) if corners.device.type == "cpu" else None
+    if kernel is None:
+        return False
+    kernel(depth.numpy(), corners.numpy(), size_px, slack)
+    return True
+
+
+def number_faces(numbers: torch.Tensor, corners: torch.Tensor, width: int, rows: range, slack: float) -> bool:
+    """Draws face numbers, see spans.py. False where it cannot: not on the CPU, or no numba."""
+    kernel = _kernel(_number) if corners.device.type == "cpu" else None
+    if kernel is None:
+        return False
+    kernel(numbers.numpy(), corners.numpy(), width, rows.start, rows.stop - 1, slack)
+    return True

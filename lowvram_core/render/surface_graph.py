@@ -1,0 +1,91 @@
+"""Smooth values on a mesh between vertices whose values are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+_MIN_DISTANCE = 1e-4
+_MOST_STEPS = 400
+_CHECK_EVERY = 10
+_PRECISE = 2e-3
+"""The solution is good enough when its residual is this share of the first one: the first guess is near already."""
+
+
+class Graph:
+    """The edges of a mesh with their weights, 1/d^2 as upstream's."""
+
+    def __init__(self, points: Tensor, faces: Tensor) -> None:
+        """`points` [V,3] and `faces` [F,3], on the CPU."""
+        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
+        edges = edges[edges[:, 0] != edges[:, 1]]
+        keys = torch.unique(edges[:, 0] * len(points) + edges[:, 1])
+        self.ends = torch.stack([keys // len(points), keys % len(points)], dim=1)
+        """[E,2] int64."""
+        length = (points[self.ends[:, 0]] - points[self.ends[:, 1]]).norm(dim=1)
+        self.weights = 1 / length.clamp(min=_MIN_DISTANCE).square()
+        """[E] float32."""
+        self.size = len(points)
+
+    def relax(self, values: Tensor, given: Tensor, device: torch.device) -> None:
+        """Changes the values [V,C] that are not given [V] to the weighted mean of their neighbours', all at once.
+
+        They are also the first guess. Vertices that are not connected with a given one keep theirs.
+        The solver is the method of conjugate gradients, preconditioned by the diagonal.
+        """
+        free = ~given & self._reached(given)
+        if not bool(free.any()):
+            return
+        touched = free[self.ends].any(dim=1)
+        ends, weights = self.ends[touched], self.weights[touched]
+        used, local = torch.unique(ends, return_inverse=True)
+        system = _System(local.to(device), weights.to(device), free[used].to(device))
+        values[used] = system.solve(values[used].to(device)).cpu()
+
+    def _reached(self, given: Tensor) -> Tensor:
+        """[V] bool: connected with a given vertex."""
+        one, other = self.ends.numpy().T
+        matrix = coo_matrix((np.ones(len(one), np.int8), (one, other)), shape=(self.size, self.size))
+        part = torch.from_numpy(connected_components(matrix, directed=False)[1]).long()
+        good = torch.zeros(int(part.max()) + 1, dtype=torch.bool)
+        good[part[given]] = True
+        return good[part]
+
+
+class _System:
+    """The equations: each free vertex is the weighted mean of its neighbours."""
+
+    def __init__(self, ends: Tensor, weights: Tensor, free: Tensor) -> None:
+        self.one, self.other = ends.unbind(dim=1)
+        self.weights = weights.unsqueeze(1)
+        self.free = free.unsqueeze(1)
+        total = torch.zeros(len(free), 1, device=free.device)
+        total.index_add_(0, self.one, self.weights).index_add_(0, self.other, self.weights)
+        self.diagonal = torch.where(self.free, total, 1.0)
+
+    def _apply(self, values: Tensor) -> Tensor:
+        """[V,C] how far each free value is from the mean of its neighbours, times its diagonal; 0 at the others."""
+        flow = (values[self.one] - values[self.other]) * self.weights
+        result = torch.zeros_like(values).index_add_(0, self.one, flow).index_add_(0, self.other, -flow)
+        return result * self.free
+
+    def solve(self, values: Tensor) -> Tensor:
+        """[V,C] the values, with the free ones solved."""
+        residual = -self._apply(values)
+        scaled = residual / self.diagonal
+        direction, power = scaled, (residual * scaled).sum(dim=0)
+        enough = power * _PRECISE**2
+        for step in range(_MOST_STEPS):
+            if step % _CHECK_EVERY == 0 and bool((power <= enough).all()):
+                break
+            change = self._apply(direction)
+            rate = power / (direction * change).sum(dim=0).clamp(min=1e-30)
+            values = values + rate * direction
+            residual = residual - rate * change
+            scaled = residual / self.diagonal
+            before, power = power, (residual * scaled).sum(dim=0)
+            direction = scaled + power / before.clamp(min=1e-30) * direction
+        return values

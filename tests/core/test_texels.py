@@ -1,0 +1,217 @@
+"""The bake in texel space and the fill, on meshes that are hard to bake, against colours that are known everywhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hosts import RecordingHost
+from meshes import blob, group, small_preset
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from bake_scenes import Solid, card, cavity, crowd, paint, shell, slab, smooth, truth, two_sides
+
+from lowvram_core.presets import VIEW_SETS
+from lowvram_core.render import compiled
+from lowvram_core.render.cameras import project, view_from_rig
+from lowvram_core.render.pyramid import pull_push
+from lowvram_core.render.rasterize import rasterize
+from lowvram_core.render.scene import Scene
+from lowvram_core.render.spans import depth_map, face_numbers
+from lowvram_core.render.texels import surface_points
+from lowvram_core.stages.bake import bake
+from lowvram_core.stages.inpaint import inpaint
+from lowvram_core.stages.unwrap import unwrap
+from lowvram_core.types import Atlas, Camera, Mesh
+
+CPU = torch.device("cpu")
+CAMERAS = VIEW_SETS["standard"]
+PRESET = small_preset(render_px=1024, texture_px=1024, unwrapper="uvunwrap")
+
+
+def psnr(error: Tensor) -> float:
+    return float(-10 * torch.log10(error.square().mean()))
+
+
+def front_texels(mesh: Mesh) -> Tensor:
+    """[N] flat numbers of the texels that face the front camera."""
+    texels = surface_points(Scene(mesh), PRESET.texture_px)
+    return texels.index[-(texels.normals @ view_from_rig(Camera(0, 0))[2, :3]) > 0.9]
+
+
+class Case:
+    """One solid, baked both ways and filled."""
+
+    def __init__(self, solid: Solid) -> None:
+        host = RecordingHost()
+        self.mesh = unwrap(solid.mesh, PRESET, host)
+        views = paint(solid, self.mesh, CAMERAS)
+        self.truth, self.inside = truth(solid, self.mesh, PRESET.texture_px)
+        self.ours = bake(self.mesh, views, PRESET, host)
+        self.upstreams = bake(self.mesh, views, PRESET.with_(bake="upstream"), host)
+        texture = inpaint(self.mesh, self.ours, host).texture
+        assert texture is not None
+        self.texture = texture
+
+    def seen(self, atlas: Atlas) -> float:
+        return float(atlas.seen[self.inside].float().mean())
+
+
+@pytest.fixture(scope="module")
+def parts() -> Case:
+    """Closed parts that hide each other."""
+    return Case(Solid(group(), smooth))
+
+
+def test_sharper_than_upstream_and_sees_as_much(parts: Case) -> None:
+    """Reached: 9 dB more."""
+    both = parts.inside & parts.ours.seen & parts.upstreams.seen
+    ours, theirs = (psnr((atlas.texture - parts.truth)[both]) for atlas in (parts.ours, parts.upstreams))
+    assert ours >= theirs + 5, (ours, theirs)
+    assert parts.seen(parts.ours) >= parts.seen(parts.upstreams) - 0.01
+
+
+def test_holes_are_seldom_far_off(parts: Case) -> None:
+    hole = parts.inside & ~parts.ours.seen
+    assert hole.sum() > 3000
+    assert ((parts.texture - parts.truth)[hole].abs().amax(dim=1) > 0.3).float().mean() <= 0.03
+
+
+def test_many_charts_see_as_much_as_upstream() -> None:
+    case = Case(Solid(crowd(), smooth))
+    assert case.seen(case.ours) >= case.seen(case.upstreams) - 0.01
+    hole = case.inside & ~case.ours.seen
+    assert ((case.texture - case.truth)[hole].abs().amax(dim=1) > 0.3).float().mean() <= 0.03
+
+
+def test_colour_does_not_bleed_through_a_thin_shell() -> None:
+    case = Case(Solid(shell(), two_sides))
+    wrong = (case.texture - case.truth).abs().amax(dim=-1) > 0.1
+    assert wrong[case.inside & case.ours.seen].float().mean() <= 0.001
+    assert wrong[case.inside & ~case.ours.seen].float().mean() <= 0.01
+
+
+def test_a_hidden_cavity_takes_the_nearest_colours() -> None:
+    case = Case(Solid(cavity(), smooth))
+    hole = case.inside & ~case.ours.seen
+    assert hole.sum() > 0.2 * case.inside.sum()
+    assert ((case.texture - case.truth)[hole].abs().amax(dim=1) > 0.3).float().mean() <= 0.03
+
+
+@pytest.mark.parametrize("flat", [slab, card])
+def test_flat_fronts_keep_their_view(flat: object) -> None:
+    """At least 99 % of the front's texels are seen, and at least 99 % of those are right."""
+    solid = Solid(flat(), smooth)  # type: ignore[operator]
+    mesh = unwrap(solid.mesh, PRESET, RecordingHost())
+    views = paint(solid, mesh, (Camera(0, 0),))
+    atlas = bake(mesh, views, PRESET, RecordingHost())
+    colours, inside = truth(solid, mesh, PRESET.texture_px)
+    front = torch.zeros_like(inside)
+    front.view(-1)[front_texels(mesh)] = True
+    front &= inside
+    assert front.sum() > 20_000
+    assert atlas.seen[front].float().mean() >= 0.99
+    right = (atlas.texture - colours).abs().amax(dim=-1) <= 0.02
+    assert right[front & atlas.seen].float().mean() >= 0.99
+
+
+@pytest.mark.parametrize("depth", [0.001, 0.3, 10.0])
+def test_the_depth_of_the_object_does_not_matter(depth: float) -> None:
+    """A box keeps its front, whether it is a sheet or a beam."""
+    flat = slab()
+    mesh = unwrap(flat.with_(vertices=flat.vertices * torch.tensor([1.0, 1, depth / 0.3])), PRESET, RecordingHost())
+    views = paint(Solid(mesh, smooth), mesh, (Camera(0, 0),))
+    atlas = bake(mesh, views, PRESET, RecordingHost())
+    front = front_texels(mesh)
+    assert len(front) > 1000
+    # The beam is small in the picture: two pixels of the silhouette are a larger share of it.
+    assert atlas.seen.view(-1)[front].float().mean() >= (0.94 if depth == 10 else 0.985)
+
+
+def test_seams_differ_no_more_than_neighbours(parts: Case) -> None:
+    """The same point of the surface, sampled bilinearly on both sides of a seam."""
+    mesh, size = parts.mesh, PRESET.texture_px
+    assert mesh.uvs is not None
+    _, group_of = torch.unique(mesh.vertices, dim=0, return_inverse=True)
+    order = group_of.argsort(stable=True)
+    one, other = order[:-1], order[1:]
+    pairs = group_of[one] == group_of[other]
+    assert pairs.sum() > 100
+    grid = (mesh.uvs * (size - 1) + 0.5) * 2 / size - 1
+    at = F.grid_sample(parts.texture.permute(2, 0, 1)[None], grid[None, None], align_corners=False)[0, :, 0].t()
+    across = (at[one] - at[other]).abs().amax(dim=1)[pairs]
+    right, down = parts.texture.diff(dim=1).abs().amax(dim=-1), parts.texture.diff(dim=0).abs().amax(dim=-1)
+    beside = torch.cat([right[parts.inside[:, 1:] & parts.inside[:, :-1]], down[parts.inside[1:] & parts.inside[:-1]]])
+    for share in (0.5, 0.9, 0.99):
+        assert across.quantile(share) <= beside.quantile(share), share
+
+
+def test_no_gutter_is_black_or_grey_in_small_mipmaps() -> None:
+    """A texture of one bright colour stays that colour at mip level 3."""
+    mesh = unwrap(crowd(), PRESET, RecordingHost())
+    colour = torch.tensor([0.9, 0.2, 0.1])
+    solid = Solid(mesh, lambda points: colour.expand(len(points), 3).clone())
+    atlas = bake(mesh, paint(solid, mesh, CAMERAS), PRESET, RecordingHost())
+    texture = inpaint(mesh, atlas, RecordingHost()).texture
+    assert texture is not None
+    small = F.avg_pool2d(texture.permute(2, 0, 1), 8)
+    assert (small - colour.view(3, 1, 1)).abs().max() <= 2 / 255
+
+
+def test_a_chart_smaller_than_a_texel_has_a_texel() -> None:
+    mesh = Mesh(
+        slab().vertices[:3], torch.tensor([[0, 1, 2]]), uvs=torch.tensor([[0.5, 0.5], [0.501, 0.5], [0.5, 0.501]])
+    )
+    texels = surface_points(Scene(mesh), 64)
+    assert 1 <= len(texels.index) <= 9
+    assert torch.isfinite(texels.places).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 129])
+def test_pull_push_keeps_what_is_known_and_fills_the_rest(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    known = torch.rand(size, size, generator=generator) < 0.3
+    known[size // 2, size // 2] = True
+    colours = torch.rand(size, size, 3, generator=generator) * 0.5 + 0.25
+    filled = colours * known.unsqueeze(-1)
+    pull_push(filled, known.float(), CPU)
+    assert torch.allclose(filled[known], colours[known], atol=1e-6)
+    assert filled.min() >= 0.25 - 1e-5 and filled.max() <= 0.75 + 1e-5
+
+
+def test_pull_push_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = (torch.rand(96, 96, generator=torch.Generator().manual_seed(1)) < 0.05).float()
+    whole = torch.rand(96, 96, 3, generator=torch.Generator().manual_seed(2))
+    strips = whole.clone()
+    pull_push(whole, weights, CPU)
+    monkeypatch.setattr("lowvram_core.render.pyramid._TEXELS_PER_STRIP", 96 * 10)
+    pull_push(strips, weights, CPU)
+    assert torch.allclose(whole, strips, atol=1e-6)
+
+
+@pytest.mark.parametrize("camera", [Camera(0, 0), Camera(120, 20)])
+def test_machine_code_and_torch_agree(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same faces and the same weights to the bit; depths within rounding."""
+    pytest.importorskip("numba")
+    mesh = unwrap(blob(4), PRESET, RecordingHost())
+    scene, size = Scene(mesh), 300
+    positions, clip = project(scene.rig, camera)
+    points = torch.cat([(clip[:, :2] + 1) * ((size - 1) / 2), positions[:, 2:]], dim=1)
+
+    def draw() -> tuple[Tensor, ...]:
+        raster = rasterize(clip, scene.faces, size)
+        numbers = face_numbers(scene.uvs * (size - 1), scene.faces, size, range(20, 200))
+        return raster.face_ids, raster.barycentric, numbers, depth_map(points, scene.faces, size)
+
+    fast = draw()
+    monkeypatch.setattr(compiled, "_kernel", lambda function: None)
+    plain = draw()
+    assert torch.equal(fast[0], plain[0]) and torch.equal(fast[1], plain[1])
+    assert (fast[2] != plain[2]).float().mean() <= 1e-4
+    assert torch.equal(torch.isfinite(fast[3]), torch.isfinite(plain[3]))
+    both = torch.isfinite(fast[3])
+    assert (fast[3] - plain[3])[both].abs().max() <= 1e-4
