@@ -30,7 +30,7 @@ class Beside(Generic[Result]):
         self._own = own
 
     def result(self) -> Result:
-        """Waits for the work, and adds its phases to the host's records.
+        """Waits for the work, and adds its phases and notes to the host's.
 
         The seconds before this call are hidden behind other phases. They are not counted a second time.
 
@@ -48,6 +48,8 @@ class Beside(Generic[Result]):
             shown = min(waited, record.seconds)
             waited -= shown
             self._host.record(replace(record, hidden_seconds=record.seconds - shown))
+        for note in self._own.notes:
+            self._host.note(note)
         return result
 
 

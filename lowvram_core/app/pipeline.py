@@ -19,7 +19,6 @@ from ..checks.packages import check_packages
 from ..checks.pictures import check_size, check_visible, has_real_transparency
 from ..files.manifest import needed
 from ..files.store import ModelStore
-from ..geometry.unwrappers import BESIDE_OTHER_WORK
 from ..host import Component, Host
 from ..networks.delight import open_delight
 from ..networks.paint import open_paint
@@ -146,7 +145,7 @@ def texture(
     """
     seeds = seeds or Seeds()
     unwrapping = partial(unwrap, mesh, preset, keep_uvs=keep_uvs)
-    if host.device.type != "cpu" and preset.unwrapper in BESIDE_OTHER_WORK:
+    if host.device.type != "cpu":
         with beside(unwrapping, host) as unwrapped:  # on the CPU, while delight is on the GPU
             delit = delight(cutout, preset, host, store, seed=seeds.delight)
             mesh = unwrapped.result()

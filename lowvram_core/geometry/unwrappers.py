@@ -18,8 +18,6 @@ from .xatlas_script import Refused, parametrize
 _OTHERWISE = "Or choose the other unwrapper."
 _PHASES = ("segmenting", "parameterizing", "packing", "output")
 """Of a run of uvunwrap, in their order."""
-BESIDE_OTHER_WORK = ("uvunwrap",)
-"""Unwrappers that let other threads run. xatlas holds Python's global lock from beginning to end."""
 _POLL_S = 0.05
 _LARGEST_POSITION = 1e6
 """A mesh with larger coordinates is scaled down for the unwrapper; the result keeps its own positions."""

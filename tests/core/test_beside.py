@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import meshes
@@ -19,7 +22,7 @@ from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import BadInput, Cancelled
 from lowvram_core.files.store import ModelStore
 from lowvram_core.host import Host
-from lowvram_core.presets import PRESETS
+from lowvram_core.presets import PRESETS, Preset
 from lowvram_core.report import PhaseRecord, format_table, merge
 from lowvram_core.types import Cutout, Mesh
 
@@ -113,7 +116,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     return ModelStore([root], offline=True)
 
 
-def textured(store: ModelStore, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str], Any]:
+def textured(
+    store: ModelStore, device: torch.device, monkeypatch: pytest.MonkeyPatch, preset: Preset = PRESET
+) -> tuple[Any, list[str], Any]:
     """The result of a run, the threads that unwrapped, and the host."""
     threads: list[str] = []
     unwrap = pipeline.unwrap
@@ -124,19 +129,29 @@ def textured(store: ModelStore, device: torch.device, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(pipeline, "unwrap", noted)
     host = TorchHost(device, torch.float32)
-    return pipeline.texture(meshes.blob(2), disc(), PRESET, host, store), threads, host
+    return pipeline.texture(meshes.blob(2), disc(), preset, host, store), threads, host
 
 
-def test_a_gpu_unwraps_beside_delight_with_the_same_result(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def at_once(work: Callable[[Any], Any], host: Any) -> Iterator[Any]:
+    """As `beside`, in the main thread."""
+    yield SimpleNamespace(result=partial(work, host))
+
+
+@pytest.mark.parametrize("unwrapper", ["uvunwrap", "xatlas"])
+def test_a_gpu_unwraps_beside_delight_with_the_same_result(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, unwrapper: str
+) -> None:
     from counted import counted
 
-    _, threads, _ = textured(store, torch.device("cpu"), monkeypatch)
+    preset = PRESET.with_(unwrapper=unwrapper)
+    _, threads, _ = textured(store, torch.device("cpu"), monkeypatch, preset)
     assert threads == [threading.main_thread().name]
     with counted() as device:
-        result, threads, host = textured(store, device, monkeypatch)
+        result, threads, host = textured(store, device, monkeypatch, preset)
         assert threads[0].startswith("hunyuan3d-beside")
-        monkeypatch.setattr(pipeline, "BESIDE_OTHER_WORK", ())
-        plain, threads, _ = textured(store, device, monkeypatch)
+        monkeypatch.setattr(pipeline, "beside", at_once)
+        plain, threads, _ = textured(store, device, monkeypatch, preset)
         assert threads == [threading.main_thread().name]
         for one, other in ((result.mesh.uvs, plain.mesh.uvs), (result.delit, plain.delit),
                            (result.mesh.texture, plain.mesh.texture)):  # fmt: skip
@@ -155,11 +170,8 @@ def test_a_mesh_that_cannot_be_unwrapped_is_refused(store: ModelStore, tmp_path:
         pipeline.texture(torn, disc(), PRESET, TorchHost(device, torch.float32), store)
 
 
-def test_xatlas_unwraps_before_delight(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would stop the other thread."""
-    from counted import counted
-
-    monkeypatch.setattr(pipeline, "beside", lambda *_: pytest.fail("xatlas ran in a second thread"))
-    with counted() as device, pytest.raises(Cancelled):
-        host = TorchHost(device, torch.float32, is_cancelled=lambda: True)
-        pipeline.texture(meshes.blob(1), disc(), PRESET.with_(unwrapper="xatlas"), host, store)
+def test_notes_of_the_work_reach_the_host() -> None:
+    host = TorchHost(torch.device("cpu"), torch.float32)
+    with beside(lambda own: own.note("unwrap: a note"), host) as work:
+        work.result()
+    assert host.notes == ["unwrap: a note"]
