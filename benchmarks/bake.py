@@ -38,20 +38,25 @@ from torch import Tensor  # noqa: E402
 from upstream import Upstream  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
+from lowvram_core.pictures.convert import pil_from_image  # noqa: E402
 from lowvram_core.presets import PRESETS, VIEW_SETS, Preset  # noqa: E402
 from lowvram_core.render import compiled as kernels  # noqa: E402
 from lowvram_core.render.maps import normal_map, position_map  # noqa: E402
+from lowvram_core.render.preview import render_textured  # noqa: E402
 from lowvram_core.render.scene import Scene  # noqa: E402
 from lowvram_core.stages.bake import bake  # noqa: E402
 from lowvram_core.stages.inpaint import inpaint  # noqa: E402
 from lowvram_core.stages.unwrap import unwrap  # noqa: E402
-from lowvram_core.types import Atlas, Mesh, Views  # noqa: E402
+from lowvram_core.types import Atlas, Camera, Mesh, Views  # noqa: E402
 
 log = logging.getLogger("bake")
 RESULT = ROOT / "benchmarks" / "results" / "bake.json"
 CAMERAS = VIEW_SETS["standard"]
 STAGES = ("maps", "bake", "inpaint")
 WRONG = 0.3
+TILE_PX = 320
+POSE = (40, 25)
+"""Azimuth and elevation, between the painted views."""
 Row = dict[str, Any]
 
 
@@ -112,8 +117,8 @@ def draw_maps(scene: Scene, px: int) -> None:
         position_map(scene, camera, px)
 
 
-def compare(name: str, preset: Preset, device: torch.device) -> list[Row]:
-    """One mesh through both: a row for each stage."""
+def compare(name: str, preset: Preset, device: torch.device, tiles: list[Mesh]) -> list[Row]:
+    """One mesh through both: a row for each stage. Appends it with upstream's texture and with ours to `tiles`."""
     solid, host = SOLIDS[name](), TorchHost(device, torch.float32)
     mesh = unwrap(solid.mesh, preset, TorchHost(torch.device("cpu"), torch.float32))
     views = paint(solid, mesh, CAMERAS)
@@ -140,6 +145,8 @@ def compare(name: str, preset: Preset, device: torch.device) -> list[Row]:
         theirs = _theirs(upstream, views, keep)
         textured = keep("inpaint", "ours", lambda: inpaint(mesh, atlas, host)).texture
         filled = keep("inpaint", "upstream", lambda: upstream.inpaint(theirs.texture, theirs.seen)) if theirs else None
+    for texture in (filled, textured):
+        tiles.append(mesh.with_(texture=textured * 0 + 0.5 if texture is None else texture))
     rows[1] |= _seen(atlas, theirs, colours, inside)
     rows[2] |= _holes(atlas, theirs, textured, filled, colours, inside)
     return rows
@@ -189,6 +196,15 @@ def _holes(
     return row
 
 
+def draw(tiles: list[Mesh]) -> Image.Image:
+    """Each mesh from one camera: with upstream's texture in the upper row, with ours in the lower."""
+    sheet = Image.new("RGB", (len(tiles) // 2 * TILE_PX, 2 * TILE_PX), "white")
+    for index, mesh in enumerate(tiles):
+        picture = pil_from_image(render_textured(mesh, Camera(*POSE), TILE_PX))
+        sheet.paste(picture, (index // 2 * TILE_PX, index % 2 * TILE_PX))
+    return sheet
+
+
 def main() -> None:
     """Measures every mesh and writes benchmarks/results/bake.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +212,7 @@ def main() -> None:
     parser.add_argument("--texture-px", type=int, nargs="+", default=[1024])
     parser.add_argument("--large", nargs="*", default=["carved"], help="meshes that are measured at 2048 px, too")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--picture", type=Path, help="upstream's textures above ours")
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -205,12 +222,16 @@ def main() -> None:
         torch.set_num_threads(1)
     runs = [(name, px) for px in options.texture_px for name in options.meshes]
     rows: list[Row] = []
-    compare("slab", PRESETS["8 GB Full"].with_(render_px=64, texture_px=64, unwrapper="uvunwrap"), device)  # warms up
+    tiles: list[Mesh] = []
+    base = PRESETS["8 GB Full"].with_(unwrapper="uvunwrap")
+    compare("slab", base.with_(render_px=64, texture_px=64), device, [])  # loads the machine code
     for name, px in runs + [(name, 2048) for name in options.large if (name, 2048) not in runs]:
-        preset = PRESETS["8 GB Full"].with_(render_px=px, texture_px=px, unwrapper="uvunwrap")
-        for row in compare(name, preset, device):
+        preset = base.with_(render_px=px, texture_px=px)
+        for row in compare(name, preset, device, tiles):
             rows.append(row)
             log.info("%s", json.dumps(row))
+    if options.picture:
+        draw(tiles).save(options.picture, quality=85)
     result = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread",
         "load_average": round(os.getloadavg()[0], 1),

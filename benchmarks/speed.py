@@ -58,7 +58,7 @@ WEIGHTS = ("resident", "streamed")
 STAGES: dict[str, tuple[str, ...]] = {
     "load": (), "condition": ("condition",), "sample": ("sample",), "decode": ("decode",), "clean": ("clean",),
     "delight": ("recentre", "delight"), "unwrap": ("unwrap",), "maps": ("normals", "positions"), "paint": ("paint",),
-    "bake": ("resize", "bake"), "inpaint": ("inpaint",), "rest": (),
+    "bake": ("bake",), "inpaint": ("inpaint",), "rest": (),
 }  # fmt: skip
 """The phases of each stage. Ours loads inside the stages."""
 NOTES = {

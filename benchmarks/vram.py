@@ -42,7 +42,7 @@ from lowvram_core.types import Mesh  # noqa: E402
 RESULTS = HERE / "results"
 STAGES: dict[str, tuple[str, ...]] = {
     "shape": ("condition", "sample", "decode"), "delight": ("recentre", "delight"), "maps": ("normals", "positions"),
-    "paint": ("paint",), "bake": ("resize", "bake"), "inpaint": ("inpaint",),
+    "paint": ("paint",), "bake": ("bake",), "inpaint": ("inpaint",),
 }  # fmt: skip
 """The phases of each stage."""
 CAPS_GIB = (8, 6, 4, 2)

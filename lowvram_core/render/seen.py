@@ -24,7 +24,7 @@ _WEAK_MARGIN = 0.5 / 512
 """Like MARGIN: pixels between it and MARGIN of the silhouette count with WEAK."""
 _WEAK = 1e-4
 """Factor for the weight of pixels near the silhouette: they count only where no view sees the texel better."""
-_FINEST = 4
+_FINEST = 2
 """The picture is enlarged by at most this factor before it is sampled bilinearly."""
 _GROW_PX = 4
 """So many pixels of the painted picture around the silhouette are replaced by their inner neighbours."""

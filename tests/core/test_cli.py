@@ -62,7 +62,8 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
     assert "baseColorTexture" in material
     rows = [line.split()[0] for line in said.out.splitlines()]
     table = rows[rows.index("phase") + 1 :]
-    assert table == [*PHASES, "total", "contact"], "every phase of the run is in the table, in order; then the sheet"
+    phases = [name for name in PHASES if name != "resize"]  # only upstream's way of baking resizes
+    assert table == [*phases, "total", "contact"], "every phase of the run is in the table, in order; then the sheet"
     with Image.open(out / "s.png") as sheet:
         assert sheet.size == (10 * 256, 2 * 276)
 
