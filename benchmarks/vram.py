@@ -272,7 +272,9 @@ def main() -> None:
         torch.set_num_threads(2)
     scale: Scale = GpuScale(torch.device("cuda", 0)) if on_gpu else CountingScale()
     shortened = not on_gpu and not options.every_step
-    presets = [quick(PRESETS[name]) if shortened else PRESETS[name] for name in options.presets]
+    presets = [PRESETS[name] for name in options.presets]
+    if shortened:  # at full size, the maps take more than `few` says
+        presets = [few(preset).with_(render_px=preset.render_px) for preset in presets]
     about = {"device": scale.name, "torch": torch.__version__, "few_steps": shortened}
     notes = {"upstream": _UPSTREAM, "cap": _CAPS[options.device]}
     results = Results(RESULTS / f"vram-{options.device}.json", about, notes)

@@ -106,7 +106,7 @@ def test_a_presets_stated_peak(name: str, run: Run) -> None:
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_the_committed_peaks_are_those_of_the_code(name: str, run: Run) -> None:
-    """The rows that benchmarks/vram.py wrote, from more passes: they agree within 0.3 %, reserved within 3 %."""
+    """The rows that benchmarks/vram.py wrote: they agree within 0.3 %, reserved within 3 %."""
     rows = {row["stage"]: row for row in committed("vram-meta")["rows"] if row["preset"] == name}
     measured = vram.by_stage(run(vram.few(PRESETS[name]))[0])
     for stage in ("shape", "delight", "paint"):
