@@ -255,7 +255,7 @@ def gridded_needs(preset: Preset) -> list[Need]:
 @pytest.mark.parametrize(
     ("free_ram", "decode", "octree", "said"),
     [(1100, "dense", 384, ""), (900, "sparse", 384, "decoded sparsely"),
-     (200, "sparse", 128, "decoded sparsely, octree 128")],
+     (200, "dense", 128, "octree 128")],
 )  # fmt: skip
 def test_the_ram_is_planned_too(
     free_ram: int, decode: str, octree: int, said: str, free: int | None, monkeypatch: pytest.MonkeyPatch

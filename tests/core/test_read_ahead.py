@@ -51,10 +51,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No thread and no open file of a test's is left."""
-    before = set(psutil.Process().open_files())
+    before = {file.path for file in psutil.Process().open_files()}
     yield
     assert not [thread for thread in threading.enumerate() if "read-ahead" in thread.name]
-    assert set(psutil.Process().open_files()) <= before
+    assert {file.path for file in psutil.Process().open_files()} <= before
 
 
 def settle() -> None:
