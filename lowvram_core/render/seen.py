@@ -48,7 +48,7 @@ class Shot:
 def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int) -> Shot:
     """The picture [P,P,3] on the scene's device, with a depth map of `size_px` pixels.
 
-    Memory: about 30 S^2 bytes while it is made, 8 S^2 and 12 min(S, 4 P)^2 after that, and 60 MiB for a chunk.
+    Memory: about 15 S^2 bytes while it is made, 8 S^2 and 12 min(S, 2 P)^2 after that, and for a chunk see spans.py.
     """
     positions, clip = project(scene.rig, camera)
     scale = (size_px - 1) / 2

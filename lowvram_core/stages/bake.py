@@ -36,8 +36,8 @@ TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
 """Device memory of upstream's way: per texel, per pixel of a view, and for one chunk of pixels."""
-SHOT_PIXEL_BYTES = 22
-STRIP_BYTES = 48 * 2**20
+SHOT_PIXEL_BYTES = 15
+STRIP_BYTES = 52 * 2**20
 """Device memory of our way: per pixel of a view, and for a strip of texels or a chunk of pixels."""
 
 
@@ -54,7 +54,7 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
-    Memory: texel: 22 S^2 bytes and 48 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
+    Memory: texel: 15 S^2 bytes and 52 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
     per texel. upstream: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T
     texture edge, S render edge).
     Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in

@@ -298,7 +298,7 @@ def test_the_budget_knows_what_baking_takes(
     assert 0 <= over <= 0.3 * peak, f"{peak / 2**20:.1f} MiB, {over / 2**20:.1f} more planned"
 
 
-@pytest.mark.parametrize(("texture_px", "render_px", "most_mib"), [(2048, 64, 200), (64, 2048, 200), (1024, 1024, 110)])
+@pytest.mark.parametrize(("texture_px", "render_px", "most_mib"), [(2048, 64, 200), (64, 2048, 120), (1024, 1024, 70)])
 def test_the_budget_knows_what_baking_texels_takes(
     texture_px: int, render_px: int, most_mib: int, device: torch.device
 ) -> None:
