@@ -36,12 +36,18 @@ def edge_face_counts(faces: Tensor) -> tuple[Tensor, Tensor]:
 
     Half-edge 3 f + k runs from corner k of face f to the face's next corner.
     """
+    _, half_edge, counts = unique_edges(faces)
+    return counts, half_edge
+
+
+def unique_edges(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[E,2] int64 the undirected edges of faces [F,3], in order; [3F] and [E] as `edge_face_counts` returns them."""
     faces = faces.long()  # the keys below are as large as the square of an index
     ends = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).reshape(-1, 2)
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
     stride = int(faces.max()) + 1 if faces.numel() else 1
-    _, half_edge, counts = torch.unique(low * stride + high, return_inverse=True, return_counts=True)
-    return counts, half_edge
+    keys, half_edge, counts = torch.unique(low * stride + high, return_inverse=True, return_counts=True)
+    return torch.stack([keys // stride, keys % stride], dim=1), half_edge, counts
 
 
 def _check_shapes(mesh: Mesh, stage: str) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 4 * 2**20
 _in_memory: dict[str, Tensor] = {}
 """By file name and the state of the weights, for machines where no folder can be written."""
 
@@ -128,11 +127,8 @@ def _state(file: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def hash_of_files(files: list[Path]) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from trimesh.graph import connected_component_labels
 from trimesh.grouping import unique_rows
 
 from ..checks.meshes import edge_face_counts
 from ..errors import NumericalFailure
-from .weld import weld
+from .weld import components, weld
 
 FLOATER_SHARE = 0.005
 """A part with a smaller share of the largest part's faces is a floater; upstream's FloaterRemover."""
@@ -39,7 +38,7 @@ def weld_mesh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 def drop_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     """[W,3], [G,3] without the small parts; faces that share a vertex belong to one part."""
     pairs = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    part = _components(pairs, len(vertices))[faces[:, 0]]
+    part = components(pairs, len(vertices))[faces[:, 0]]
     sizes = torch.bincount(part)
     return _without_unused(vertices, faces[(sizes >= FLOATER_SHARE * sizes.max())[part]])
 
@@ -70,7 +69,7 @@ def _fans(faces: Tensor, first: Tensor, second: Tensor) -> Tensor:
     at_stop = torch.where(same_way, following[second], second)
     assert bool((start[at_start] == start[first]).all()) and bool((start[at_stop] == stop[first]).all())
     pairs = torch.cat([torch.stack([first, at_start], 1), torch.stack([following[first], at_stop], 1)])
-    return _components(pairs, 3 * len(faces))
+    return components(pairs, 3 * len(faces))
 
 
 def _detach_extra_faces(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,11 +114,6 @@ def _without_unused(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     used[faces.flatten()] = True
     number = used.cumsum(0) - 1
     return vertices[used], number[faces]
-
-
-def _components(pairs: Tensor, count: int) -> Tensor:
-    """[count] the connected component of each node; `pairs` [N,2] are the connections."""
-    return torch.from_numpy(connected_component_labels(pairs.numpy(), node_count=count)).long()
 
 
 def _one_of_each(group: Tensor, values: Tensor) -> Tensor:

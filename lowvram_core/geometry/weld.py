@@ -1,4 +1,4 @@
-"""Vertices at the same position: finding them, and normals that they share."""
+"""Vertices at the same position, connected ones, and normals that they share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from trimesh.graph import connected_component_labels
 from trimesh.grouping import unique_rows
 
 
@@ -18,6 +19,11 @@ def weld(vertices: Tensor) -> tuple[Tensor, Tensor]:
     # trimesh rounds floats but compares whole numbers exactly, so it gets the bits of the floats.
     first, group = unique_rows(points.view(np.int32), keep_order=True)
     return torch.from_numpy(first), torch.from_numpy(group)
+
+
+def components(pairs: Tensor, count: int) -> Tensor:
+    """[count] the connected component of each node; `pairs` [N,2] are the connections. On the CPU."""
+    return torch.from_numpy(connected_component_labels(pairs.numpy(), node_count=count)).long()
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from trimesh.graph import connected_component_labels
 
 from ..checks.meshes import edge_face_counts
-from .weld import weld
+from .weld import components, weld
 
 _SAMPLES = 16
 """About how many vertices of a closed patch are tested for lying inside another one."""
@@ -53,12 +52,12 @@ def agreeing(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Patches]:
     one, other = pairs.unbind(dim=1)
     across = torch.where(agree, 0, count)
     links = torch.cat([torch.stack([one, other + across], 1), torch.stack([one + count, other + count - across], 1)])
-    nodes = torch.from_numpy(connected_component_labels(links.numpy(), node_count=2 * count)).long().view(2, count)
+    nodes = components(links, 2 * count).view(2, count)
     of_face = torch.unique(nodes.amin(dim=0), return_inverse=True)[1]
     two_sided = nodes[0] != nodes[1]
     reversed_ = (nodes[0] > nodes[1]) & two_sided
     patches = Patches(of_face, _closed(welded, of_face, two_sided))
-    more = patches.total(_areas(vertices, faces) * (reversed_.double() - 0.5)) > 0
+    more = patches.total(double_areas(vertices, faces) * (reversed_.double() - 0.5)) > 0
     return turned(faces, reversed_ ^ (more[of_face] & two_sided)), patches
 
 
@@ -114,7 +113,7 @@ def _closed(faces: Tensor, of_face: Tensor, two_sided: Tensor) -> Tensor:
     return closed
 
 
-def _areas(vertices: Tensor, faces: Tensor) -> Tensor:
+def double_areas(vertices: Tensor, faces: Tensor) -> Tensor:
     """[F] float64 twice the area of each face."""
     a, b, c = vertices.double()[faces].unbind(dim=1)
     return torch.linalg.vector_norm(torch.cross(b - a, c - a, dim=1), dim=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.mapped import file_spans, give_back
-from .device import memory_of
+from .device import free_ram_bytes, memory_of
 
 Tensors = dict[str, Tensor | None]
 
@@ -280,11 +280,9 @@ class _Pinned:
     """Pinned memory, allocated in few large blocks."""
 
     def __init__(self) -> None:
-        import psutil  # here, so that a missing package costs the run and not the import of the pack
-
         self.wanted = 0
         """Bytes of the loads that were seen and have no pinned memory yet."""
-        self._left = int(psutil.virtual_memory().available * PINNED_SHARE)
+        self._left = int(free_ram_bytes() * PINNED_SHARE)
         self._arena: Tensor | None = None
         self._used = 0
 

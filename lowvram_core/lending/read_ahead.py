@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from ..host import Component, FilePart
+from .device import free_ram_bytes
 
 CHUNK_BYTES = 4 * 2**20
 """Read at once. The end of a run waits for at most one chunk."""
@@ -69,10 +70,8 @@ class ReadAhead:
 
     def _has_room(self, place: int) -> bool:
         """Whether a component fits beside the one that runs and those that were read and not borrowed yet."""
-        import psutil  # here, so that a missing package costs the run and not the import of the pack
-
         ahead = {component.key: _nbytes(component) for component in self._plan[self._now : place + 1]}
-        return sum(ahead.values()) <= psutil.virtual_memory().available * RAM_SHARE
+        return sum(ahead.values()) <= free_ram_bytes() * RAM_SHARE
 
     def _read_part(self, part: FilePart, buffer: memoryview) -> None:
         with part.path.open("rb", buffering=0) as file:

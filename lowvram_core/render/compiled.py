@@ -139,37 +139,31 @@ def _kernel(function: Callable[..., None]) -> Callable[..., None] | None:
     return compiled
 
 
-def draw_nearest(nearest: torch.Tensor, corners: torch.Tensor, size_px: int, steps: int) -> bool:
-    """Tests all pixels of all faces, see rasterize.py. False where it cannot: not on the CPU, or no numba."""
-    kernel = _kernel(_test_faces) if corners.device.type == "cpu" else None
+def _run(function: Callable[..., None], *arguments: torch.Tensor | float) -> bool:
+    """Runs the function as machine code. False where it cannot: tensors are not on the CPU, or there is no numba."""
+    tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+    kernel = _kernel(function) if all(tensor.device.type == "cpu" for tensor in tensors) else None
     if kernel is None:
         return False
-    kernel(nearest.numpy(), corners.numpy(), size_px, steps)
+    kernel(*(argument.numpy() if isinstance(argument, torch.Tensor) else argument for argument in arguments))
     return True
+
+
+def draw_nearest(nearest: torch.Tensor, corners: torch.Tensor, size_px: int, steps: int) -> bool:
+    """Tests all pixels of all faces, see rasterize.py. False where it cannot, see `_run`."""
+    return _run(_test_faces, nearest, corners, size_px, steps)
 
 
 def weigh(result: torch.Tensor, face_ids: torch.Tensor, corners: torch.Tensor, w: torch.Tensor, size_px: int) -> bool:
-    """Computes barycentric coordinates, see rasterize.py. False where it cannot: not on the CPU, or no numba."""
-    kernel = _kernel(_weigh) if corners.device.type == "cpu" else None
-    if kernel is None:
-        return False
-    kernel(result.numpy(), face_ids.numpy(), corners.numpy(), w.numpy(), size_px)
-    return True
+    """Computes barycentric coordinates, see rasterize.py. False where it cannot, see `_run`."""
+    return _run(_weigh, result, face_ids, corners, w, size_px)
 
 
 def fill_depth(depth: torch.Tensor, corners: torch.Tensor, size_px: int, slack: float) -> bool:
-    """Draws a depth map, see spans.py. False where it cannot: not on the CPU, or no numba."""
-    kernel = _kernel(_fill_depth) if corners.device.type == "cpu" else None
-    if kernel is None:
-        return False
-    kernel(depth.numpy(), corners.numpy(), size_px, slack)
-    return True
+    """Draws a depth map, see spans.py. False where it cannot, see `_run`."""
+    return _run(_fill_depth, depth, corners, size_px, slack)
 
 
 def number_faces(numbers: torch.Tensor, corners: torch.Tensor, width: int, rows: range, slack: float) -> bool:
-    """Draws face numbers, see spans.py. False where it cannot: not on the CPU, or no numba."""
-    kernel = _kernel(_number) if corners.device.type == "cpu" else None
-    if kernel is None:
-        return False
-    kernel(numbers.numpy(), corners.numpy(), width, rows.start, rows.stop - 1, slack)
-    return True
+    """Draws face numbers, see spans.py. False where it cannot, see `_run`."""
+    return _run(_number, numbers, corners, width, rows.start, rows.stop - 1, slack)

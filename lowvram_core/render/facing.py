@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..geometry.winding import Patches, agreeing, closed_outwards, turned
+from ..geometry.winding import Patches, agreeing, closed_outwards, double_areas, turned
 from ..presets import VIEW_SETS
 from ..types import Mesh
 from .cameras import HALF_WIDTH, project, to_rig
@@ -55,8 +55,7 @@ def _seen(vertices: Tensor, faces: Tensor, patches: Patches) -> tuple[Tensor, Te
 
 def _samples(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     """[N] faces and [N,3] barycentric coordinates of points that are spread evenly over the surface."""
-    a, b, c = vertices.double()[faces].unbind(dim=1)
-    area = torch.linalg.vector_norm(torch.cross(b - a, c - a, dim=1), dim=1).cumsum(dim=0)
+    area = double_areas(vertices, faces).cumsum(dim=0)
     steps = (torch.arange(_SAMPLES, dtype=torch.float64) + 0.5) / _SAMPLES * area[-1]
     face = torch.searchsorted(area, steps).clamp_(max=len(faces) - 1)
     u, v = torch.rand(2, _SAMPLES, generator=torch.Generator().manual_seed(0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks.meshes import unique_edges
+
 _MOST_FACES = 400_000
 _MOST_ROUNDS = 12
 
@@ -31,9 +33,7 @@ def subdivide(
         if number == 0 or len(faces) + 3 * number > _MOST_FACES:
             break
         whole = faces[cut]
-        ends = torch.stack([whole, whole.roll(-1, dims=1)], dim=2).view(-1, 2).sort(dim=1).values
-        keys, middle = torch.unique(ends[:, 0] * len(points) + ends[:, 1], return_inverse=True)
-        pairs = torch.stack([keys // len(points), keys % len(points)], dim=1)
+        pairs, middle, _ = unique_edges(whole)
         ab, bc, ca = (middle.view(-1, 3) + len(points)).unbind(dim=1)
         a, b, c = whole.unbind(dim=1)
         pieces = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+
+from ..checks.meshes import unique_edges
+from ..geometry.weld import components
 
 _MIN_DISTANCE = 1e-4
 _MOST_STEPS = 400
@@ -20,10 +20,8 @@ class Graph:
 
     def __init__(self, points: Tensor, faces: Tensor) -> None:
         """`points` [V,3] and `faces` [F,3], on the CPU."""
-        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
-        edges = edges[edges[:, 0] != edges[:, 1]]
-        keys = torch.unique(edges[:, 0] * len(points) + edges[:, 1])
-        self.ends = torch.stack([keys // len(points), keys % len(points)], dim=1)
+        edges = unique_edges(faces)[0]
+        self.ends = edges[edges[:, 0] != edges[:, 1]]
         """[E,2] int64."""
         length = (points[self.ends[:, 0]] - points[self.ends[:, 1]]).norm(dim=1)
         self.weights = 1 / length.clamp(min=_MIN_DISTANCE).square()
@@ -47,9 +45,7 @@ class Graph:
 
     def _reached(self, given: Tensor) -> Tensor:
         """[V] bool: connected with a given vertex."""
-        one, other = self.ends.numpy().T
-        matrix = coo_matrix((np.ones(len(one), np.int8), (one, other)), shape=(self.size, self.size))
-        part = torch.from_numpy(connected_components(matrix, directed=False)[1]).long()
+        part = components(self.ends, self.size)
         good = torch.zeros(int(part.max()) + 1, dtype=torch.bool)
         good[part[given]] = True
         return good[part]

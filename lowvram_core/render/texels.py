@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks.meshes import unique_edges
 from .rasterize import interpolate_at, within
 from .scene import Scene
 from .spans import barycentric, face_numbers
@@ -57,20 +58,22 @@ class Layout:
 
     def bands(self) -> Iterator[Band]:
         """Yields the atlas from the first row to the last. Bands without a face are left out."""
-        height = max(TEXELS_PER_STRIP // self.size_px, 1)
-        for start in range(0, self.size_px, height):
-            rows = range(start, min(start + height, self.size_px))
+        for rows in self._strips():
             band = _joined(*self._inside(rows))
             if len(band.index):
                 yield band
 
     def numbers(self) -> Iterator[tuple[slice, Tensor]]:
         """Yields for bands of rows their place in the flat atlas, and the face of each texel; len(faces): none."""
-        height = max(TEXELS_PER_STRIP // self.size_px, 1)
-        for start in range(0, self.size_px, height):
-            rows = range(start, min(start + height, self.size_px))
+        for rows in self._strips():
             place = slice(rows.start * self.size_px, rows.stop * self.size_px)
             yield place, face_numbers(self.points, self.faces, self.size_px, rows).flatten()
+
+    def _strips(self) -> Iterator[range]:
+        """Yields the rows of the atlas in bands of about TEXELS_PER_STRIP texels."""
+        height = max(TEXELS_PER_STRIP // self.size_px, 1)
+        for start in range(0, self.size_px, height):
+            yield range(start, min(start + height, self.size_px))
 
     def _inside(self, rows: range) -> tuple[Band, Band]:
         """The texels inside the faces, and those of the charts' borders."""
@@ -120,12 +123,8 @@ class Layout:
 
 def border_edges(faces: Tensor) -> Tensor:
     """[E,2] int64 vertices of the edges that one face alone has: the outlines of the charts."""
-    faces = faces.long()
-    edges = torch.stack([faces, faces.roll(-1, dims=1)], dim=2).view(-1, 2).sort(dim=1).values
-    number = int(edges.max()) + 1
-    keys, counts = torch.unique(edges[:, 0] * number + edges[:, 1], return_counts=True)
-    keys = keys[counts == 1]
-    return torch.stack([keys // number, keys % number], dim=1)
+    edges, _, counts = unique_edges(faces)
+    return edges[counts == 1]
 
 
 def surface_points(scene: Scene, size_px: int) -> Texels:
