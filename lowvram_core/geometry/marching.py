@@ -32,7 +32,9 @@ def extract(logits: Tensor, octree: int) -> Mesh:
     """
     from skimage.measure import marching_cubes
 
-    _check_crosses(float(logits.min()), float(logits.max()))
+    low, high = float(logits.min()), float(logits.max())
+    if not low < LEVEL < high:
+        raise _no_surface(low, high)
     vertices, faces, _, _ = marching_cubes(logits.numpy(), LEVEL, method="lewiner")
     return _mesh(vertices, faces, octree)
 
@@ -42,25 +44,25 @@ def extract_from_bricks(bricks: Bricks) -> Mesh:
     grid, if the surface crosses no other cell.
 
     Raises:
-        NumericalFailure: all known logits are on one side of LEVEL.
+        NumericalFailure: no such cell is crossed by the surface.
 
     Memory:
         In RAM one slab of the grid, SLAB_CELLS thick.
     """
-    _check_crosses(*bricks.extremes())
     parts = [_march(bricks, first) for first in range(0, bricks.cells, SLAB_CELLS)]
     found = [part for part in parts if part is not None]
+    if not found:
+        raise _no_surface(*bricks.extremes())
     starts = np.cumsum([0, *(len(vertices) for vertices, _ in found)])
     faces = [start + part for start, (_, part) in zip(starts, found, strict=False)]
     return _mesh(np.concatenate([vertices for vertices, _ in found]), np.concatenate(faces), bricks.cells)
 
 
-def _check_crosses(low: float, high: float) -> None:
-    if not low < LEVEL < high:
-        raise NumericalFailure(
-            f"shape: the decoded field runs from {low:.3g} to {high:.3g} and never crosses {LEVEL}; wanted a surface. "
-            "Try another seed, more steps, or a picture with a clearer object."
-        )
+def _no_surface(low: float, high: float) -> NumericalFailure:
+    return NumericalFailure(
+        f"shape: the decoded field runs from {low:.3g} to {high:.3g} and never crosses {LEVEL}; wanted a surface. "
+        "Try another seed, more steps, or a picture with a clearer object."
+    )
 
 
 def _mesh(vertices: Array, faces: NDArray[np.int32], octree: int) -> Mesh:

@@ -60,12 +60,6 @@ class Sparse:
     """Radius of the largest ball that no asked point may have seen, in cells of the grid."""
 
     @property
-    def crosses(self) -> bool:
-        """Whether the known logits are on both sides of LEVEL."""
-        low, high = self.bricks.extremes()
-        return low < LEVEL < high
-
-    @property
     def share(self) -> float:
         """Of all points of the grid."""
         return self.asked / (self.bricks.cells + 1) ** 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+from ..errors import NumericalFailure
 from ..types import Mesh
 from .bricks import unravel
 from .fields import Asking, Field, ask, axis
@@ -36,9 +38,10 @@ def surface(field: Field, octree: int, how: Asking, *, edge: int) -> Mesh:
     """
     while edge > 1:
         found = sparse_logits(field, octree, edge, how)
-        mesh = extract_from_bricks(found.bricks) if found.crosses else None
-        if mesh is not None and BALL_FACES * found.missable**2 <= FLOATER_SHARE * len(mesh.faces):
-            return mesh
+        with suppress(NumericalFailure):  # no point of this lattice saw the surface
+            mesh = extract_from_bricks(found.bricks)
+            if BALL_FACES * found.missable**2 <= FLOATER_SHARE * len(mesh.faces):
+                return mesh
         edge //= 2
     return extract(dense_logits(field, octree, how), octree)
 
