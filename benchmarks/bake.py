@@ -34,6 +34,7 @@ import pytest  # noqa: E402  (these need the path above)
 import torch  # noqa: E402
 from bake_scenes import SOLIDS, paint, truth  # noqa: E402
 from PIL import Image  # noqa: E402
+from resident import reset_peak, resident_mib  # noqa: E402
 from torch import Tensor  # noqa: E402
 from upstream import Upstream  # noqa: E402
 
@@ -100,9 +101,8 @@ class Meter:
         if reset:
             if sys.platform == "linux":
                 ctypes.CDLL(None).malloc_trim(0)  # memory that is only kept for later would hide the growth
-            Path("/proc/self/clear_refs").write_text("5")
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024
+            reset_peak()
+        return int(resident_mib("VmHWM") * 2**20)
 
 
 def psnr(error: Tensor) -> float | None:

@@ -29,6 +29,7 @@ import full_size  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
+from resident import reset_peak, resident_mib  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
@@ -141,20 +142,14 @@ class _Ram:
     mib: float | None = None
 
     def __enter__(self) -> _Ram:
-        self._clear = Path("/proc/self/clear_refs")
-        if self._clear.exists():
-            self._clear.write_text("5")
-            self._before = self._resident("VmRSS")
+        if sys.platform == "linux":
+            reset_peak()
+            self._before = resident_mib("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._clear.exists():
-            self.mib = round(self._resident("VmHWM") - self._before)
-
-    @staticmethod
-    def _resident(key: str) -> float:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(key))
+        if sys.platform == "linux":
+            self.mib = round(resident_mib("VmHWM") - self._before)
 
 
 @contextmanager

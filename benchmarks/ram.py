@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE))
 
 import torch  # noqa: E402  (needs the path above)
 import vram  # noqa: E402
+from resident import reset_peak, resident_mib  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
 from lowvram_core.files.store import ModelStore  # noqa: E402
@@ -41,15 +42,9 @@ PRESET = PRESETS["4 GB"]
 HALF = torch.float16
 
 
-def resident_mib(field: str) -> float:
-    """VmHWM is the peak since the last reset. RssAnon is the part of the resident memory that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
-
-
 def weigh(call: Callable[[], object]) -> dict[str, float]:
     """Returns the peak RSS and the seconds of a call."""
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_peak()
     start = time.perf_counter()
     call()
     return {"peak_rss_mib": round(resident_mib("VmHWM"), 1), "own_after_mib": round(resident_mib("RssAnon"), 1),

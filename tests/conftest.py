@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "devices"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+sys.path += [str(ROOT / name) for name in ("benchmarks", "texts") if str(ROOT / name) not in sys.path]
 
 torch.set_num_threads(1)
 

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import scales
 import tiny
 import torch
+import vram
 from counted import counted, ledger
+from scales import GpuScale, SizingHost
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))
-
-import scales  # noqa: E402  (needs the path above)
-import vram  # noqa: E402
-from scales import GpuScale, SizingHost  # noqa: E402
-
-from lowvram_core.app import torch_host  # noqa: E402
-from lowvram_core.files.store import ModelStore  # noqa: E402
-from lowvram_core.fitting import budget  # noqa: E402
-from lowvram_core.presets import PRESETS  # noqa: E402
+from lowvram_core.app import torch_host
+from lowvram_core.files.store import ModelStore
+from lowvram_core.fitting import budget
+from lowvram_core.presets import PRESETS
 
 MIB = 2**20
 PRESET = PRESETS["8 GB Full"].with_(

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import decode
 import pytest
 import tiny
 import torch
 from counted import counted, ledger
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))
-
-import decode  # noqa: E402  (needs the path above)
 
 KEYS = ["shape", "logits", "octree", "mode", "queries", "share", "seconds", "ram_mib", "faces", "identical",
         "lost_parts", "lost_kept_by_clean"]  # fmt: skip

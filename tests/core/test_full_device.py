@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -326,7 +325,6 @@ def test_errors_and_cancels_leave_nothing(stage: str, how: str, device: torch.de
 
 def test_whole_runs_leave_nothing() -> None:
     """One run in each residency, beside the hundred of benchmarks/leaks.py, which also watches RAM."""
-    sys.path.append(str(BENCHMARKS))
     import leaks
 
     found = json.loads((BENCHMARKS / "results" / "leaks.json").read_text())

@@ -9,20 +9,17 @@ import ast
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import measured_tables
 import pytest
+import readme_tables
+
+from lowvram_core.files.manifest import MODELS
+from lowvram_core.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "texts"))
-
-import measured_tables  # noqa: E402  (needs the path above)
-import readme_tables  # noqa: E402
-
-from lowvram_core.files.manifest import MODELS  # noqa: E402
-from lowvram_core.presets import PRESETS  # noqa: E402
 
 REGIONS = {
     "README.md": ("European Union", "United Kingdom", "South Korea"),

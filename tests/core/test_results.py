@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ram
 import torch
+import views
+import vram
+
+from lowvram_core.files.store import ModelStore
+from lowvram_core.types import Camera
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))
-
-import ram  # noqa: E402  (needs the path above)
-import views  # noqa: E402
-import vram  # noqa: E402
-
-from lowvram_core.files.store import ModelStore  # noqa: E402
-from lowvram_core.types import Camera  # noqa: E402
 
 
 def committed(name: str) -> Any:

@@ -9,28 +9,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import page_cache
 import pytest
+import speed
 import tiny
 import torch
 import upstream as upstream_on_cpu
+import upstream_job
+import upstream_run
 from counted import counted, ledger
+from solid import REACH, SolidHost, solid_field, solid_logits
+from upstream_run import Upstream, a_picture
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))
-
-import page_cache  # noqa: E402  (needs the path above)
-import speed  # noqa: E402
-import upstream_job  # noqa: E402
-import upstream_run  # noqa: E402
-from solid import REACH, SolidHost, solid_field, solid_logits  # noqa: E402
-from upstream_run import Upstream, a_picture  # noqa: E402
-
-from lowvram_core.files.store import ModelStore  # noqa: E402
-from lowvram_core.networks import hy3dgen  # noqa: E402
-from lowvram_core.pictures.convert import cutout_from_rgba  # noqa: E402
-from lowvram_core.presets import PRESETS  # noqa: E402
-from lowvram_core.stages import delight, paint, shape  # noqa: E402
+from lowvram_core.files.store import ModelStore
+from lowvram_core.networks import hy3dgen
+from lowvram_core.pictures.convert import cutout_from_rgba
+from lowvram_core.presets import PRESETS
+from lowvram_core.stages import delight, paint, shape
 
 GIB = 2**30
 PRESET = PRESETS["8 GB Full"].with_(

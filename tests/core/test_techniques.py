@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -75,7 +74,6 @@ def test_the_figures_are_the_benchmarks() -> None:
 
     results = ROOT / "benchmarks" / "results"
     found = json.loads((results / "techniques.json").read_text())
-    sys.path.append(str(ROOT / "benchmarks"))
     import techniques
 
     switches = {field.name for field in fields(Preset)}

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from bake_scenes import (
+    Solid,
+    card,
+    cavity,
+    crowd,
+    paint,
+    shell,
+    slab,
+    smooth,
+    truth,
+    two_sides,
+)
 from hosts import RecordingHost
 from meshes import blob, group, small_preset
 from torch import Tensor
@@ -28,19 +39,6 @@ from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Atlas, Camera, Mesh
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from bake_scenes import (  # noqa: E402  (needs the path above)
-    Solid,
-    card,
-    cavity,
-    crowd,
-    paint,
-    shell,
-    slab,
-    smooth,
-    truth,
-    two_sides,
-)
 
 CPU = torch.device("cpu")
 CAMERAS = VIEW_SETS["standard"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
 FOUND = json.loads((ROOT / "benchmarks" / "results" / "unwrap.json").read_text(encoding="utf-8"))
 
 

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import readme_tables
+import techniques
+import torch
+import vram
+from scales import CountingScale, SizingHost
 
-ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT / "benchmarks", ROOT / "texts"):
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-
-import readme_tables  # noqa: E402  (needs the path above)
-import techniques  # noqa: E402
-import torch  # noqa: E402
-import vram  # noqa: E402
-from scales import CountingScale, SizingHost  # noqa: E402
-
-from lowvram_core.files.store import ModelStore  # noqa: E402
-from lowvram_core.fitting.budget import MARGIN_BYTES, Need  # noqa: E402
-from lowvram_core.lending import streaming  # noqa: E402
-from lowvram_core.lending.prefetch import Load  # noqa: E402
-from lowvram_core.networks.delight import open_delight  # noqa: E402
-from lowvram_core.networks.paint import open_paint  # noqa: E402
-from lowvram_core.presets import PRESETS, Preset  # noqa: E402
-from lowvram_core.stages import delight, paint, shape  # noqa: E402
+from lowvram_core.files.store import ModelStore
+from lowvram_core.fitting.budget import MARGIN_BYTES, Need
+from lowvram_core.lending import streaming
+from lowvram_core.lending.prefetch import Load
+from lowvram_core.networks.delight import open_delight
+from lowvram_core.networks.paint import open_paint
+from lowvram_core.presets import PRESETS, Preset
+from lowvram_core.stages import delight, paint, shape
 
 MIB = 2**20
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PEAKS_MIB = readme_tables.peaks_mib()
 """As benchmarks/vram.py left them, and as the README states them."""
 ALLOCATORS_BYTES = 412 * MIB

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE.parent / "core", HERE, HERE.parents[1] / "texts"):
+for folder in (HERE.parent / "core", HERE):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
