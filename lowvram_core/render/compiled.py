@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -132,6 +133,8 @@ def _kernel(function: Callable[..., None]) -> Callable[..., None] | None:
         from numba import njit
     except ImportError:
         return None
+    # What numba keeps on the disk refers to this module by its name, and ComfyUI loads it under another one.
+    function.__qualname__ = f"{function.__name__}_{crc32(__name__.encode()):x}"
     try:
         compiled: Callable[..., None] = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder to keep the machine code in

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,27 @@ def test_pull_push_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("lowvram_core.render.pyramid._TEXELS_PER_STRIP", 96 * 10)
     pull_push(strips, weights, CPU)
     assert torch.allclose(whole, strips, atol=1e-6)
+
+
+def test_what_numba_keeps_serves_the_module_under_another_name(tmp_path: Path) -> None:
+    """The command line and ComfyUI load the same files under different names."""
+    pytest.importorskip("numba")
+    (tmp_path / "compiled.py").write_text(Path(compiled.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    code = (
+        "import importlib.util, sys, torch\n"
+        "spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])\n"
+        "module = sys.modules[sys.argv[1]] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "depth = torch.full((64,), -torch.inf)\n"
+        "corners = torch.tensor([[[0.0, 0, 1], [7, 0, 1], [0, 7, 1]]])\n"
+        "assert module.fill_depth(depth, corners, 8, 1e-3) and int((depth == 1).sum()) == 36\n"
+    )
+    for name in ("first", "second", "first"):
+        command = [sys.executable, "-c", code, name, str(tmp_path / "compiled.py")]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+    kept = {file.name.partition("-")[0] for file in (tmp_path / "__pycache__").glob("*.nbi")}
+    assert len(kept) == 2, "one for each name"
 
 
 @pytest.mark.parametrize("camera", [Camera(0, 0), Camera(120, 20)])
