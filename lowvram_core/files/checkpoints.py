@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -202,7 +203,12 @@ def _at(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
 
 def check_layout(module: nn.Module, entries: Mapping[str, Shape], source: Path) -> None:
     """Raises BadCheckpoint where a checkpoint's names or shapes differ from the module's."""
-    check_names({name: tuple(value.shape) for name, value in module.state_dict().items()}, entries, source)
+    check_names(layout(module), entries, source)
+
+
+def layout(module: nn.Module) -> Mapping[str, Shape]:
+    """The names and shapes of a module's weights. It cannot be changed, so that callers may cache it."""
+    return MappingProxyType({name: tuple(value.shape) for name, value in module.state_dict().items()})
 
 
 def check_names(wanted: Mapping[str, Shape], entries: Mapping[str, Shape], source: Path) -> None:

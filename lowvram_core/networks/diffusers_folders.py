@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +21,7 @@ from ..files.checkpoints import (
     file_parts,
     fill,
     largest_layer_bytes,
+    layout,
     read_shapes,
     read_weights,
 )
@@ -97,8 +97,7 @@ def _layout(described: str, config: str, folder: Path) -> Mapping[str, Shape]:
     """
     import diffusers
 
-    module = _built(getattr(diffusers, described), json.loads(config), folder)
-    return MappingProxyType({name: tuple(value.shape) for name, value in module.state_dict().items()})
+    return layout(_built(getattr(diffusers, described), json.loads(config), folder))
 
 
 def _built(cls: Any, config: dict[str, Any], folder: Path) -> nn.Module:

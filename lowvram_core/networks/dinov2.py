@@ -7,7 +7,7 @@ needs them renamed back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 import torch
@@ -28,12 +28,12 @@ _SPLIT = (".mlp.gate_proj.", ".mlp.up_proj.")
 Item = TypeVar("Item", Tensor, Shape)
 
 
-def to_installed_names(state: Mapping[str, Item], wanted: Mapping[str, Tensor]) -> dict[str, Item]:
+def to_installed_names(state: Mapping[str, Item], wanted: Collection[str]) -> dict[str, Item]:
     """Renames a checkpoint to the names that the installed transformers uses.
 
     Args:
         state: tensors, or their shapes, under old or new names.
-        wanted: the empty module's state dict; only its names are read.
+        wanted: the names of the empty module's weights.
     """
     return _to_new(state) if any(_RENAMED[0][1] in name for name in wanted) else _to_old(state)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from ..files.checkpoints import (
     Shape,
     build_empty,
     bytes_at,
-    check_layout,
+    check_names,
     file_parts,
     fill,
     largest_layer_bytes,
+    layout,
     read_header,
     read_safetensors,
 )
@@ -177,8 +178,8 @@ def _component(
     part: str, node: Mapping[str, Any], weights: Path, header: Mapping[str, Shape], prefix: str, dtype: torch.dtype
 ) -> Component:
     entries = {name.removeprefix(prefix): entry for name, entry in header.items() if name.startswith(prefix)}
-    module = build_empty(partial(_make, node))
-    check_layout(module, to_installed_names(entries, module.state_dict()), weights)
+    wanted = _layout(yaml.safe_dump(node))
+    check_names(wanted, to_installed_names(entries, wanted), weights)
     return Component(
         key=f"{weights}:{part}:{dtype}",
         label=_PARTS[part],
@@ -190,6 +191,16 @@ def _component(
         stays=_STAYS.get(part, ""),
         files=file_parts(weights, lambda name: name.startswith(prefix)),
     )
+
+
+@lru_cache(maxsize=16)
+def _layout(node: str) -> Mapping[str, Shape]:
+    """The names and shapes of the weights of a class that a configuration names. Building all three takes 0.3 s.
+
+    Args:
+        node: the configuration's entry, as YAML.
+    """
+    return layout(build_empty(partial(_make, yaml.safe_load(node))))
 
 
 def _load(node: Mapping[str, Any], weights: Path, prefix: str, dtype: torch.dtype) -> nn.Module:
