@@ -41,6 +41,8 @@ class Mesh:
     """[H,W,3] float32 sRGB 0..1."""
     normals: Tensor | None = None
     """[V,3] float32 unit normals to save with the mesh. None: smooth ones. Nothing is rendered or baked with them."""
+    colors: Tensor | None = None
+    """[V,3] float32 sRGB 0..1 colours to save with the mesh, where it has no texture. Nothing is baked with them."""
 
     def with_(self, **changes: Any) -> Mesh:
         """Returns a copy with some fields replaced."""

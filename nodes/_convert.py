@@ -11,6 +11,7 @@ from comfy_api.latest import Types
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
+from ..lowvram_core.pictures.transfer import linear, srgb
 from ..lowvram_core.types import Cutout, Mesh
 from ._host import to_intermediate
 
@@ -90,13 +91,16 @@ def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
             "from a list run one by one."
         )
     vertex_count, face_count = (_count(mesh, name) for name in ("vertex_counts", "face_counts"))
-    texture, uvs, normals = (getattr(mesh, name, None) for name in ("texture", "uvs", "normals"))
+    texture, uvs, normals, colors = (
+        getattr(mesh, name, None) for name in ("texture", "uvs", "normals", "vertex_colors")
+    )
     return Mesh(
         vertices=mesh.vertices[0, :vertex_count].float().cpu(),
         faces=mesh.faces[0, :face_count].long().cpu(),
         uvs=None if uvs is None else uvs[0, :vertex_count].float().cpu(),
         texture=None if texture is None else texture[0, ..., :3].float().cpu(),
         normals=None if normals is None else normals[0, :vertex_count].float().cpu(),
+        colors=None if colors is None else srgb(colors[0, :vertex_count, :3].float().cpu().clamp(0, 1)),
     )
 
 
@@ -117,4 +121,6 @@ def mesh_to_comfy(mesh: Mesh) -> Any:
         values["texture"] = to_intermediate(mesh.texture[None])
     if mesh.normals is not None and "normals" in signature(Types.MESH).parameters:  # not in ComfyUI 0.21
         values["normals"] = to_intermediate(mesh.normals[None])
+    if mesh.colors is not None:
+        values["vertex_colors"] = to_intermediate(linear(mesh.colors)[None])  # ComfyUI's are linear, as glTF's
     return Types.MESH(**values)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ..lowvram_core.errors import BadInput, OutOfMemory
+from ..lowvram_core.files.names import pasted
 from ..lowvram_core.host import Component
 from ..lowvram_core.lending.device import memory_of
 from ..lowvram_core.lending.hosts import LendingHost
@@ -78,12 +79,13 @@ def readable(name: str, stage_name: str) -> Path:
     """The path of a file or folder that a prompt names. It need not be there.
 
     Args:
-        name: relative to ComfyUI's input folder, or to the output folder if " [output]" follows; or a full path.
+        name: relative to ComfyUI's input folder, or to the output folder if " [output]" follows; or a full path. It may
+            stand in quotes.
 
     Raises:
         BadInput: the path leads out of the readable folders, also by a symbolic link. Whether it is there is not told.
     """
-    plain, base = folder_paths.annotated_filepath(name)
+    plain, base = folder_paths.annotated_filepath(pasted(name))
     # By name first: resolving a name such as //server/share would already ask that server.
     path = Path(os.path.normpath(Path(base or folder_paths.get_input_directory()).absolute() / plain))
     places = [place for folder in readable_folders() for place in (folder.absolute(), folder.resolve())]

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.files.formats import READABLE_MESHES, TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
+from ..lowvram_core.files.names import is_file
 from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
@@ -86,7 +87,8 @@ class LoadMesh(io.ComfyNode):
         *names, last = (ending[1:].upper() for ending in READABLE_MESHES)
         return schema(
             "LoadMesh", "Load Mesh",
-            f"Reads {', '.join(names)} or {last}, with UVs and texture where the file has them.",
+            f"Reads {', '.join(names)} or {last}, with UVs and texture or vertex colours where the file has them. "
+            "Parts with several textures get one together.",
             ["import", "glb", "obj"],
             inputs=[
                 io.String.Input("file", default="mesh.glb",
@@ -103,13 +105,13 @@ class LoadMesh(io.ComfyNode):
             path = _host.readable(file, "load")
         except BadInput:
             return 0.0
-        return path.stat().st_mtime if path.is_file() else 0.0
+        return path.stat().st_mtime if is_file(path) else 0.0
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
         host = _host.ComfyHost()
-        mesh: Mesh = guarded("files.meshes").load_mesh(_host.readable(file, "load"), host)
+        mesh: Mesh = guarded("files.load_meshes").load_mesh(_host.readable(file, "load"), host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
 
@@ -180,7 +182,7 @@ class TrimeshToMesh(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """UVs and texture are kept."""
+        """UVs, texture and vertex colours are kept; a scene is joined."""
         return schema(
             "TrimeshToMesh", "Trimesh to Mesh", "Converts a mesh of a pack whose sockets carry a trimesh.Trimesh.",
             ["convert", "trimesh"],
@@ -192,5 +194,5 @@ class TrimeshToMesh(io.ComfyNode):
     def execute(cls, trimesh: Any) -> io.NodeOutput:
         """A MESH."""
         host = _host.ComfyHost()
-        mesh: Mesh = core("files.meshes").from_trimesh(trimesh)
+        mesh: Mesh = core("files.load_meshes").from_trimesh(trimesh, host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

@@ -18,6 +18,7 @@ from ..files import manifest
 from ..files.convert import convert_pickles
 from ..files.formats import TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..files.meshes import save
+from ..files.names import pasted
 from ..files.pictures import find_pictures, load_picture
 from ..files.store import ModelStore, default_roots
 from ..files.textures import Coding
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser. Each value of a preset has an option of its name."""
     parser = argparse.ArgumentParser(prog="python -m lowvram_core", description=__doc__)
-    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="picture files or folders")
-    parser.add_argument("-o", "--out", type=Path, default=Path("output"), help="a folder, or for one picture a file")
+    parser.add_argument("pictures", nargs="*", type=_path, metavar="PICTURE", help="picture files or folders")
+    parser.add_argument("-o", "--out", type=_path, default=Path("output"), help="a folder, or for one picture a file")
     parser.add_argument(
         "--format", choices=[ext[1:] for ext in WRITABLE_MESHES], default="glb", help="for an output folder"
     )
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--paint-seed", type=_seed, default=Seeds.paint, help="default: upstream's")
     parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
     for side in SIDES[1:]:
-        parser.add_argument(f"--{side}", type=Path, metavar="PICTURE", help=f"{side} view, for the mv variants")
+        parser.add_argument(f"--{side}", type=_path, metavar="PICTURE", help=f"{side} view, for the mv variants")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
@@ -92,6 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
     for value in VALUES.values():
         values.add_argument(value.option, **_kind(value), help=cost(value.name).replace("%", "%%"))
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(pasted(text))
 
 
 def _seed(text: str) -> int:

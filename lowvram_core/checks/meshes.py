@@ -12,18 +12,19 @@ SMALLEST, LARGEST = 1e-17, 1e18
 """Limits of a mesh's size: the squares of both are normal float32 numbers, so lengths can be computed."""
 
 
-def check_mesh(mesh: Mesh, stage: str, *, needs_uvs: bool = False, manifold: bool = False) -> None:
+def check_mesh(mesh: Mesh, stage: str, *, needs_uvs: bool = False, tiles: bool = False, manifold: bool = False) -> None:
     """Raises BadInput if a stage cannot use the mesh.
 
     Args:
         stage: the message begins with this name.
-        needs_uvs: every vertex must have a finite UV.
+        needs_uvs: every vertex must have a finite UV in 0..1.
+        tiles: UVs may also lie outside, where the texture repeats.
         manifold: no edge may have more than two faces.
     """
     _check_shapes(mesh, stage)
     _check_values(mesh, stage)
     if needs_uvs:
-        _check_uvs(mesh, stage)
+        _check_uvs(mesh, stage, tiles=tiles)
     if manifold:
         count = int((edge_face_counts(mesh.faces)[0] > 2).sum())
         _refuse(
@@ -83,6 +84,11 @@ def _check_values(mesh: Mesh, stage: str) -> None:
         stage, "the normals are not finite, or not one for each vertex", "[V,3] finite vectors",
         "Remove them: smooth ones are made",
     )  # fmt: skip
+    colors = mesh.colors
+    _refuse(
+        colors is not None and (colors.shape != vertices.shape or not bool(torch.isfinite(colors.detach()).all())),
+        stage, "the colours are not finite, or not one for each vertex", "[V,3] finite sRGB colours", "Remove them",
+    )  # fmt: skip
     extent = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
     _refuse(
         not SMALLEST < extent < LARGEST, stage, f"the mesh is {extent:g} across",
@@ -90,7 +96,7 @@ def _check_values(mesh: Mesh, stage: str) -> None:
     )  # fmt: skip
 
 
-def _check_uvs(mesh: Mesh, stage: str) -> None:
+def _check_uvs(mesh: Mesh, stage: str, *, tiles: bool) -> None:
     uvs = mesh.uvs
     if uvs is None:
         raise BadInput(f"{stage}: the mesh has no UVs; UVs are wanted. Run Unwrap first.")
@@ -101,8 +107,8 @@ def _check_uvs(mesh: Mesh, stage: str) -> None:
     _refuse(not bool(torch.isfinite(uvs).all()), stage, "some UVs are NaN or infinite", "finite UVs", "Unwrap again")
     low, high = float(uvs.min()), float(uvs.max())
     _refuse(
-        low < -1e-4 or high > 1.0001, stage, f"UVs run from {low:g} to {high:g}", "0 to 1, without tiling",
-        "Run Unwrap again without keeping the UVs",
+        not tiles and (low < -1e-4 or high > 1.0001), stage, f"UVs run from {low:g} to {high:g}",
+        "0 to 1, without tiling", "Run Unwrap again without keeping the UVs",
     )  # fmt: skip
 
 

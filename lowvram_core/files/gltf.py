@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..pictures.transfer import linear
 from ..types import Mesh
 from .textures import Encoded
 
 _FLOAT, _UINT32 = 5126, 5125
 _VERTICES, _INDICES = 34962, 34963
-_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP = 9729, 9987, 33071
+_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP, _REPEAT = 9729, 9987, 33071, 10497
 _WEBP = "EXT_texture_webp"
 _UP = torch.tensor([0.0, 1.0, 0.0])
 """Normal of a vertex that no face with an area uses: glTF wants unit vectors."""
@@ -55,6 +56,8 @@ def _document(mesh: Mesh, normals: Tensor, name: str, texture: Encoded | None) -
     attributes = {"POSITION": buffer.vectors(mesh.vertices, limits=True), "NORMAL": buffer.vectors(given)}
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = buffer.vectors(mesh.uvs)
+    if mesh.colors is not None:
+        attributes["COLOR_0"] = buffer.vectors(linear(mesh.colors.clamp(0, 1)))
     primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.indices(mesh.faces)}
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "Hunyuan3D Low VRAM"},
@@ -65,18 +68,20 @@ def _document(mesh: Mesh, normals: Tensor, name: str, texture: Encoded | None) -
     }
     if mesh.uvs is not None:
         primitive["material"] = 0
-        document |= _material(name, texture, buffer)
+        tiles = bool(mesh.uvs.min() < -1e-4) or bool(mesh.uvs.max() > 1.0001)
+        document |= _material(name, texture, buffer, tiles=tiles)
     return document | buffer.described(), buffer.content()
 
 
-def _material(name: str, texture: Encoded | None, buffer: _Buffer) -> dict[str, Any]:
-    """A matte material, and its texture."""
+def _material(name: str, texture: Encoded | None, buffer: _Buffer, *, tiles: bool) -> dict[str, Any]:
+    """A matte material, and its texture, which repeats if UVs lie outside of 0..1."""
     matte: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     found: dict[str, Any] = {"materials": [{"name": name, "pbrMetallicRoughness": matte}]}
     if texture is None:
         return found
     matte["baseColorTexture"] = {"index": 0}
-    found["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}]
+    wrap = _REPEAT if tiles else _CLAMP
+    found["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": wrap, "wrapT": wrap}]
     found["images"] = [{"bufferView": buffer.view(texture.content), "mimeType": texture.mime, "name": name}]
     found["textures"] = [{"sampler": 0, "source": 0}]
     if texture.mime == "image/webp":  # glTF itself knows PNG and JPEG

@@ -30,7 +30,7 @@ def load_picture(path: Path | str) -> Image.Image:
             with Image.open(path) as opened:
                 check_size(opened.size, path.name)
                 opened.load()
-                return _to_eight_bit(ImageOps.exif_transpose(opened), path.name)
+                return to_eight_bit(ImageOps.exif_transpose(opened), path.name)
     except BadInput:
         raise
     except FileNotFoundError:
@@ -48,7 +48,12 @@ def load_picture(path: Path | str) -> Image.Image:
         ) from error
 
 
-def _to_eight_bit(image: Image.Image, name: str) -> Image.Image:
+def to_eight_bit(image: Image.Image, name: str) -> Image.Image:
+    """The picture as RGB, or as RGBA if it has transparency. `name` is for messages.
+
+    Raises:
+        BadInput: it has 32 bits a channel, or floats.
+    """
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255 instead of scaling. Mode I also holds the values of 16-bit files.
         grey = np.asarray(image).astype(np.int64)

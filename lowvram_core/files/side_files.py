@@ -34,6 +34,8 @@ class SideFiles(Resolver):
         self._mesh = mesh
         self._folder = mesh.parent.resolve()
         self.refused: BadInput | None = None
+        self.instead: dict[str, bytes] = {}
+        """Contents that stand for files of these names."""
 
     def get(self, name: str) -> bytes:
         """The content of a file; a picture's size is checked first.
@@ -42,8 +44,12 @@ class SideFiles(Resolver):
             FileNotFoundError: there is no such file in the folder.
             BadInput: it is a picture over the limits.
         """
-        plain = unquote(name.strip())
-        for candidate in (name.strip(), plain, plain.lstrip("/"), Path(plain.replace("\\", "/")).name):
+        if name in self.instead:
+            return self.instead[name]
+        given = name.strip().strip("\"'").replace("\\", "/")
+        plain = unquote(given)
+        last = Path(plain).name
+        for candidate in (name.strip(), given, plain, plain.lstrip("/"), last, *self._in_subfolders(last)):
             # By name first: resolving a name such as //server/share would already ask that server.
             if Path(candidate).anchor or ".." in Path(candidate).parts:
                 continue
@@ -53,6 +59,12 @@ class SideFiles(Resolver):
                 self.check_texture(content, candidate)
                 return content
         raise FileNotFoundError(name)
+
+    def _in_subfolders(self, name: str) -> Iterator[str]:
+        """The files of that name in the folders of the mesh's folder, such as textures/skin.png."""
+        for folder in sorted(self._folder.iterdir()) if name else ():
+            if folder.is_dir() and not folder.is_symlink() and (folder / name).is_file():
+                yield f"{folder.name}/{name}"
 
     def keys(self) -> list[str]:
         """The files of the folder by name."""
@@ -107,25 +119,38 @@ _TEXTURES = ("image", "baseColorTexture", "metallicRoughnessTexture", "normalTex
              "emissiveTexture")  # fmt: skip
 
 
-def check_embedded_textures(mesh: Path, side_files: SideFiles) -> None:
-    """Raises BadInput where a picture inside a GLB or glTF file is over the limits. Other formats embed none.
+def read_gltf(mesh: Path, side_files: SideFiles) -> tuple[dict[str, Any], list[bytes]]:
+    """The JSON of a GLB or glTF file, and the contents of its buffers.
 
-    trimesh decodes some of them while it loads a mesh, so they are looked for in the file itself.
+    Raises:
+        BadInput: the file is damaged, a buffer is not there, or a picture is over the limits. trimesh decodes some
+            pictures while it loads a mesh, so they are looked for in the file itself.
     """
-    if mesh.suffix.lower() not in (".glb", ".gltf"):
-        return
-    with suppress(*_DAMAGED):  # trimesh refuses such a file
-        document, chunks = _read_gltf(mesh)
+    try:
+        document, chunks = _document(mesh)
         buffers = [_buffer_bytes(buffer, chunks, side_files) for buffer in document.get("buffers", ())]
         for index, image in enumerate(document.get("images", ())):
             with suppress(*_DAMAGED):  # trimesh leaves such a picture out
                 side_files.check_texture(_image_bytes(image, document, buffers), str(image.get("name", index)))
+        used = {view["buffer"] for view in document.get("bufferViews", ())}
+        for index, (content, buffer) in enumerate(zip(buffers, document.get("buffers", ()), strict=True)):
+            if index in used and len(content) < buffer["byteLength"]:
+                where = str(buffer.get("uri", "its binary part"))[:80]
+                raise BadInput(
+                    f"load: {mesh.name} needs {buffer['byteLength']:,} bytes of {where}, and {len(content):,} are "
+                    "there; wanted a whole file with all files that it names beside it. Copy them all, or export a GLB."
+                )
+    except _DAMAGED as error:
+        raise BadInput(
+            f"load: {mesh.name} cannot be read ({type(error).__name__}: {error}); wanted glTF 2.0. Export it again."
+        ) from error
+    return document, buffers
 
 
 _DAMAGED = (OSError, LookupError, TypeError, AttributeError, struct.error)
 
 
-def _read_gltf(mesh: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
+def _document(mesh: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
     """A file's JSON, and a GLB's binary chunks."""
     content = mesh.read_bytes()
     if mesh.suffix.lower() == ".gltf":

@@ -155,4 +155,5 @@ def _split(mesh: Mesh, source: np.ndarray, indices: np.ndarray, uvs: np.ndarray)
         torch.from_numpy(indices.astype(np.int64)).view(-1, 3),
         uvs=torch.stack([up[:, 0], 1.0 - up[:, 1]], dim=1),
         normals=None if mesh.normals is None else mesh.normals.detach().cpu().float()[copies],
+        colors=None if mesh.colors is None else mesh.colors.detach().cpu().float()[copies],
     )

@@ -19,7 +19,8 @@ from PIL import Image
 
 from lowvram_core.errors import BadInput
 from lowvram_core.files.formats import TEXTURE_FORMATS
-from lowvram_core.files.meshes import load_mesh, save_mesh, sidecars
+from lowvram_core.files.load_meshes import load_mesh
+from lowvram_core.files.meshes import save_mesh, sidecars
 from lowvram_core.files.textures import Coding
 from lowvram_core.geometry.weld import smooth_normals
 from lowvram_core.stages.unwrap import unwrap

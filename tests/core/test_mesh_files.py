@@ -22,7 +22,8 @@ from PIL import Image, ImageFile
 from lowvram_core.errors import BadInput
 from lowvram_core.files import meshes
 from lowvram_core.files.formats import OTHER_MESHES, READABLE_MESHES, WRITABLE_MESHES
-from lowvram_core.files.meshes import load_mesh, save, save_mesh, sidecars, to_trimesh
+from lowvram_core.files.load_meshes import load_mesh
+from lowvram_core.files.meshes import save, save_mesh, sidecars
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Mesh
 
@@ -136,17 +137,6 @@ def test_several_parts_become_one(tmp_path: Path) -> None:
     assert len(back.faces) == 24 and len(back.vertices) == 16
     assert float(back.vertices[:, 0].max()) == pytest.approx(3.5)
     assert host.notes == [], "they had no UVs to lose"
-
-
-def test_uvs_that_several_parts_lose_are_noted(textured: Mesh, tmp_path: Path) -> None:
-    scene, host = trimesh.Scene(), RecordingHost()
-    for name in ("a", "b"):
-        scene.add_geometry(to_trimesh(textured), geom_name=name)
-    scene.export(tmp_path / "two.glb")
-    assert load_mesh(tmp_path / "two.glb", host).uvs is None
-    (note,) = host.notes
-    assert note.startswith("load: two.glb has 2 parts, which were joined without their UVs and textures; only a file")
-    assert load_mesh(save_mesh(textured, tmp_path / "one.glb"), host).uvs is not None and len(host.notes) == 1
 
 
 def test_existing_file_is_replaced_and_nothing_else_left(textured: Mesh, tmp_path: Path) -> None:

@@ -190,6 +190,26 @@ def test_trimesh_there_and_back(pack: Pack, ball: MeshData, preset: Any) -> None
     assert (back.texture - mesh.texture).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_vertex_colours_are_linear_in_comfyui(pack: Pack, comfy: Path, ball: MeshData) -> None:
+    """ComfyUI's own nodes take them as linear; the same colours come back from a file."""
+    ball.vertex_colors = torch.rand(1, ball.vertices.shape[1], 3)
+    other = pack.run("MeshToTrimesh", mesh=ball)
+    shown = other.visual.vertex_colors[:, 0] / 255
+    assert np.abs(shown - ball.vertex_colors[0, :, 0].numpy() ** (1 / 2.2)).max() < 0.04
+    path = Path(pack.run("SaveMesh", mesh=ball, filename_prefix="c", format="glb"))
+    path.rename(comfy / "input" / "c.glb")
+    back = pack.run("LoadMesh", file='"c.glb"')
+    assert torch.allclose(back.vertex_colors, ball.vertex_colors, atol=1e-5)
+
+
+def test_scenes_of_trimesh_are_joined(pack: Pack, ball: MeshData) -> None:
+    one = pack.run("MeshToTrimesh", mesh=ball)
+    assert pack.run("TrimeshToMesh", trimesh=trimesh.Scene([one, one])).faces.shape[1] == 2 * ball.faces.shape[1]
+    for thing, says in ((None, "nothing is connected"), (trimesh.PointCloud([[0, 0, 0]]), "a PointCloud came")):
+        with pytest.raises(ValueError, match=rf"(?s)trimesh: {says}; wanted"):
+            pack.run("TrimeshToMesh", trimesh=thing)
+
+
 def test_padded_mesh_is_cut_to_its_counts(pack: Pack, ball: MeshData) -> None:
     padded = MeshData(
         torch.cat([ball.vertices, torch.zeros(1, 7, 3)], dim=1), torch.cat([ball.faces, ball.faces[:, :5] * 0], dim=1),
