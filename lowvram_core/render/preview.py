@@ -18,7 +18,8 @@ _LIGHT = (0.35, 0.5, 0.8)
 
 
 def render_textured(mesh: Mesh, camera: Camera, size_px: int, device: torch.device | str = "cpu") -> Tensor:
-    """[S,S,3] float32 sRGB picture of the mesh, softly lit, on white, on the CPU; grey if it has no texture."""
+    """[S,S,3] float32 sRGB picture of the mesh, softly lit, on white, on the CPU; grey if it has neither texture
+    nor colours."""
     scene = Scene(mesh, device)
     view = scene.view(camera, size_px)
     raster, faces = view.raster, scene.faces
@@ -29,6 +30,8 @@ def render_textured(mesh: Mesh, camera: Camera, size_px: int, device: torch.devi
     if mesh.texture is not None and mesh.uvs is not None:
         uvs = interpolate(scene.uvs, raster, faces)
         colour = sample(mesh.texture.to(device), uvs)
+    elif mesh.colors is not None:
+        colour = interpolate(mesh.colors.to(device), raster, faces)
     rows_run_down = torch.tensor([1.0, -1.0, 1.0], device=normal.device)
     lamp = F.normalize(torch.tensor([_LIGHT], device=normal.device), dim=1)[0] * rows_run_down
     shade = _AMBIENT + (1 - _AMBIENT) * (normal @ lamp).clamp(min=0)

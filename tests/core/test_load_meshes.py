@@ -25,7 +25,8 @@ from lowvram_core.files.meshes import save_mesh
 from lowvram_core.files.names import pasted
 from lowvram_core.files.plain_obj import triangulated
 from lowvram_core.pictures.transfer import linear, srgb
-from lowvram_core.types import Mesh
+from lowvram_core.render.preview import render_textured
+from lowvram_core.types import Camera, Mesh
 
 POINTS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
 FACES = np.array([[0, 1, 2], [0, 2, 3]], np.uint16)
@@ -499,6 +500,13 @@ def test_transfer_goes_there_and_back() -> None:
     values = torch.linspace(0, 1, 256)
     assert torch.allclose(srgb(linear(values)), values, atol=1e-6)
     assert float(linear(torch.tensor(0.5))) == pytest.approx(0.21404, abs=1e-5)
+
+
+def test_colours_show_in_the_picture_of_a_mesh() -> None:
+    box = cube()
+    red = box.with_(colors=torch.tensor([1.0, 0.0, 0.0]).expand(len(box.vertices), 3))
+    middle = render_textured(red, Camera(30, 20), 64)[32, 32]
+    assert float(middle[0]) > 0.5 and middle[1:].tolist() == [0, 0]
 
 
 # --- names ---
