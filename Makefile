@@ -55,6 +55,11 @@ bench-load: $(STAMP)
 bench-bake: $(STAMP)
 	$(PY) -W ignore benchmarks/bake.py $(BAKE)
 
+# Feeds more than 1,000 damaged files and values to the pack. More options: FUZZ="--seed 7 --count 500".
+.PHONY: fuzz
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) tests/fuzz/runner.py $(FUZZ)
+
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check

@@ -95,11 +95,22 @@ class Value:
         """The command-line option."""
         return f"--{self.name.replace('_', '-')}"
 
+    def _is_number(self, value: Any) -> bool:
+        kinds = (int,) if self.kind is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
     def check(self, value: Any) -> None:
         """Raises BadInput where a preset cannot have this value."""
         if self.kind is str and value not in self.choices:
             raise BadInput(
                 f"preset: {self.name} is {value!r}; wanted one of {', '.join(self.choices)}. Choose one of these."
+            )
+        if self.kind is bool and not isinstance(value, bool):
+            raise BadInput(f"preset: {self.name} is {value!r}; wanted true or false. Choose one of these.")
+        if self.kind in (int, float) and not self._is_number(value):
+            raise BadInput(
+                f"preset: {self.name} is {value!r}; wanted {'a whole number' if self.kind is int else 'a number'} from "
+                f"{self.low} to {self.high}. Choose one."
             )
         if self.kind in (int, float) and not self.low <= value <= self.high:
             raise BadInput(

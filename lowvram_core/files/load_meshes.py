@@ -154,6 +154,11 @@ def _part(mesh: trimesh.Trimesh, normals: Tensor | None) -> Part:
     """One part, with the colours of its material."""
     vertices = torch.from_numpy(np.asarray(mesh.vertices, dtype=np.float32).copy())
     faces = torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64).copy())
+    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < len(vertices):
+        raise BadInput(
+            f"load: a face names vertices {int(faces.min())} to {int(faces.max())} of {len(vertices)}; wanted a whole "
+            "mesh. Export it again."
+        )
     uv = getattr(mesh.visual, "uv", None)
     usable = uv is not None and len(uv) == len(vertices)
     uvs = None if not usable else torch.from_numpy(np.asarray(uv, dtype=np.float32)[:, :2].copy())

@@ -146,7 +146,7 @@ def _build(config: dict[str, Any]) -> Any:
     two_and_a_half_d = hy3dgen.paint_unet()
     try:
         return build_empty(lambda: two_and_a_half_d(UNet2DConditionModel(**settings)))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # diffusers and torch have errors of their own for settings that they cannot use
         raise BadCheckpoint(
             f"paint: the UNet's config.json cannot be used ({error}); wanted the published one. "
             "Download the folder again."
