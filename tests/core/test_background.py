@@ -18,6 +18,7 @@ from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDepen
 from lowvram_core.files.manifest import Model, ModelFile
 from lowvram_core.files.pictures import load_picture
 from lowvram_core.files.store import ModelStore
+from lowvram_core.pictures.recentre import solid_box
 from lowvram_core.presets import get
 from lowvram_core.stages import background
 from lowvram_core.stages.background import remove_background
@@ -175,3 +176,15 @@ def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str,
     command = {"rembg": "rembg onnxruntime"}.get(package, package)
     assert f"{package!r}" in message and f"python -m pip install {command}." in message
     assert issubclass(MissingDependency, ImportError)
+
+
+@needs_weights
+@pytest.mark.parametrize("name", ["coffee.png", "camera.png"])
+def test_alpha_that_counts_frames_the_drawn_object(name: str) -> None:
+    """At an alpha of 1 of 255, the box of camera.png is 107 px too wide."""
+    picture = load_picture(photograph(name))
+    found = background._cut_out(picture, "u2netp", STORE)
+    left, top, right, bottom = Image.fromarray(drawn_mask(name, picture.size)).getbbox() or ()
+    wanted = np.array([left, top, right, bottom])
+    assert np.abs(np.array(solid_box(found)) - wanted).max() <= 2
+    assert np.abs(np.array(found.getchannel("A").getbbox()) - wanted).max() > 20
