@@ -62,6 +62,8 @@ class RemoveBackground(io.ComfyNode):
         cutouts = []
         for index, picture in enumerate(image):
             own = None if known is None else known[min(index, len(known) - 1)]
+            if own is not None and invert_mask and not core("checks.pictures").is_used(own.numpy() < 0.5):
+                own = None  # made of the alpha of an opaque file, in a batch with others or not quite 255
             cutouts.append(_cut(picture[None], own, preset, host, keep_background))
         images = [_convert.to_image(cutout.image) for cutout in cutouts]
         masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]

@@ -162,6 +162,9 @@ def test_a_little_transparency_is_not_a_cutout() -> None:
     picture = colours().convert("RGBA")
     picture.putpixel((3, 3), (0, 0, 0, 0))
     assert not has_real_transparency(picture)
+    for corner in ((0, 0), (39, 0), (0, 29), (39, 29)):
+        picture.putpixel(corner, (0, 0, 0, 0))
+    assert has_real_transparency(picture)
     assert not has_real_transparency(colours())
     assert has_real_transparency(half_transparent("RGB"))
 
