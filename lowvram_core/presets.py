@@ -37,8 +37,8 @@ BAKES = ("texel", "upstream")
 """texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
 
 EDGE_COLOURS = ("estimated", "upstream")
-"""Of a removed background's soft edges. estimated: the object's own, without what was behind it; upstream: as rembg leaves
-them, mixed with the background and darkened."""
+"""Of a removed background's soft edges. estimated: the object's own, without what was behind it; upstream: as rembg
+leaves them, mixed with the background and darkened."""
 
 UNWRAPPERS = ("xatlas", "uvunwrap")
 """xatlas: as upstream; uvunwrap: many times faster, with other charts."""
