@@ -28,15 +28,14 @@ import fields  # noqa: E402  (needs the path above)
 import full_size  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import trimesh  # noqa: E402
 from resident import reset_peak, resident_mib  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
 from lowvram_core.files.manifest import MODELS  # noqa: E402
+from lowvram_core.geometry import repair  # noqa: E402
 from lowvram_core.geometry.fields import Asking, Field  # noqa: E402
 from lowvram_core.geometry.marching import extract  # noqa: E402
-from lowvram_core.geometry.repair import FLOATER_SHARE  # noqa: E402
 from lowvram_core.geometry.sparse import lattice_edge  # noqa: E402
 from lowvram_core.geometry.surface import dense_logits, surface  # noqa: E402
 from lowvram_core.networks.shape import open_shape, shape_field  # noqa: E402
@@ -57,19 +56,22 @@ SOLIDS: Mapping[str, Change] = {
 }
 
 
-def _parts(mesh: Mesh) -> dict[tuple[float, ...], int]:
-    """The number of faces of each part, by the part's first vertex in order."""
-    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
-    groups = trimesh.graph.connected_components(whole.face_adjacency, nodes=np.arange(len(whole.faces)))
-    corners = whole.vertices[whole.faces]
-    return {min(map(tuple, corners[group].reshape(-1, 3).round(5).tolist())): len(group) for group in groups}
+def _parts(mesh: Mesh) -> dict[tuple[float, ...], tuple[float, float]]:
+    """The area and the longest side of each part, by the part's first vertex in order."""
+    part, areas, extents = repair.parts(mesh.vertices, mesh.faces)
+    corners = mesh.vertices[mesh.faces].numpy().round(5)
+    order = np.argsort(part.numpy(), kind="stable")
+    groups = np.split(order, np.bincount(part.numpy()).cumsum()[:-1])
+    places = [min(map(tuple, corners[group].reshape(-1, 3).tolist())) for group in groups]
+    return dict(zip(places, zip(areas.tolist(), extents.tolist(), strict=True), strict=True))
 
 
 def _lost(dense: Mesh, sparse: Mesh) -> tuple[int, int]:
     """How many parts the sparse mesh lacks, and how many of them Clean Mesh would have kept."""
     before, after = _parts(dense), _parts(sparse)
-    lost = [count for place, count in before.items() if place not in after]
-    return len(lost), sum(count >= FLOATER_SHARE * max(before.values()) for count in lost)
+    lost = torch.tensor([place not in after for place in before])
+    areas, extents = torch.tensor(list(before.values()), dtype=torch.float64).unbind(dim=1)
+    return int(lost.sum()), int((lost & ~repair.floaters(areas, extents)).sum())
 
 
 @dataclass

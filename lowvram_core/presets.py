@@ -36,6 +36,10 @@ dense: all points, as upstream."""
 BAKES = ("texel", "upstream")
 """texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
 
+EDGE_COLOURS = ("estimated", "upstream")
+"""Of a removed background's soft edges. estimated: the object's own, without what was behind it; upstream: as rembg
+leaves them, mixed with the background and darkened."""
+
 UNWRAPPERS = ("xatlas", "uvunwrap")
 """xatlas: as upstream; uvunwrap: many times faster, with other charts."""
 
@@ -184,6 +188,8 @@ class Preset:
     """The VAE that decodes the shape: the one in the shape model's file, or the published one with a small decoder."""
     bake: str = field(default="texel", metadata=choice(BAKES, later=True))
     """How the views get onto the texture."""
+    edge_colours: str = field(default="estimated", metadata=choice(EDGE_COLOURS, later=True, advanced=True))
+    """The colours of the soft edges of an object whose background was removed."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -62,6 +63,8 @@ class RemoveBackground(io.ComfyNode):
         cutouts = []
         for index, picture in enumerate(image):
             own = None if known is None else known[min(index, len(known) - 1)]
+            if own is not None and invert_mask and not core("checks.pictures").is_used(own.numpy() < 0.5):
+                own = None  # made of the alpha of an opaque file, in a batch with others or not quite 255
             cutouts.append(_cut(picture[None], own, preset, host, keep_background))
         images = [_convert.to_image(cutout.image) for cutout in cutouts]
         masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]
@@ -132,13 +135,34 @@ class LoadPictures(io.ComfyNode):
         """Pictures, masks and names, in name order."""
         host = _host.ComfyHost()
         pictures, convert = core("files.pictures"), core("pictures.convert")
-        found: list[Path] = pictures.find_pictures([_host.readable(folder, "picture")])
-        found = [_host.readable(str(path), "picture") for path in (found[:limit] if limit else found)]
-        cutouts = [convert.cutout_from_rgba(pictures.load_picture(path).convert("RGBA")) for path in found]
-        masks = [1 - cutout.mask for cutout in cutouts]
+        paths: list[Path] = pictures.find_pictures([_host.readable(folder, "picture")], host.note)
+        loaded = _load(paths, limit, host)
+        cutouts = [convert.cutout_from_rgba(picture.convert("RGBA")) for picture in loaded.values()]
         return io.NodeOutput(
             [_convert.to_image(cutout.image) for cutout in cutouts],
-            [_convert.to_mask(mask) for mask in masks],
-            [path.stem for path in found],
+            [_convert.to_mask(1 - cutout.mask) for cutout in cutouts],
+            pictures.unique_stems(list(loaded)),
             ui=host.badge(),
         )
+
+
+def _load(paths: list[Path], limit: int, host: _host.ComfyHost) -> dict[Path, Any]:
+    """The pictures by path, `limit` at most; 0: all. One that cannot be read is skipped, with a note.
+
+    Raises:
+        BadInput: none can be read, or a path leads out of the folders that may be read.
+    """
+    loaded: dict[Path, Any] = {}
+    failed: list[BadInput] = []
+    for path in paths:
+        if limit and len(loaded) == limit:
+            break
+        allowed = _host.readable(str(path), "picture")
+        try:
+            loaded[path] = core("files.pictures").load_picture(allowed)
+        except BadInput as error:
+            failed.append(error)
+            host.note(f"{error} It was skipped.")
+    if not loaded:
+        raise failed[0]
+    return loaded

@@ -134,7 +134,7 @@ Job = tuple[dict[str, Path], Path]
 
 
 def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
-    pictures = find_pictures(options.pictures)
+    pictures = find_pictures(options.pictures, _complain)
     others = {side: getattr(options, side) for side in SIDES[1:] if getattr(options, side)}
     if others and len(pictures) != 1:
         raise BadInput(
@@ -154,6 +154,7 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
     strips: list[Image.Image] = []
     failures, stopped = 0, False
     for pictures, output in jobs:
+        noted, there = len(host.notes), output.exists()
         try:
             problem = _attempt(pictures, output, preset, host, store, options, strips)
         except (Cancelled, KeyboardInterrupt):
@@ -166,8 +167,11 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
             _complain(f"{pictures['front'].name}: {problem}")
             host.release()
         else:
-            _say(f"{pictures['front'].name} -> {output} ({output.stat().st_size / 1e6:.1f} MB)")
+            replaced = ", replaced" if there else ""
+            _say(f"{pictures['front'].name} -> {output} ({output.stat().st_size / 1e6:.1f} MB{replaced})")
             host.collect()
+        if len(jobs) > 1:
+            host.notes[noted:] = [f"{pictures['front'].name}: {note}" for note in host.notes[noted:]]
     host.release()
     if host.records:
         _say("\n".join([format_table(host.records), *host.notes]))

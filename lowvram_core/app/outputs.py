@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import BadInput
 from ..files.formats import OTHER_MESHES, WRITABLE_MESHES
 from ..files.meshes import sidecars
-from ..files.pictures import SUFFIXES
+from ..files.pictures import SUFFIXES, unique_stems
 
 
 def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path]:
@@ -34,31 +33,6 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
             raise BadInput(f"save: {path} is a folder; wanted a file name. Choose another -o.")
     check_writable(paths[0].parent)
     return paths
-
-
-def unique_stems(pictures: Sequence[Path]) -> list[str]:
-    """Returns a file name without extension for each picture. No two are equal, even where case does not count.
-
-    Pictures that differ only in the extension get it into their names (a_jpg, a_png). Names that are still equal get
-    a number.
-    """
-    plain = [_sameness(picture.stem) for picture in pictures]
-    taken: set[str] = set()
-    stems = []
-    for picture, sameness in zip(pictures, plain, strict=True):
-        wanted = stem = picture.name.replace(".", "_") if plain.count(sameness) > 1 else picture.stem
-        number = 2
-        while _sameness(stem) in taken:
-            stem = f"{wanted}_{number}"
-            number += 1
-        taken.add(_sameness(stem))
-        stems.append(stem)
-    return stems
-
-
-def _sameness(name: str) -> str:
-    """Returns the same text for names that some file systems take as equal: other case, other Unicode composition."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_writable(folder: Path) -> None:

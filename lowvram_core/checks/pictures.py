@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import BadInput
+from ..pictures.recentre import SOLID
 from ..types import Cutout
 
 MIN_SIDE_PX = 16
@@ -15,6 +16,8 @@ MAX_SIDE_PX = 16_384
 MAX_PIXELS = 128_000_000
 """About 0.5 GB as RGBA. The largest cameras make fewer pixels; Pillow refuses more as a decompression bomb."""
 SHORTER = "Scale it down and try again."
+MIN_CLEAR_PX = 4
+"""The fewest clear pixels of an alpha channel that is used: one in each corner of a rounded card."""
 
 
 def check_size(size_px: tuple[int, int], name: str, smallest_px: int = MIN_SIDE_PX) -> None:
@@ -38,11 +41,26 @@ def check_visible(image: Image.Image, name: str) -> None:
 
 
 def has_real_transparency(image: Image.Image) -> bool:
-    """Returns whether the picture is a cutout already: more than 1 % of its pixels are at least half transparent."""
+    """Returns whether the picture is a cutout already: its alpha channel is used, see `is_used`."""
     if not image.has_transparency_data:
         return False
-    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    return bool((alpha < 128).mean() > 0.01)
+    return is_used(np.asarray(image.convert("RGBA").getchannel("A")) < SOLID)
+
+
+def is_used(clear: np.ndarray) -> bool:
+    """Returns whether an alpha channel says where the object is.
+
+    Args:
+        clear: [H,W] bool: pixels that are less than half opaque.
+    """
+    return int(clear.sum()) >= MIN_CLEAR_PX
+
+
+def touched_sides(mask: Tensor) -> list[str]:
+    """Names the sides of the picture that the object reaches; it may be cut off there."""
+    solid = mask >= 0.5
+    lines = {"left": solid[:, 0], "right": solid[:, -1], "top": solid[0], "bottom": solid[-1]}
+    return [side for side, line in lines.items() if bool(line.any())]
 
 
 def check_cutout(cutout: Cutout, stage: str) -> None:

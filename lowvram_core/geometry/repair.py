@@ -12,10 +12,14 @@ from trimesh.grouping import unique_rows
 
 from ..checks.meshes import edge_face_counts
 from ..errors import NumericalFailure
-from .weld import components, weld
+from .weld import components, face_areas, weld
 
 FLOATER_SHARE = 0.005
-"""A part with a smaller share of the largest part's faces is a floater; upstream's FloaterRemover."""
+"""A floater has a smaller share of the largest part's area. Upstream's FloaterRemover compares the numbers of faces,
+which for a surface from marching cubes is nearly the same."""
+FLOATER_EXTENT = 0.1
+"""A floater's longest side is also a smaller share of the largest part's. So a thin and long part, such as an aerial,
+stays."""
 
 
 def weld_mesh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,12 +39,33 @@ def weld_mesh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return _without_unused(vertices, faces)
 
 
-def drop_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """[W,3], [G,3] without the small parts; faces that share a vertex belong to one part."""
+def drop_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, int]:
+    """[W,3], [G,3] without the floaters, and their number."""
+    part, areas, extents = parts(vertices, faces)
+    dropped = floaters(areas, extents)
+    return *_without_unused(vertices, faces[~dropped[part]]), int(dropped.sum())
+
+
+def parts(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[F] the part of each face, [P] the area and [P] the longest side of each part's box, float64.
+
+    Faces that share a vertex belong to one part.
+    """
     pairs = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    part = components(pairs, len(vertices))[faces[:, 0]]
-    sizes = torch.bincount(part)
-    return _without_unused(vertices, faces[(sizes >= FLOATER_SHARE * sizes.max())[part]])
+    used, part = torch.unique(components(pairs, len(vertices))[faces[:, 0]], return_inverse=True)
+    areas = torch.zeros(len(used), dtype=torch.float64).index_add_(0, part, face_areas(vertices, faces))
+    corners, of = vertices[faces.flatten()].double(), part.repeat_interleave(3)[:, None].expand(-1, 3)
+    low, high = (
+        torch.zeros(len(used), 3, dtype=torch.float64).scatter_reduce_(0, of, corners, how, include_self=False)
+        for how in ("amin", "amax")
+    )
+    return part, areas, (high - low).amax(dim=1)
+
+
+def floaters(areas: Tensor, extents: Tensor) -> Tensor:
+    """[P] bool: which parts are floaters, from their areas and longest sides; never the largest one."""
+    largest = areas.argmax()
+    return (areas < FLOATER_SHARE * areas[largest]) & (extents < FLOATER_EXTENT * extents[largest])
 
 
 def split_non_manifold(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,10 @@ from torch import Tensor
 from ..errors import NumericalFailure
 from ..types import Mesh
 from .bricks import unravel
-from .fields import Asking, Field, ask, axis
+from .fields import BOX, Asking, Field, ask, axis
 from .marching import extract, extract_from_bricks
-from .repair import FLOATER_SHARE
+from .repair import floaters, parts
 from .sparse import sparse_logits
-
-BALL_FACES = 12 * math.pi
-"""Faces of a ball with a radius of one cell; they grow with the square of the radius."""
 
 
 def surface(field: Field, octree: int, how: Asking, *, edge: int) -> Mesh:
@@ -40,10 +37,18 @@ def surface(field: Field, octree: int, how: Asking, *, edge: int) -> Mesh:
         found = sparse_logits(field, octree, edge, how)
         with suppress(NumericalFailure):  # no point of this lattice saw the surface
             mesh = extract_from_bricks(found.bricks)
-            if BALL_FACES * found.missable**2 <= FLOATER_SHARE * len(mesh.faces):
+            if _would_be_floater(found.missable * 2 * BOX / octree, mesh):
                 return mesh
         edge //= 2
     return extract(dense_logits(field, octree, how), octree)
+
+
+def _would_be_floater(radius: float, mesh: Mesh) -> bool:
+    """Whether a ball of that radius would be a floater beside the mesh."""
+    _, areas, extents = parts(mesh.vertices, mesh.faces)
+    areas = torch.cat([areas, areas.new_tensor([4 * math.pi * radius**2])])
+    extents = torch.cat([extents, extents.new_tensor([2 * radius])])
+    return bool(floaters(areas, extents)[-1])
 
 
 @torch.inference_mode()

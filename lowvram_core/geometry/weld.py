@@ -32,6 +32,12 @@ def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return F.normalize(torch.cross(b - a, c - a, dim=-1), dim=-1)
 
 
+def face_areas(vertices: Tensor, faces: Tensor) -> Tensor:
+    """[F] float64 areas of the faces."""
+    a, b, c = vertices[faces.long()].double().unbind(dim=1)
+    return torch.cross(b - a, c - a, dim=-1).norm(dim=-1) / 2
+
+
 def mean_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """[V,3] float32 unit normals: the unweighted mean of the face normals at each vertex (unused vertices -> zero).
 

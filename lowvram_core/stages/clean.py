@@ -19,10 +19,10 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
     """A welded, manifold mesh with at most `preset.face_budget` faces, without UVs and texture.
 
     A clean closed mesh stays closed and keeps its genus. Parts that are inside out are turned, because no
-    view could paint them.
+    view could paint them. The host gets a note if parts were removed, or if the budget or the area cannot be kept.
 
     Args:
-        remove_floaters: also removes small parts (repair.FLOATER_SHARE).
+        remove_floaters: also removes small parts (repair.floaters).
 
     Raises:
         BadInput: the mesh is empty or broken.
@@ -30,19 +30,25 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         NumericalFailure: all faces are degenerate.
     """
     check_mesh(mesh, "clean")
+    dropped = 0
+    notes: list[str] = []
     with host.phase("clean"):
         vertices, faces = mesh.vertices.detach().cpu().float(), mesh.faces.cpu().long()
         host.progress(0, 4)
         vertices, faces = weld_mesh(vertices, faces)
         if remove_floaters:
-            vertices, faces = drop_floaters(vertices, faces)
+            vertices, faces, dropped = drop_floaters(vertices, faces)
         host.progress(1, 4)
-        vertices, faces = decimate(vertices, faces, preset.face_budget)
+        vertices, faces = decimate(vertices, faces, preset.face_budget, notes.append)
         host.progress(2, 4)
         vertices, faces = weld_mesh(vertices, faces)
         host.progress(3, 4)
         faces = face_outwards(Mesh(vertices, faces)).faces
         vertices, faces = split_non_manifold(vertices, faces)
         host.progress(4, 4)
+    if dropped:
+        host.note(f"clean: removed small loose parts: {dropped}. To keep such parts, turn remove_floaters off.")
+    for note in notes:
+        host.note(note)
     log.info("clean: %d -> %d faces, %d vertices", len(mesh.faces), len(faces), len(vertices))
     return Mesh(vertices, faces)

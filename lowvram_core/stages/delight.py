@@ -97,7 +97,7 @@ def frame(cutout: Cutout) -> Image.Image:
     """
     picture = _erode_alpha(recentre(rgba_from_cutout(cutout)).resize((VIEW_PX, VIEW_PX)))
     if picture.getchannel("A").getextrema() == (0, 0):
-        solid = cutout.mask > 0
+        solid = cutout.mask >= 0.5
         raise BadInput(
             f"delight: the object is {int(solid.any(dim=0).sum())}x{int(solid.any(dim=1).sum())} px, and nothing of it "
             f"is left at {VIEW_PX} px with {ERODE_PX} px of edge taken off; wanted a thicker one. Use another picture."

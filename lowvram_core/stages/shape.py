@@ -27,6 +27,7 @@ from ..lending.geometry import geometry_device
 from ..lending.halves import guided
 from ..networks.shape import ShapeModel, open_shape, shape_field, with_other_vae
 from ..pictures.convert import rgba_from_cutout
+from ..pictures.recentre import within_solid
 from ..presets import Preset
 from ..types import FRONT, SIDES, Cutout, Mesh
 
@@ -154,7 +155,7 @@ def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, un
 
 
 def _conditioner_inputs(views: Mapping[str, Cutout], model: ShapeModel) -> dict[str, Any]:
-    pictures = {name: rgba_from_cutout(cutout) for name, cutout in views.items()}
+    pictures = {name: within_solid(rgba_from_cutout(cutout)) for name, cutout in views.items()}
     if model.multiview:
         inputs = model.image_processor(pictures)
         return {**inputs, "view_idxs": [inputs["view_idxs"]]}

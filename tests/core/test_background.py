@@ -18,6 +18,7 @@ from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDepen
 from lowvram_core.files.manifest import Model, ModelFile
 from lowvram_core.files.pictures import load_picture
 from lowvram_core.files.store import ModelStore
+from lowvram_core.pictures.recentre import solid_box
 from lowvram_core.presets import get
 from lowvram_core.stages import background
 from lowvram_core.stages.background import remove_background
@@ -87,10 +88,49 @@ def test_a_large_photograph_is_scaled_first() -> None:
     assert cutout.mask.shape == (200, 300)
 
 
+def without_an_object(kind: str) -> Image.Image:
+    rows, columns = np.mgrid[-1:1:256j, -1:1:256j]
+    drawn = {
+        "paper": 230 + np.random.default_rng(0).integers(0, 20, (256, 256, 3)),
+        "gradient": np.repeat((columns * 127 + 128)[..., None], 3, 2),
+        "vignette": np.repeat((255 - 80 * (rows**2 + columns**2))[..., None], 3, 2),
+    }
+    if kind in drawn:
+        return Image.fromarray(drawn[kind].astype(np.uint8))
+    return load_picture(photograph(kind)) if "." in kind else Image.new("RGB", (512, 512), kind)
+
+
 @needs_weights
-def test_nothing_found_is_bad_input() -> None:
-    with pytest.raises(BadInput, match=r"background: the cutout .* Use another background model"):
-        remove_background(Image.new("RGB", (64, 64), "grey"), PRESET, RecordingHost(), STORE)
+@pytest.mark.parametrize("kind", ["white", "black", "grey", "#f0e8d8", "paper", "gradient", "vignette", "grass.png"])
+def test_nothing_found_is_bad_input(kind: str) -> None:
+    """On blank black and on the vignette, more than 1 % of the stretched mask looks like an object."""
+    with pytest.raises(BadInput, match=r"^background: no object found .* Use another background model"):
+        remove_background(without_an_object(kind), PRESET, RecordingHost(), STORE)
+
+
+@needs_weights
+@pytest.mark.parametrize("radius", [4, 8, 24, 100])
+def test_small_objects_are_found(radius: int) -> None:
+    picture = Image.new("RGB", (512, 512), "white")
+    ImageDraw.Draw(picture).circle((256, 256), radius, fill=(180, 40, 30))
+    host = RecordingHost()
+    found = float((remove_background(picture, PRESET, host, STORE).mask >= 0.5).sum())
+    assert found == pytest.approx(np.pi * radius**2, rel=0.4)
+    assert host.notes == []
+
+
+def test_a_mask_of_almost_nothing_is_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 of 262,144 pixels were an object once, on blank white."""
+
+    def cut_out(picture: Image.Image, model: str, store: object) -> Image.Image:
+        alpha = Image.new("L", picture.size, 0)
+        alpha.paste(255, (0, 0, 13, 2))
+        picture.putalpha(alpha)
+        return picture
+
+    monkeypatch.setattr(background, "_cut_out", cut_out)
+    with pytest.raises(BadInput, match="no object found"):
+        remove_background(Image.new("RGB", (512, 512), "white"), PRESET, RecordingHost(), STORE)
 
 
 @needs_weights
@@ -110,6 +150,76 @@ def test_real_transparency_is_kept_as_it_is(tmp_path: Path) -> None:
     picture.putalpha(alpha)
     cutout = remove_background(picture, PRESET, RecordingHost(), ModelStore([tmp_path], offline=True))
     assert torch.equal(cutout.mask, torch.from_numpy(np.asarray(alpha) / 255).float())
+
+
+def rounded_card(radius: int, size: int = 512) -> Image.Image:
+    """RGBA: a photograph that fills the frame, with rounded corners."""
+    picture = Image.effect_noise((size, size), 80).convert("RGB")
+    mask = Image.new("L", picture.size, 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, size - 1, size - 1), radius, fill=255)
+    picture.putalpha(mask)
+    return picture
+
+
+@pytest.mark.parametrize(("radius", "picture_px"), [(3, 1024), (8, 1024), (60, 1024), (8, 128)])
+def test_a_rounded_card_keeps_its_own_alpha(tmp_path: Path, radius: int, picture_px: int) -> None:
+    """Far less than 1 % of it is transparent."""
+    card = rounded_card(radius)
+    host, store = RecordingHost(), ModelStore([tmp_path], offline=True)
+    cutout = remove_background(card, PRESET.with_(picture_px=picture_px), host, store)
+    if picture_px == 1024:
+        assert torch.equal(cutout.mask, torch.from_numpy(np.asarray(card.getchannel("A")) / 255).float())
+    assert float((cutout.mask >= 0.5).float().mean()) > 0.98
+    (note,) = host.notes
+    assert note.startswith("background: the object touches the picture's border (left, right, top, bottom)")
+
+
+@pytest.mark.parametrize("alpha", [255, 254, 128])
+def test_alpha_that_is_not_used_is_no_cutout(tmp_path: Path, alpha: int) -> None:
+    """Then the background is removed, for which this store has no model. One clear pixel does not count either."""
+    picture = red_square("RGBA")
+    picture.putalpha(alpha)
+    picture.putpixel((3, 3), (0, 0, 0, 0))
+    with pytest.raises(MissingModel):
+        remove_background(picture, PRESET, RecordingHost(), ModelStore([tmp_path], offline=True))
+
+
+@pytest.mark.parametrize(
+    ("box", "sides"),
+    [((10, 10, 60, 60), ""), ((0, 10, 60, 60), "left"), ((10, 0, 128, 60), "right, top"), ((9, 40, 99, 96), "bottom")],
+)
+def test_an_object_at_the_border_gets_a_note(tmp_path: Path, box: tuple[int, int, int, int], sides: str) -> None:
+    picture, host = Image.new("RGBA", (128, 96), (0, 0, 0, 0)), RecordingHost()
+    picture.paste((200, 20, 20, 255), box)
+    picture.putpixel((127, 95), (0, 0, 0, 100))
+    remove_background(picture, PRESET, host, ModelStore([tmp_path], offline=True))
+    assert [note.partition("(")[2].partition(")")[0] for note in host.notes] == ([sides] if sides else [])
+
+
+def soft_disc(behind: tuple[int, int, int]) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """RGB, a blurred disc over a colour; its alpha [H,W] and its own colours [H,W,3], 0..1."""
+    rows, columns = np.mgrid[-1:1:256j, -1:1:256j]
+    alpha = np.clip((0.6 - np.hypot(rows, columns)) / 0.08 + 0.5, 0, 1)
+    own = np.stack([0.5 + 0.2 * columns, 0.3 + 0.1 * rows, np.full_like(rows, 0.15)], -1)
+    mixed = own * alpha[..., None] + np.array(behind) / 255 * (1 - alpha[..., None])
+    return Image.fromarray((mixed * 255).round().astype(np.uint8)), alpha, own
+
+
+@pytest.mark.parametrize("behind", [(20, 180, 50), (255, 255, 255), (0, 0, 0)])
+@pytest.mark.parametrize(("edge_colours", "low", "high"), [("estimated", 0, 0.015), ("upstream", 0.08, 1)])
+def test_soft_edges_lose_the_old_background(
+    monkeypatch: pytest.MonkeyPatch, behind: tuple[int, int, int], edge_colours: str, low: float, high: float
+) -> None:
+    """The mean error of the soft pixels' colours."""
+    rembg = background.import_rembg()
+    picture, alpha, own = soft_disc(behind)
+    mask = Image.fromarray((alpha * 255).round().astype(np.uint8))
+    monkeypatch.setattr(background, "_cut_out", lambda given, *rest: rembg.bg.naive_cutout(given, mask))
+    cutout = remove_background(picture, PRESET.with_(edge_colours=edge_colours), RecordingHost(), STORE)
+    soft, whole = (alpha > 0.02) & (alpha < 0.98), alpha == 1
+    assert low <= np.abs(cutout.image.numpy()[soft] - own[soft]).mean() <= high
+    assert torch.equal(cutout.mask, torch.from_numpy(np.asarray(mask) / 255).float())
+    assert np.array_equal(cutout.image.numpy()[whole], (np.asarray(picture) / 255).astype(np.float32)[whole])
 
 
 def test_kept_background_is_all_object(tmp_path: Path) -> None:
@@ -175,3 +285,15 @@ def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str,
     command = {"rembg": "rembg onnxruntime"}.get(package, package)
     assert f"{package!r}" in message and f"python -m pip install {command}." in message
     assert issubclass(MissingDependency, ImportError)
+
+
+@needs_weights
+@pytest.mark.parametrize("name", ["coffee.png", "camera.png"])
+def test_alpha_that_counts_frames_the_drawn_object(name: str) -> None:
+    """At an alpha of 1 of 255, the box of camera.png is 107 px too wide."""
+    picture = load_picture(photograph(name))
+    found = background._cut_out(picture, "u2netp", STORE)
+    left, top, right, bottom = Image.fromarray(drawn_mask(name, picture.size)).getbbox() or ()
+    wanted = np.array([left, top, right, bottom])
+    assert np.abs(np.array(solid_box(found)) - wanted).max() <= 2
+    assert np.abs(np.array(found.getchannel("A").getbbox()) - wanted).max() > 20

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
+import numpy as np
 import pytest
 import torch
+import trimesh
 from hosts import RecordingHost
-from meshes import blob, cube, fin, join, small_preset, to_trimesh, torus
+from meshes import blob, cube, fin, join, small_preset, to_mesh, to_trimesh, torus
 
 from lowvram_core.checks.meshes import check_mesh, edge_face_counts
 from lowvram_core.errors import BadInput, Cancelled, NumericalFailure
@@ -37,20 +42,105 @@ def test_torus_stays_a_torus(budget: int, scale: float) -> None:
     check_mesh(result, "test", manifold=True)
 
 
+def fans(radius: float, height: float, sections: int = 5000, *, closed: bool = True) -> Mesh:
+    """A cylinder of thin triangles. fast_simplification refuses to merge them."""
+    shape = trimesh.creation.cylinder(radius=radius, height=height, sections=sections)
+    if not closed:
+        shape.update_faces(np.abs(shape.face_normals[:, 2]) < 0.9)
+        shape.remove_unreferenced_vertices()
+    return to_mesh(shape)
+
+
+def sheet(*, jagged: bool = False, wavy: bool = False) -> Mesh:
+    """An open sheet of up to 20,000 faces; jagged: a disc cut out of it."""
+    across = np.linspace(-1, 1, 101)
+    x, y = (grid.ravel() for grid in np.meshgrid(across, across))
+    corner = (np.arange(100)[:, None] * 101 + np.arange(100)).ravel()
+    faces = np.concatenate([corner[:, None] + [0, 1, 102], corner[:, None] + [0, 102, 101]])
+    z = 0.1 * np.sin(6 * x) * np.cos(5 * y) if wavy else np.zeros_like(x)
+    shape = trimesh.Trimesh(np.stack([x, y, z], 1), faces, process=False)
+    if jagged:
+        shape.update_faces(np.hypot(*shape.triangles_center[:, :2].T) < 0.9)
+        shape.remove_unreferenced_vertices()
+    return to_mesh(shape)
+
+
+HARD = {
+    "cylinder": (fans(0.02, 2), 2000), "coin": (fans(1, 0.05), 2000), "tube": (fans(0.02, 2, closed=False), 2000),
+    "ring": (fans(1, 0.05, closed=False), 500), "sheet": (sheet(), 100), "disc": (sheet(jagged=True), 200),
+    "wavy sheet": (sheet(wavy=True), 500),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_the_budget_holds_and_the_outline_stays(name: str) -> None:
+    pytest.importorskip("igl", reason="libigl has no wheel for this machine")
+    mesh, budget = HARD[name]
+    host = RecordingHost()
+    result = clean(mesh, small_preset(face_budget=budget), host)
+    before, after = to_trimesh(mesh), to_trimesh(result)
+    assert budget * 0.9 <= len(result.faces) <= budget
+    assert after.area == pytest.approx(before.area, rel=0.01)
+    assert after.is_watertight == before.is_watertight and after.euler_number == before.euler_number
+    np.testing.assert_allclose(after.bounds, before.bounds, atol=0.01)
+    assert host.notes == []
+
+
+def test_without_libigl_a_note_says_what_could_not_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "igl", None)
+    host = RecordingHost()
+    assert len(clean(fans(1, 0.05), small_preset(face_budget=2000), host).faces) == 20_000
+    (note,) = host.notes
+    assert note.startswith("clean: 20,000 faces are left; wanted at most 2,000.") and "pip install libigl" in note
+
+
+def test_a_budget_far_too_small_for_the_shape_is_noted() -> None:
+    host, rough = RecordingHost(), blob(4)
+    rough = rough.with_(
+        vertices=rough.vertices
+        * (1 + 0.1 * torch.rand(len(rough.vertices), 1, generator=torch.Generator().manual_seed(0)))
+    )
+    assert len(clean(rough, small_preset(face_budget=100), host).faces) <= 100
+    (note,) = host.notes
+    assert re.match(r"clean: with (99|100) faces the area of the mesh changed by -\d+\.\d%\. Raise", note)
+
+
 def test_under_the_budget_nothing_is_decimated() -> None:
     mesh = cube()
     vertices, faces = decimate(mesh.vertices, mesh.faces, 12)
     assert vertices is mesh.vertices and faces is mesh.faces
 
 
+def moved(mesh: Mesh, size: float, place: float = 3) -> Mesh:
+    return mesh.with_(vertices=mesh.vertices * size + place)
+
+
 def test_floaters_go_and_parts_stay() -> None:
-    body, part, floater = blob(4), blob(2), cube()
-    scene = join(floater, body, part.with_(vertices=part.vertices * 0.2 + 3))
-    kept = clean(scene, PRESET, RecordingHost())
+    body, part, floater = blob(4), moved(blob(2), 0.2), moved(blob(3), 0.05, -3)
+    scene, host = join(floater, body, part), RecordingHost()
+    kept = clean(scene, PRESET, host)
     assert len(kept.faces) == len(body.faces) + len(part.faces)
     assert len(kept.vertices) == len(body.vertices) + len(part.vertices)
+    assert host.notes == ["clean: removed small loose parts: 1. To keep such parts, turn remove_floaters off."]
     everything = clean(scene, PRESET, RecordingHost(), remove_floaters=False)
     assert len(everything.faces) == len(scene.faces)
+
+
+@pytest.mark.parametrize("size", [0.15, 0.3])
+def test_a_part_is_judged_by_its_size_not_by_its_faces(size: float) -> None:
+    """A box of 12 faces stays beside a ball of 5,120 and radius 0.3; a box of a hundredth of the ball does not."""
+    ball, host = moved(to_mesh(trimesh.creation.icosphere(4, radius=0.3)), 1, 0), RecordingHost()
+    kept = clean(join(ball, moved(cube(), size, 1)), PRESET, host)
+    assert len(kept.faces) == 5120 + 12 and host.notes == []
+    dust = moved(to_mesh(trimesh.creation.icosphere(4, radius=0.3)), 0.02, 1)
+    assert len(clean(join(ball, dust), PRESET, host).faces) == 5120, "as many faces as the ball"
+
+
+def test_a_thin_long_part_stays() -> None:
+    body, aerial = blob(4), to_mesh(trimesh.creation.cylinder(radius=0.002, height=1.2, sections=6))
+    assert len(clean(join(body, moved(aerial, 1, 2)), PRESET, RecordingHost()).faces) == len(body.faces) + len(
+        aerial.faces
+    )
 
 
 def test_one_part_survives_however_small() -> None:

@@ -68,6 +68,38 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
         assert sheet.size == (10 * 256, 2 * 276)
 
 
+def test_what_lies_in_a_folder_beside_pictures_is_named(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two pictures of one name get files of their own, and a second run says what it replaces."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        draw(tmp_path / folder / "a.png")
+    for name in ("._a.png", "Thumbs.db"):
+        (tmp_path / "x" / name).write_bytes(b"no picture")
+    (tmp_path / "x" / "old.png").mkdir()
+    out = tmp_path / "out"
+    run = [str(tmp_path / "x"), str(tmp_path / "y" / "a.png"), "-o", str(out), "--models", str(models), *QUICK]
+    assert cli.main(run) == 0
+    said = capsys.readouterr()
+    assert "picture: skipped in x, since only picture files are read: ._a.png, Thumbs.db, old.png/." in said.err
+    assert sorted(path.name for path in out.iterdir()) == ["a_png.glb", "a_png_2.glb"] and "replaced" not in said.out
+    assert cli.main([*run[:1], *run[2:]]) == 0
+    assert "replaced" not in capsys.readouterr().out and (out / "a.glb").exists()
+    assert cli.main([*run[:1], *run[2:]]) == 0
+    assert "MB, replaced)" in capsys.readouterr().out
+
+
+def test_notes_say_which_picture_they_are_about(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(draw(tmp_path / "a.png")) as picture:
+        picture.crop((0, 0, 40, 64)).save(tmp_path / "b.png")
+    pictures = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    assert cli.main([*pictures, "-o", str(tmp_path / "out"), "--models", str(models), *QUICK]) == 0
+    assert "\nb.png: background: the object touches the picture's border (right)" in capsys.readouterr().out
+
+
 def test_an_output_file_and_its_format(models: Path, tmp_path: Path) -> None:
     picture = draw(tmp_path / "a.png")
     assert cli.main([str(picture), "-o", str(tmp_path / "mesh.obj"), "--models", str(models), *QUICK]) == 0

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lowvram_core.app.outputs import check_pictures_are_kept, check_sheet, mesh_paths, unique_stems
+from lowvram_core.app.outputs import check_pictures_are_kept, check_sheet, mesh_paths
 from lowvram_core.errors import BadInput
+from lowvram_core.files.pictures import unique_stems
 
 
 @pytest.mark.parametrize(

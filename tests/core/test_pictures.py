@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import profiles
 import pytest
 import torch
 from PIL import Image
@@ -100,6 +101,73 @@ def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
     assert load_picture(tmp_path / "deep.png").getpixel((5, 5)) == (255, 128, 0)
 
 
+COLOURS = ((200, 100, 50), (30, 160, 90), (120, 120, 120), (240, 230, 20), (0, 0, 0), (255, 255, 255))
+
+
+def plates(colours: tuple[tuple[int, ...], ...], mode: str = "RGB") -> Image.Image:
+    """A plate of 16 px for each colour."""
+    picture = Image.new(mode, (16 * len(colours), 16))
+    for index, colour in enumerate(colours):
+        picture.paste(colour, (16 * index, 0, 16 * index + 16, 16))
+    return picture
+
+
+def seen(picture: Image.Image) -> np.ndarray:
+    """[N,3] the colour in the middle of each plate."""
+    return np.asarray(picture.convert("RGB"))[8, 8::16].astype(int)
+
+
+@pytest.mark.parametrize("name", ["Display P3", "Adobe RGB"])
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+def test_colours_with_a_profile_become_srgb(tmp_path: Path, name: str, ending: str) -> None:
+    lossless = {"lossless": True} if ending == "webp" else {}
+    plates(COLOURS).save(tmp_path / f"a.{ending}", icc_profile=profiles.rgb_profile(name), **lossless)
+    wanted = np.array([profiles.srgb_of(name, colour) for colour in COLOURS])
+    assert np.abs(wanted - COLOURS).max() > 15
+    assert np.abs(seen(load_picture(tmp_path / f"a.{ending}")) - wanted).max() <= 1.5
+
+
+def test_a_profile_leaves_alpha_and_palettes_right(tmp_path: Path) -> None:
+    rgba = plates(COLOURS).convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    profile = profiles.rgb_profile("Display P3")
+    rgba.save(tmp_path / "alpha.png", icc_profile=profile)
+    loaded = load_picture(tmp_path / "alpha.png")
+    assert loaded.getchannel("A").tobytes() == rgba.getchannel("A").tobytes()
+    plates(COLOURS).quantize(8, dither=Image.Dither.NONE).save(tmp_path / "palette.png", icc_profile=profile)
+    wanted = np.array([profiles.srgb_of("Display P3", colour) for colour in COLOURS])
+    for picture in (loaded, load_picture(tmp_path / "palette.png")):
+        assert np.abs(seen(picture) - wanted).max() <= 1.5
+
+
+def test_cmyk_with_a_profile_becomes_srgb(tmp_path: Path) -> None:
+    inks = ((255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255), (0, 0, 0, 0), (255, 255, 0, 0))
+    plates(inks, "CMYK").save(tmp_path / "inks.tif", icc_profile=profiles.cmyk_profile())
+    wanted = np.array([profiles.encoded(profiles.xyz_of_lab(*profiles.cmyk_lab(*np.array(ink) / 255))) for ink in inks])
+    found = seen(load_picture(tmp_path / "inks.tif"))
+    assert np.abs(found - wanted).max() <= 4
+    assert np.abs(found - seen(plates(inks, "CMYK"))).max() > 50
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_with_a_profile_becomes_srgb(tmp_path: Path, bits: int) -> None:
+    ramp = np.tile(np.linspace(0, 2**bits - 1, 64), (16, 1)).round().astype(np.uint8 if bits == 8 else np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "grey.png", icc_profile=profiles.grey_profile(1.8))
+    wanted = np.array([profiles.encoded(np.array(profiles.D50) * (v / 255) ** 1.8) for v in ramp[0] >> (bits - 8)])
+    found = np.asarray(load_picture(tmp_path / "grey.png"))[8].astype(int)
+    assert np.abs(found - wanted)[4:].max() <= 2 and np.abs(wanted[:, 0] - (ramp[0] >> (bits - 8))).max() > 10
+
+
+@pytest.mark.parametrize("profile", ["sRGB", "broken", "of CMYK"])
+def test_a_profile_that_changes_nothing_or_cannot_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, profile: str
+) -> None:
+    given = {"sRGB": profiles.rgb_profile("sRGB"), "broken": b"no profile", "of CMYK": profiles.cmyk_profile()}[profile]
+    colours().save(tmp_path / "a.png", icc_profile=given)
+    assert np.array_equal(np.asarray(load_picture(tmp_path / "a.png")), np.asarray(colours()))
+    assert ("a.png has a colour profile that cannot be used" in caplog.text) == (profile != "sRGB")
+
+
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -162,6 +230,9 @@ def test_a_little_transparency_is_not_a_cutout() -> None:
     picture = colours().convert("RGBA")
     picture.putpixel((3, 3), (0, 0, 0, 0))
     assert not has_real_transparency(picture)
+    for corner in ((0, 0), (39, 0), (0, 29), (39, 29)):
+        picture.putpixel(corner, (0, 0, 0, 0))
+    assert has_real_transparency(picture)
     assert not has_real_transparency(colours())
     assert has_real_transparency(half_transparent("RGB"))
 
@@ -211,11 +282,28 @@ def test_finding_pictures(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (folder / name).write_bytes(b"x")
-    one = tmp_path / "one.dat"
+    one, notes = tmp_path / "one.dat", []
     one.write_bytes(b"x")
     assert find_pictures([one, folder, folder / "a.jpg"]) == [one, folder / "a.jpg", folder / "b.PNG"]
+    assert find_pictures([folder], notes.append) and notes == [
+        "picture: skipped in folder, since only picture files are read: notes.txt."
+    ]
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="no picture in"):
         find_pictures([tmp_path / "none"])
     with pytest.raises(BadInput, match="is not there"):
         find_pictures([tmp_path / "nowhere.png"])
+
+
+def test_what_lies_beside_pictures_is_skipped_and_named(tmp_path: Path) -> None:
+    folder, notes = tmp_path / "set", []
+    folder.mkdir()
+    for name in ("a.png", "._a.png", "Thumbs.db", ".DS_Store", "desktop.ini", "z.txt", "y.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "more.png").mkdir()
+    assert find_pictures([folder], notes.append) == [folder / "a.png"]
+    (note,) = notes
+    assert note == (
+        "picture: skipped in set, since only picture files are read: .DS_Store, ._a.png, Thumbs.db, desktop.ini, "
+        "more.png/ and 2 more."
+    )

@@ -90,6 +90,31 @@ def test_everything_else_is_refused(pack: Pack, comfy: Path, save: Any, there: b
     refused(pack, "a\0b")
 
 
+def test_what_is_no_picture_is_named_and_skipped(
+    pack: Pack, comfy: Path, save: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, notes = comfy / "input" / "set", []
+    monkeypatch.setattr(module("nodes._host").ComfyHost, "note", lambda self, text: notes.append(text))
+    save(folder)
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:100])
+    for name in ("c.png", "c.bmp"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    for name in ("._a.png", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    (folder / "old.png").mkdir()
+    images, _, names = pack.run("LoadPictures", folder="set")
+    assert len(images) == 3 and names == ["a", "c_bmp", "c_png"], "names stay apart"
+    first, second = notes
+    assert first.startswith("picture: skipped in set, since only picture files are read: ._a.png, Thumbs.db, ball.ply")
+    assert first.endswith("old.png/.")
+    assert second.startswith("picture: b.png cannot be read") and second.endswith("It was skipped.")
+    assert pack.run("LoadPictures", folder="set", limit=2)[2] == ["a", "c"]
+    for name in ("a.png", "c.png", "c.bmp"):
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match=r"^picture: b\.png cannot be read"):
+        pack.run("LoadPictures", folder="set")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links want a privilege there")
 def test_links_that_lead_out_are_refused(pack: Pack, comfy: Path, save: Any, load: Any) -> None:
     save(comfy / "secret")

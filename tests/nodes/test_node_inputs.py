@@ -61,6 +61,26 @@ def test_a_mask_over_next_to_the_whole_picture_is_used(cut: Any, picture: Tensor
     assert torch.equal(mask, nearly)
 
 
+def test_the_alpha_of_an_opaque_file_is_no_mask(cut: Any, picture: Tensor, disc: Tensor) -> None:
+    """Alone, where it is next to 1, and in a batch with a cutout."""
+    faint = torch.zeros(1, 96, 80)
+    faint[0, 5, 5] = 1 / 255
+    _, (mask,) = cut(picture, mask=faint)
+    assert is_left_half(mask)
+    _, masks = cut(torch.cat([picture, picture]), mask=torch.cat([1 - disc, torch.zeros(1, 96, 80)]))
+    assert torch.equal(masks[0], disc) and is_left_half(masks[1])
+
+
+def test_a_picture_with_four_channels_keeps_its_clear_corners(cut: Any, picture: Tensor) -> None:
+    """4 of 7,680 pixels are clear; opaque alpha, and alpha next to 1, is no cutout."""
+    alpha = torch.ones(1, 96, 80, 1)
+    _, (mask,) = cut(torch.cat([picture, alpha * 254 / 255], dim=3))
+    assert is_left_half(mask)
+    alpha[:, ::95, ::79] = 0
+    _, (mask,) = cut(torch.cat([picture, alpha], dim=3))
+    assert torch.equal(mask, alpha[..., 0])
+
+
 def test_mask_of_another_size_is_scaled(cut: Any, picture: Tensor, disc: Tensor) -> None:
     small = disc[:, ::2, ::2]
     _, (mask,) = cut(picture, mask=small, invert_mask=False)
@@ -99,7 +119,8 @@ def test_another_background_model_is_noted(
     monkeypatch.setattr(store, "is_present", lambda self, name: name == "background/u2netp")
     monkeypatch.setattr(host, "note", lambda self, text: noted.append(text))
     pack.run("RemoveBackground", image=picture, preset=preset)
-    (note,) = noted
+    note, border = noted
+    assert "touches the picture's border" in border
     assert note.startswith("background: u2netp is used, since u2net, which the preset wants, cannot be had")
     monkeypatch.setattr(store, "is_present", lambda self, name: False)
     with pytest.raises(missing):
