@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -11,7 +12,7 @@ from comfy_api.latest import Types
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.types import Cutout, Mesh
+from ..lowvram_core.types import SIDES, Cutout, Mesh
 from ._host import to_intermediate
 
 
@@ -59,6 +60,39 @@ def cutout(image: Tensor, mask: Tensor | None, stage: str) -> Cutout:
     else:
         alpha = torch.ones(height, width)
     return Cutout(picture[..., :3].contiguous(), alpha.contiguous())
+
+
+def pictures_of_one(
+    image: Tensor, mask: Tensor | None, sides: Mapping[str, Tensor | None], stage: str
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Pictures of one object: those of a batch, then left, back and right. Each is an IMAGE and a MASK of one item.
+
+    Args:
+        mask: one for each picture of the batch.
+        sides: IMAGE by name and MASK by `<name>_mask`; each may be missing.
+
+    Returns:
+        By name: how messages begin that are about the picture.
+
+    Raises:
+        BadInput: there are not as many masks as pictures.
+    """
+    masks = None if usable_mask(mask) is None else mask
+    if masks is not None and len(masks) != len(image):
+        raise BadInput(
+            f"{stage}: {len(masks)} masks for {len(image)} pictures; wanted one each. Connect the pictures' own masks."
+        )
+    found = {
+        stage if len(image) == 1 else f"{stage}, picture {index + 1}": (
+            image[index : index + 1], None if masks is None else masks[index : index + 1],
+        )
+        for index in range(len(image))
+    }  # fmt: skip
+    for side in SIDES[1:]:
+        picture = sides.get(side)
+        if picture is not None:
+            found[f"{stage}, {side}"] = picture, sides.get(f"{side}_mask")
+    return found
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
