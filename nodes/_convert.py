@@ -77,22 +77,28 @@ def pictures_of_one(
     Raises:
         BadInput: there are not as many masks as pictures.
     """
-    masks = None if usable_mask(mask) is None else mask
-    if masks is not None and len(masks) != len(image):
-        raise BadInput(
-            f"{stage}: {len(masks)} masks for {len(image)} pictures; wanted one each. Connect the pictures' own masks."
-        )
-    found = {
-        stage if len(image) == 1 else f"{stage}, picture {index + 1}": (
-            image[index : index + 1], None if masks is None else masks[index : index + 1],
-        )
-        for index in range(len(image))
-    }  # fmt: skip
+    if len(image) == 1:
+        found = {stage: (image, mask)}
+    else:
+        masks = _one_each(image, mask, stage)
+        found = {
+            f"{stage}, picture {index + 1}": (image[index : index + 1], masks[index]) for index in range(len(image))
+        }
     for side in SIDES[1:]:
         picture = sides.get(side)
         if picture is not None:
             found[f"{stage}, {side}"] = picture, sides.get(f"{side}_mask")
     return found
+
+
+def _one_each(images: Tensor, mask: Tensor | None, stage: str) -> list[Tensor | None]:
+    if mask is None or usable_mask(mask) is None:
+        return [None] * len(images)
+    if len(mask) != len(images):
+        raise BadInput(
+            f"{stage}: {len(mask)} masks for {len(images)} pictures; wanted one each. Connect the pictures' own masks."
+        )
+    return list(mask.split(1))
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:

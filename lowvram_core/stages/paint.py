@@ -44,6 +44,8 @@ VIEW_MIB = 72.5
 DUAL_MIB = 88.0
 """Activations in float16: of the main UNet without views, of the main UNet per view of each half, of the dual UNet per
 half."""
+ENCODE_MIB = 322.0
+"""Activations in float16 of the VAE while it encodes one picture of 512 px."""
 REFERENCE_MIB = 22.1
 REFERENCE_VIEW_MIB = 2.5
 """What each further reference picture adds in float16: the stored conditions per half that was read, and activations of
@@ -111,7 +113,8 @@ def paint_views(
 def _needs(model: PaintModel, host: Host, preset: Preset, *, references: int = 1) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
     halves = 2 if preset.cfg_together else 1
-    pictures = 1 if preset.vae_slicing else len(preset.cameras)
+    decoded, encoded = (1, 1) if preset.vae_slicing else (len(preset.cameras), references)
+    vae_mib = tiled_mib(max(DECODE_MIB * decoded, ENCODE_MIB * encoded), preset)
     readings = 1 if _reads_only_guided(preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
     held_mib = REFERENCE_MIB * (references - 1) * readings
@@ -124,7 +127,7 @@ def _needs(model: PaintModel, host: Host, preset: Preset, *, references: int = 1
     maps = plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"})
     return [
         *([maps] if geometry_device(host.device) == host.device else []),
-        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset), {"vae_slicing", "vae_tile_px", "views"}),
+        need(model.vae, host, vae_mib, {"vae_slicing", "vae_tile_px", "views"}),
         dual,
         main,
     ]
