@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.pictures.transfer import linear, srgb
-from ..lowvram_core.types import Cutout, Mesh
+from ..lowvram_core.types import SIDES, Cutout, Mesh
 from ._host import to_intermediate
 
 
@@ -60,6 +61,45 @@ def cutout(image: Tensor, mask: Tensor | None, stage: str) -> Cutout:
     else:
         alpha = torch.ones(height, width)
     return Cutout(picture[..., :3].contiguous(), alpha.contiguous())
+
+
+def pictures_of_one(
+    image: Tensor, mask: Tensor | None, sides: Mapping[str, Tensor | None], stage: str
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Pictures of one object: those of a batch, then left, back and right. Each is an IMAGE and a MASK of one item.
+
+    Args:
+        mask: one for each picture of the batch.
+        sides: IMAGE by name and MASK by `<name>_mask`; each may be missing.
+
+    Returns:
+        By name: how messages begin that are about the picture.
+
+    Raises:
+        BadInput: there are not as many masks as pictures.
+    """
+    if len(image) == 1:
+        found = {stage: (image, mask)}
+    else:
+        masks = _one_each(image, mask, stage)
+        found = {
+            f"{stage}, picture {index + 1}": (image[index : index + 1], masks[index]) for index in range(len(image))
+        }
+    for side in SIDES[1:]:
+        picture = sides.get(side)
+        if picture is not None:
+            found[f"{stage}, {side}"] = picture, sides.get(f"{side}_mask")
+    return found
+
+
+def _one_each(images: Tensor, mask: Tensor | None, stage: str) -> list[Tensor | None]:
+    if mask is None or usable_mask(mask) is None:
+        return [None] * len(images)
+    if len(mask) != len(images):
+        raise BadInput(
+            f"{stage}: {len(mask)} masks for {len(images)} pictures; wanted one each. Connect the pictures' own masks."
+        )
+    return list(mask.split(1))
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lowvram_core.presets import VALUES, Preset
+from ..lowvram_core.types import SIDES
 
 PREFIX = "Hy3dLowVram_"
 CATEGORY = "Hunyuan3D Low VRAM"
@@ -53,6 +54,22 @@ def schema(node_id: str, display_name: str, description: str, aliases: list[str]
 def preset_input() -> Any:
     """The socket that every stage node has."""
     return PresetType.Input("preset", tooltip="The settings: connect one of the preset nodes.")
+
+
+def further_inputs() -> list[Any]:
+    """Sockets for further pictures of the object and their masks, named as those of Generate Shape (Multi-View)."""
+    return [
+        item
+        for side in SIDES[1:]
+        for item in (
+            io.Image.Input(
+                side, optional=True,
+                tooltip=f"A further picture of the same object, for example from its {side}. The paint model does not "
+                "know which side a picture shows.",
+            ),
+            io.Mask.Input(f"{side}_mask", optional=True, tooltip="1 = object."),
+        )
+    ]  # fmt: skip
 
 
 def seed_input(default: int, of: str) -> Any:

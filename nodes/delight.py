@@ -1,4 +1,4 @@
-"""The picture without light and shadow."""
+"""Pictures without light and shadow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..lowvram_core.presets import Preset
 from . import _convert, _host
 from ._core import stage
-from ._schema import overridden, preset_input, schema, seed_input, steps_input
+from ._schema import further_inputs, overridden, preset_input, schema, seed_input, steps_input
 
 
 class Delight(io.ComfyNode):
@@ -16,28 +16,34 @@ class Delight(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """One picture; its mask marks the object."""
+        """One picture or several; each has a mask that marks the object."""
         return schema(
             "Delight", "Delight",
             "Removes light and shadow from the picture and centres the object on white, at 512 px. Paint Views needs "
-            "such a picture.",
+            "such a picture. Several pictures are changed one by one and leave as one batch.",
             ["remove shadows", "albedo", "relight"],
             inputs=[
-                io.Image.Input("image", tooltip="One picture of the object."),
+                io.Image.Input("image", tooltip="One picture of the object, or a batch."),
                 preset_input(),
                 io.Mask.Input("mask", optional=True, tooltip="1 = object, as Remove Background gives it."),
+                *further_inputs(),
                 steps_input("delight_steps", "More steps take longer. Upstream's value is 50."),
                 seed_input(42, "the noise; upstream's is 42"),
             ],
-            outputs=[io.Image.Output("image_out", display_name="image")],
+            outputs=[
+                io.Image.Output("image_out", display_name="image", tooltip="As many pictures as went in, 512 px."),
+            ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image: Tensor, preset: Preset, seed: int, steps: int, mask: Tensor | None = None) -> io.NodeOutput:
-        """[1,512,512,3]."""
+    def execute(
+        cls, image: Tensor, preset: Preset, seed: int, steps: int, mask: Tensor | None = None, **sides: Tensor | None
+    ) -> io.NodeOutput:
+        """[R,512,512,3]."""
         host = _host.ComfyHost(preset.precision)
-        delit = stage("delight").delight(
-            _convert.cutout(image, mask, "delight"), overridden(preset, delight_steps=steps), host,
-            _host.model_store(host), seed=seed,
+        pictures = _convert.pictures_of_one(image, mask, sides, "delight")
+        delit = stage("delight").delight_all(
+            [_convert.cutout(*picture, name) for name, picture in pictures.items()],
+            overridden(preset, delight_steps=steps), host, _host.model_store(host), seed=seed,
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

@@ -24,7 +24,8 @@ sys.path += [str(ROOT / name) for name in ("benchmarks", "texts") if str(ROOT / 
 torch.set_num_threads(1)
 
 LONG = ("test_vram.py", "test_full_device.py", "test_demo.py", "test_exact_networks.py", "test_network_stages.py",
-        "test_bench.py", "test_results.py", "test_node_runs.py", "test_speed_bench.py")  # fmt: skip
+        "test_bench.py", "test_results.py", "test_node_runs.py", "test_speed_bench.py",
+        "test_references.py")  # fmt: skip
 """The files that take longest. They run first, so that no worker starts one when the others have finished."""
 
 COMFYUI_PYTHON = "COMFYUI_PYTHON=<the Python that runs ComfyUI>"

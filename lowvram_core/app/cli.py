@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from ..checks.pictures import MAX_REFERENCES, check_reference_count
 from ..errors import BadInput, Cancelled, LowVramError
 from ..files import manifest
 from ..files.convert import convert_pickles
@@ -84,6 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-background", action="store_true", help="the whole picture is the object")
     for side in SIDES[1:]:
         parser.add_argument(f"--{side}", type=_path, metavar="PICTURE", help=f"{side} view, for the mv variants")
+    parser.add_argument("--reference", type=_path, action="append", default=[], metavar="PICTURE",
+                        help="a further picture of the object, from any side, that gives colours too; may be given up "
+                        f"to {MAX_REFERENCES - 1} times. Pictures of --left, --back and --right give colours only if "
+                        "they are named here too")  # fmt: skip
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
@@ -130,22 +135,24 @@ def _coding(options: argparse.Namespace) -> Coding:
 
 
 Job = tuple[dict[str, Path], Path]
-"""Pictures by view, and the file of the mesh."""
+"""Pictures by view, and the file of the mesh. The reference pictures are those of the command line."""
 
 
 def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
     pictures = find_pictures(options.pictures, _complain)
     others = {side: getattr(options, side) for side in SIDES[1:] if getattr(options, side)}
-    if others and len(pictures) != 1:
+    further = [*(f"{side} view" for side in others), *["reference picture"] * len(options.reference)]
+    if further and len(pictures) != 1:
         raise BadInput(
-            f"picture: {len(pictures)} front pictures with a {next(iter(others))} view; wanted one front picture. "
+            f"picture: {len(pictures)} front pictures with a {further[0]}; wanted one front picture. "
             "Run once per object."
         )
     check_view_names([FRONT, *others], preset)
+    check_reference_count(1 + len(options.reference))
     outputs = mesh_paths(pictures, options.out, options.format)
     if options.sheet:
         check_sheet(options.sheet)
-    check_pictures_are_kept([*pictures, *others.values()], outputs, options.sheet)
+    check_pictures_are_kept([*pictures, *others.values(), *options.reference], outputs, options.sheet)
     return [({FRONT: picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
 
 
@@ -204,7 +211,10 @@ def _run_one(
 ) -> None:  # fmt: skip
     pictures = {view: load_picture(path) for view, path in paths.items()}
     seeds = Seeds(options.seed, options.delight_seed, options.paint_seed)
-    result = run(pictures, preset, host, store, seeds=seeds, keep_background=options.keep_background)
+    references = [load_picture(path) for path in options.reference]
+    result = run(
+        pictures, preset, host, store, references=references, seeds=seeds, keep_background=options.keep_background
+    )
     save(result.mesh, output, host, _coding(options))
     if options.sheet:
         strips.append(draw_strip(paths[FRONT].name, pictures[FRONT], result))

@@ -8,7 +8,7 @@ save_mesh(result.mesh, "out.glb")
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..checks.packages import check_packages
-from ..checks.pictures import check_size, check_visible, has_real_transparency
+from ..checks.pictures import check_reference_count, check_size, check_visible, has_real_transparency
 from ..files.manifest import needed
 from ..files.store import ModelStore
 from ..host import Component, Host
@@ -28,7 +28,7 @@ from ..stages.background import remove_background
 from ..stages.bake import bake
 from ..stages.clean import clean
 from ..stages.delight import SEED as DELIGHT_SEED
-from ..stages.delight import delight, frame
+from ..stages.delight import delight_all, frame
 from ..stages.inpaint import inpaint
 from ..stages.paint import SEED as PAINT_SEED
 from ..stages.paint import paint_views
@@ -54,7 +54,7 @@ class Result:
     mesh: Mesh
     cutout: Cutout
     delit: Tensor
-    """[512,512,3] float32 sRGB."""
+    """[R,512,512,3] float32 sRGB: the picture, then the further reference pictures."""
     views: Views
     atlas: Atlas
 
@@ -65,6 +65,7 @@ def run(
     host: Host,
     store: ModelStore,
     *,
+    references: Sequence[Image.Image] = (),
     seeds: Seeds | None = None,
     keep_background: bool = False,
 ) -> Result:
@@ -73,6 +74,7 @@ def run(
     Args:
         pictures: RGB, or RGBA with the object cut out. Several are named front, left, back, right; colours come
             from the front.
+        references: further pictures of the object, from any side, that give colours too.
         preset: all settings.
         host: runs the stages and collects the timings.
         store: finds the files of the models and downloads what is missing. This happens before the first stage runs;
@@ -85,21 +87,23 @@ def run(
     seeds = seeds or Seeds()
     named = {FRONT: pictures} if isinstance(pictures, Image.Image) else dict(pictures)
     check_view_names(named, preset)
-    for name, picture in named.items():
-        check_size(picture.size, f"the {name} picture")
-        check_visible(picture, f"the {name} picture")
-    cut = not keep_background and not all(has_real_transparency(picture) for picture in named.values())
+    check_reference_count(1 + len(references))
+    every = {f"the {name} picture": picture for name, picture in named.items()}
+    every |= {f"reference picture {number}": picture for number, picture in enumerate(references, 1)}
+    for name, picture in every.items():
+        check_size(picture.size, name)
+        check_visible(picture, name)
+    cut = not keep_background and not all(has_real_transparency(picture) for picture in every.values())
     check_packages(preset, background=cut)
     order = find_models(preset, host, store, background=cut)
     with host.reading_ahead(order):
-        cutouts = {
-            name: remove_background(picture, preset, host, store, keep_background=keep_background)
-            for name, picture in named.items()
-        }
-        front = cutouts.get(FRONT) or next(iter(cutouts.values()))
-        frame(front)  # raises now, not after the shape is done, if delight cannot use the cutout
+        remove = partial(remove_background, preset=preset, host=host, store=store, keep_background=keep_background)
+        cutouts = {name: remove(picture) for name, picture in named.items()}
+        colours = [cutouts.get(FRONT) or next(iter(cutouts.values())), *(remove(picture) for picture in references)]
+        for cutout in colours:
+            frame(cutout)  # raises now, not after the shape is done, if delight cannot use the cutout
         mesh = clean(generate_shape(cutouts, preset, host, store, seed=seeds.shape), preset, host)
-        return texture(mesh, front, preset, host, store, seeds=seeds)
+        return texture(mesh, colours[0], preset, host, store, references=colours[1:], seeds=seeds)
 
 
 def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bool = True) -> list[Component]:
@@ -134,24 +138,28 @@ def texture(
     host: Host,
     store: ModelStore,
     *,
+    references: Sequence[Cutout] = (),
     seeds: Seeds | None = None,
     keep_uvs: bool = False,
 ) -> Result:
-    """Textures a mesh with the colours of a picture.
+    """Textures a mesh with the colours of a picture, or of several.
 
     Args:
         mesh: clean. It is unwrapped here, before painting, as upstream does.
+        references: further pictures of the object.
         keep_uvs: keep the UVs that the mesh has.
     """
     seeds = seeds or Seeds()
+    check_reference_count(1 + len(references))
     unwrapping = partial(unwrap, mesh, preset, keep_uvs=keep_uvs)
+    relight = partial(delight_all, [cutout, *references], preset, host, store, seed=seeds.delight)
     if host.device.type != "cpu":
         with beside(unwrapping, host) as unwrapped:  # on the CPU, while delight is on the GPU
-            delit = delight(cutout, preset, host, store, seed=seeds.delight)
+            delit = relight()
             mesh = unwrapped.result()
     else:
         mesh = unwrapping(host)
-        delit = delight(cutout, preset, host, store, seed=seeds.delight)
-    views = paint_views(mesh, delit, preset, host, store, seed=seeds.paint)
+        delit = relight()
+    views = paint_views(mesh, list(delit), preset, host, store, seed=seeds.paint)
     atlas = bake(mesh, views, preset, host)
     return Result(inpaint(mesh, atlas, host), cutout, delit, views, atlas)

@@ -34,7 +34,7 @@ def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
 
 
 def draw_strip(name: str, picture: Image.Image, result: Result) -> Image.Image:
-    """RGB: picture, cutout, delit picture, painted views, then the textured mesh from four sides."""
+    """RGB: picture, cutout, delit pictures, painted views, then the textured mesh from four sides."""
     tiles = _tiles(name, picture, result)
     strip = Image.new("RGB", (len(tiles) * TILE_PX, TILE_PX + LABEL_PX), "white")
     draw = ImageDraw.Draw(strip)
@@ -46,7 +46,8 @@ def draw_strip(name: str, picture: Image.Image, result: Result) -> Image.Image:
 
 def _tiles(name: str, picture: Image.Image, result: Result) -> dict[str, Image.Image]:
     tiles = {name: flatten(picture), "cutout": pil_from_image(on_checkers(result.cutout))}
-    tiles["delit"] = pil_from_image(result.delit)
+    for number, delit in enumerate(result.delit, 1):
+        tiles["delit" if number == 1 else f"delit reference {number - 1}"] = pil_from_image(delit)
     for camera, image in zip(result.views.cameras, result.views.images, strict=True):
         tiles[f"painted {camera.azimuth_deg}, {camera.elevation_deg}"] = pil_from_image(image)
     for side, camera in _CAMERAS.items():

@@ -15,6 +15,8 @@ MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16_384
 MAX_PIXELS = 128_000_000
 """About 0.5 GB as RGBA. The largest cameras make fewer pixels; Pillow refuses more as a decompression bomb."""
+MAX_REFERENCES = 5
+"""The paint model has this many camera numbers for reference pictures. Upstream does not check their number."""
 SHORTER = "Scale it down and try again."
 MIN_CLEAR_PX = 4
 """The fewest clear pixels of an alpha channel that is used: one in each corner of a rounded card."""
@@ -61,6 +63,19 @@ def touched_sides(mask: Tensor) -> list[str]:
     solid = mask >= 0.5
     lines = {"left": solid[:, 0], "right": solid[:, -1], "top": solid[0], "bottom": solid[-1]}
     return [side for side, line in lines.items() if bool(line.any())]
+
+
+def check_reference_count(count: int) -> None:
+    """Raises BadInput if so many reference pictures of one object cannot be painted from."""
+    if not 1 <= count <= MAX_REFERENCES:
+        raise BadInput(
+            f"paint: {count} pictures of the object; wanted 1 to {MAX_REFERENCES}. Choose those that show it best."
+        )
+
+
+def named(stage: str, index: int, count: int) -> str:
+    """How messages name one of several pictures of a stage: `paint, picture 2`. One picture needs no number."""
+    return stage if count == 1 else f"{stage}, picture {index + 1}"
 
 
 def check_cutout(cutout: Cutout, stage: str) -> None:

@@ -16,13 +16,21 @@ from ..checks.packages import missing_package
 from ..errors import BadInput
 
 SLICED_MIB = 123.0
-"""Activations in float16 that sliced attention adds to a UNet of the published size, for one picture of 512 px. For
-pictures that attend to each other, multiply by the square of their number."""
+"""Activations in float16 that sliced attention adds to a UNet of the published size, for the scores of one picture of
+512 px that attends to one picture."""
 
 
-def sliced_mib(choice: str, device: torch.device, dtype: torch.dtype, pictures: int = 1) -> float:
-    """MiB that a UNet's attention takes on top of the fused kernels; 0 where it is not sliced."""
-    return SLICED_MIB * pictures**2 if choose_attention(choice, device, dtype) == "sliced" else 0.0
+def sliced_mib(
+    choice: str, device: torch.device, dtype: torch.dtype, *, pictures: int = 1, references: int = 1
+) -> float:
+    """MiB that a UNet's attention takes on top of the fused kernels; 0 where it is not sliced.
+
+    Args:
+        pictures: number of pictures that attend to each other.
+        references: number of other pictures that each of them attends to.
+    """
+    largest = max(pictures**2, references)  # the attentions of a block run one after the other
+    return SLICED_MIB * largest if choose_attention(choice, device, dtype) == "sliced" else 0.0
 
 
 def choose_attention(choice: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -1,9 +1,9 @@
-"""The paint model: the main UNet paints all views, the dual UNet reads the reference picture for it."""
+"""The paint model: the main UNet paints all views, the dual UNet reads the reference pictures for it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -40,7 +40,7 @@ _BATCHED = (
 """Arguments of ResnetBlock2D and Transformer2DModel whose first dimension is the batch."""
 
 References = dict[str, Tensor]
-"""What the dual UNet read from the reference picture, by attention layer: [B,tokens,channels]."""
+"""What the dual UNet read from R reference pictures, by attention layer: [halves,R*tokens,channels]."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def _component(
 
 
 class DualStream(nn.Module):
-    """The UNet that reads the reference picture, and the learned text embedding that it takes.
+    """The UNet that reads the reference pictures, and the learned text embedding that it takes.
 
-    Upstream runs it at every step, although its input never changes. Here it runs once.
+    Upstream runs it at every step, although its input never changes. Here it runs once for each picture.
     """
 
     def __init__(self, unet: nn.Module, learned_text_clip_ref: nn.Parameter) -> None:
@@ -107,10 +107,10 @@ class DualStream(nn.Module):
         self.learned_text_clip_ref = learned_text_clip_ref
 
     def forward(self, reference_latents: Tensor) -> References:
-        """Returns what each attention layer of the main UNet will attend to.
+        """Returns what each attention layer of the main UNet will attend to in one picture.
 
         Args:
-            reference_latents: [B,4,h,w], one reference picture per element of the batch.
+            reference_latents: [halves,4,h,w], of the picture for one half of guidance or for both.
         """
         references: References = {}
         self.unet(
@@ -123,9 +123,25 @@ class DualStream(nn.Module):
         return references
 
 
+def read_references(dual: Callable[[Tensor], References], pictures: Sequence[Tensor]) -> References:
+    """What the dual UNet reads from all pictures: the tokens of the first one, then those of the second one, ...
+
+    Upstream's UNet takes all pictures in one batch, with `num_in_batch` as their number. They do not attend to each
+    other. So each has a pass of its own here, which takes the memory of one picture and differs by rounding.
+
+    Args:
+        dual: the DualStream.
+        pictures: for each picture [halves,4,h,w].
+    """
+    read = [dual(latents) for latents in pictures]
+    if len(read) == 1:
+        return read[0]
+    return {layer: torch.cat([one.pop(layer) for one in read], dim=1) for layer in list(read[0])}
+
+
 @contextmanager
 def without_reference(main: nn.Module) -> Iterator[None]:
-    """Skips the main UNet's attention to the reference picture, for the run of guidance that ignores the picture.
+    """Skips the main UNet's attention to the reference pictures, for the run of guidance that ignores them.
 
     Source: hy3dgen texgen/hunyuanpaint/unet/modules.py, which computes it and multiplies it by `ref_scale` 0.
     """

@@ -1,8 +1,9 @@
-"""delight: removes light and shadow from the cutout."""
+"""delight: removes light and shadow from cutouts."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..checks.finite import check_finite
-from ..checks.pictures import check_cutout
+from ..checks.pictures import check_cutout, named
 from ..errors import BadInput
 from ..files.store import ModelStore
 from ..fitting.budget import Need, need, tiled_mib
 from ..fitting.ladder import fitted
-from ..host import Component, Host
+from ..host import Host
 from ..networks.attention import choose_attention, set_attention, sliced_mib
 from ..networks.delight import DelightModel, open_delight
 from ..networks.previews import preview
@@ -43,15 +44,25 @@ log = logging.getLogger(__name__)
 
 
 def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED) -> Tensor:
-    """[512,512,3] float32 sRGB: the object recentred on white, evenly lit, with its own colours.
+    """[512,512,3] float32 sRGB: the object recentred on white, evenly lit, with its own colours. See `delight_all`."""
+    return delight_all([cutout], preset, host, store, seed=seed)[0]
+
+
+def delight_all(
+    cutouts: Sequence[Cutout], preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED
+) -> Tensor:
+    """[R,512,512,3] float32 sRGB: each object recentred on white, evenly lit, with its own colours.
+
+    Each picture gets the noise of a run by itself, so it is the same in every bit. Each network is borrowed once for
+    all pictures.
 
     Args:
-        cutout: the object; any size.
+        cutouts: R >= 1 pictures of any size.
         preset: reads delight_steps, vae_slicing, vae_tiling, vae_tile_px, attention.
         seed: for all noise, which is drawn on the CPU.
 
     Raises:
-        BadInput: the cutout is empty or too thin, or the checkpoint cannot be used.
+        BadInput: a cutout is empty or too thin, or the checkpoint cannot be used.
         NumericalFailure: a network gave NaN.
 
     Memory:
@@ -62,23 +73,26 @@ def delight(cutout: Cutout, preset: Preset, host: Host, store: ModelStore, *, se
         hy3dgen.texgen.utils.dehighlight_utils.Light_Shadow_Remover and diffusers' InstructPix2Pix pipeline, which
         runs without guidance at text guidance 1.0. Bit-identical on the CPU in float32.
     """
-    check_cutout(cutout, "delight")
+    names = [named("delight", index, len(cutouts)) for index in range(len(cutouts))]
+    for cutout, name in zip(cutouts, names, strict=True):
+        check_cutout(cutout, name)
     choose_attention(preset.attention, host.device, host.dtype)
     model = open_delight(store.folder("delight"), host.dtype)
     with host.phase("recentre"):
-        target = frame(cutout)
+        targets = [frame(cutout, name) for cutout, name in zip(cutouts, names, strict=True)]
 
     kept = model.kept_prompt(host.device).read()
 
     def run(fitting: Preset) -> np.ndarray:
         with host.phase("delight"):
-            relit = _relight(target.convert("RGB"), model, kept, fitting, host, seed)
-            return _match_colours(relit, np.asarray(target))
+            relit = _relight([target.convert("RGB") for target in targets], model, kept, fitting, host, seed)
+            matched = [_match_colours(one, np.asarray(target)) for one, target in zip(relit, targets, strict=True)]
+            return np.stack(matched)
 
     with host.reading_ahead(model.order):
-        image = fitted("delight", preset, host, partial(_needs, model, host, reads_text=kept is None), run)
-    log.info("delight: %d steps, %d px", preset.delight_steps, VIEW_PX)
-    return torch.from_numpy(image.astype(np.float32) / 255.0)
+        images = fitted("delight", preset, host, partial(_needs, model, host, reads_text=kept is None), run)
+    log.info("delight: %d steps, %d px, %d pictures", preset.delight_steps, VIEW_PX, len(cutouts))
+    return torch.from_numpy(images.astype(np.float32) / 255.0)
 
 
 def _needs(model: DelightModel, host: Host, preset: Preset, *, reads_text: bool = True) -> list[Need]:
@@ -89,8 +103,11 @@ def _needs(model: DelightModel, host: Host, preset: Preset, *, reads_text: bool 
     ]
 
 
-def frame(cutout: Cutout) -> Image.Image:
+def frame(cutout: Cutout, name: str = "delight") -> Image.Image:
     """[512,512] RGBA: the object recentred on white, its edge eroded. This is the networks' input.
+
+    Args:
+        name: begins the message of an error.
 
     Raises:
         BadInput: the object is so thin that nothing of it remains.
@@ -99,7 +116,7 @@ def frame(cutout: Cutout) -> Image.Image:
     if picture.getchannel("A").getextrema() == (0, 0):
         solid = cutout.mask >= 0.5
         raise BadInput(
-            f"delight: the object is {int(solid.any(dim=0).sum())}x{int(solid.any(dim=1).sum())} px, and nothing of it "
+            f"{name}: the object is {int(solid.any(dim=0).sum())}x{int(solid.any(dim=1).sum())} px, and nothing of it "
             f"is left at {VIEW_PX} px with {ERODE_PX} px of edge taken off; wanted a thicker one. Use another picture."
         )
     return picture
@@ -117,28 +134,33 @@ def _erode_alpha(picture: Image.Image) -> Image.Image:
 
 @torch.inference_mode()
 def _relight(
-    picture: Image.Image, model: DelightModel, kept: Tensor | None, preset: Preset, host: Host, seed: int
-) -> np.ndarray:
-    """[512,512,3] uint8: the picture from the diffusion model.
+    pictures: Sequence[Image.Image], model: DelightModel, kept: Tensor | None, preset: Preset, host: Host, seed: int
+) -> list[np.ndarray]:
+    """[512,512,3] uint8 each: the pictures from the diffusion model, one after the other in each network.
 
     Args:
         kept: the empty prompt's embedding from an earlier run, or None.
     """
-    generator = torch.Generator().manual_seed(seed)
     prompt = _empty_prompt(model, host) if kept is None else kept.to(host.device)
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, preset)
+        encoded = [_encode(vae, picture, host) for picture in pictures]
+    check_finite("delight", "encode", host.dtype, *encoded)
+    latents = _denoise(model, prompt, encoded, preset, host, seed)
+    check_finite("delight", "denoise", host.dtype, *latents)
+    with host.borrow(model.vae) as vae:
+        set_slicing(vae, preset)
+        relit = [decode_pictures(vae, one)[0].permute(1, 2, 0).cpu() for one in latents]
+    check_finite("delight", "decode", host.dtype, *relit)
+    return [(one.numpy() * 255).round().astype(np.uint8) for one in relit]
+
+
+def _encode(vae: Any, picture: Image.Image, host: Host) -> Tensor:
+    """Latents [1,4,64,64] of a picture, not scaled."""
     # the batch dimension before the permutation: the strides choose the kernel of the convolution and so the last bits
     pixels = torch.from_numpy(np.asarray(picture, np.float32)[None] / 255.0).permute(0, 3, 1, 2)
-    with host.borrow(model.vae) as vae:
-        set_slicing(vae, preset)
-        image_latents = vae.encode((pixels * 2.0 - 1.0).to(host.device, host.dtype)).latent_dist.mode()
-    check_finite("delight", "encode", host.dtype, image_latents)
-    latents = _denoise(model.unet, model.make_scheduler(), prompt, image_latents, preset, host, generator)
-    check_finite("delight", "denoise", host.dtype, latents)
-    with host.borrow(model.vae) as vae:
-        set_slicing(vae, preset)
-        relit = decode_pictures(vae, latents)[0].permute(1, 2, 0).cpu()
-    check_finite("delight", "decode", host.dtype, relit)
-    return (relit.numpy() * 255).round().astype(np.uint8)
+    latents: Tensor = vae.encode((pixels * 2.0 - 1.0).to(host.device, host.dtype)).latent_dist.mode()
+    return latents
 
 
 def _empty_prompt(model: DelightModel, host: Host) -> Tensor:
@@ -152,21 +174,26 @@ def _empty_prompt(model: DelightModel, host: Host) -> Tensor:
 
 
 def _denoise(
-    unet_component: Component, scheduler: Any, prompt: Tensor, image_latents: Tensor, preset: Preset, host: Host,
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
-    """Scaled latents [1,4,64,64]."""
-    scheduler.set_timesteps(preset.delight_steps, device=host.device)
-    latents = randn_tensor(image_latents.shape, generator=generator, device=host.device, dtype=prompt.dtype)
-    latents = latents * scheduler.init_noise_sigma
-    with host.borrow(unet_component) as unet:
+    model: DelightModel, prompt: Tensor, encoded: Sequence[Tensor], preset: Preset, host: Host, seed: int
+) -> list[Tensor]:
+    """Scaled latents [1,4,64,64] of each picture."""
+    done, total = 0, len(encoded) * preset.delight_steps
+    with host.borrow(model.unet) as unet:
         set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
-        for index, timestep in enumerate(scheduler.timesteps):
-            scaled = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=1)
-            noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
-            latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
-            host.progress(index + 1, preset.delight_steps, preview=preview(guess))
-    return latents
+        results: list[Tensor] = []
+        for image_latents in encoded:
+            scheduler, generator = model.make_scheduler(), torch.Generator().manual_seed(seed)
+            scheduler.set_timesteps(preset.delight_steps, device=host.device)
+            latents = randn_tensor(image_latents.shape, generator=generator, device=host.device, dtype=prompt.dtype)
+            latents = latents * scheduler.init_noise_sigma
+            for timestep in scheduler.timesteps:
+                scaled = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=1)
+                noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
+                latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
+                done += 1
+                host.progress(done, total, preview=preview(guess))
+            results.append(latents)
+    return results
 
 
 def _match_colours(relit: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""paint: pictures of the mesh from several sides, in the colours of the reference picture."""
+"""paint: pictures of the mesh from several sides, in the colours of one or several reference pictures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checks.finite import check_finite
 from ..checks.meshes import check_mesh
-from ..checks.pictures import check_cutout
+from ..checks.pictures import check_cutout, check_reference_count, named
 from ..errors import BadInput
 from ..files.store import ModelStore
 from ..fitting.budget import Need, need, plain_need, tiled_mib, together
@@ -25,7 +25,7 @@ from ..host import Host
 from ..lending.geometry import geometry_device
 from ..lending.halves import guided
 from ..networks.attention import choose_attention, set_attention, sliced_mib
-from ..networks.paint import PaintModel, References, open_paint, without_reference
+from ..networks.paint import PaintModel, References, open_paint, read_references, without_reference
 from ..networks.previews import preview
 from ..networks.schedulers import next_latents
 from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
@@ -44,27 +44,38 @@ VIEW_MIB = 72.5
 DUAL_MIB = 88.0
 """Activations in float16: of the main UNet without views, of the main UNet per view of each half, of the dual UNet per
 half."""
+ENCODE_MIB = 322.0
+"""Activations in float16 of the VAE while it encodes one picture of 512 px."""
+REFERENCE_MIB = 22.1
+REFERENCE_VIEW_MIB = 2.5
+"""What each further reference picture adds in float16: the stored conditions per half that was read, and activations of
+the main UNet per view of each half."""
 MAP_BYTES = 60
 MAP_CHUNK_BYTES = 100 * 2**20
 """Memory of the renderer: per pixel, and for a chunk of pixels."""
+
+Reference = Tensor | Cutout
+"""A reference picture: [H,W,3] float32 sRGB on white, from the delight stage, or a cutout."""
 
 log = logging.getLogger(__name__)
 
 
 def paint_views(
-    mesh: Mesh, reference: Tensor | Cutout, preset: Preset, host: Host, store: ModelStore, *, seed: int = SEED
-) -> Views:
+    mesh: Mesh, reference: Reference | Sequence[Reference], preset: Preset, host: Host, store: ModelStore, *,
+    seed: int = SEED,
+) -> Views:  # fmt: skip
     """One picture of 512 px for each camera of the preset's view set.
 
     Args:
         mesh: unwrapped, with vertices split at the seams. The model was trained on such meshes.
-        reference: [H,W,3] float32 sRGB on white, from the delight stage, or a cutout, which is recentred on white.
+        reference: one picture of the object, or several of any size. The network does not know which side a picture
+            shows. A cutout is recentred on white.
         preset: reads views, render_px, paint_steps, paint_guidance, cfg_together, view_by_view, vae_slicing,
             vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
         seed: for all noise, which is drawn on the CPU.
 
     Raises:
-        BadInput: the mesh, the picture or the checkpoint cannot be used.
+        BadInput: the mesh, a picture or the checkpoint cannot be used, or there are more than 5 pictures.
         NumericalFailure: a network gave NaN.
 
     Memory:
@@ -73,10 +84,12 @@ def paint_views(
     Source:
         hy3dgen.texgen.pipelines.Hunyuan3DPaintPipeline.__call__ up to the paint model, Multiview_Diffusion_Net
         and HunyuanPaintPipeline. Bit-identical on the CPU in float32 with cfg_together and without VAE slicing. The
-        dual UNet runs once instead of at every step. The noise is drawn on the CPU for every device.
+        dual UNet runs once instead of at every step. The noise is drawn on the CPU for every device. Upstream's
+        pipeline takes one picture; its UNet takes several, in one batch. Here the dual UNet reads one after the other,
+        which differs from the batch by rounding.
     """
     check_mesh(mesh, "paint", needs_uvs=True)
-    picture = _reference_picture(reference)
+    pictures = _reference_pictures(reference)
     choose_attention(preset.attention, host.device, host.dtype)
     model = open_paint(store.folder("paint"), host.dtype)
 
@@ -85,30 +98,36 @@ def paint_views(
         classes = [camera_class(camera) for camera in cameras]
         normals, positions = _geometry(mesh, cameras, fitting.render_px, host)
         with host.phase("paint"):
-            images = _paint(picture, normals, positions, classes, model, fitting, host, seed)
+            images = _paint(pictures, normals, positions, classes, model, fitting, host, seed)
         return Views(torch.from_numpy(images.astype(np.float32) / 255.0), cameras)
 
     with host.reading_ahead(model.order):
-        views = fitted("paint", preset, host, partial(_needs, model, host), run)
-    log.info("paint: %d views, %d steps, %d px", len(views.cameras), preset.paint_steps, VIEW_PX)
+        views = fitted("paint", preset, host, partial(_needs, model, host, references=len(pictures)), run)
+    log.info(
+        "paint: %d views, %d steps, %d px, %d reference pictures",
+        len(views.cameras), preset.paint_steps, VIEW_PX, len(pictures),
+    )  # fmt: skip
     return views
 
 
-def _needs(model: PaintModel, host: Host, preset: Preset) -> list[Need]:
+def _needs(model: PaintModel, host: Host, preset: Preset, *, references: int = 1) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
     halves = 2 if preset.cfg_together else 1
-    pictures = 1 if preset.vae_slicing else len(preset.cameras)
+    decoded, encoded = (1, 1) if preset.vae_slicing else (len(preset.cameras), references)
+    vae_mib = tiled_mib(max(DECODE_MIB * decoded, ENCODE_MIB * encoded), preset)
     readings = 1 if _reads_only_guided(preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
-    dual = need(model.dual, host, DUAL_MIB * readings + sliced(), {"cfg_together"})
-    main_mib = PAINT_MIB + VIEW_MIB * views * halves + sliced(pictures=views)
+    held_mib = REFERENCE_MIB * (references - 1) * readings
+    dual = need(model.dual, host, DUAL_MIB * readings + held_mib + sliced(), {"cfg_together"})
+    view_mib = VIEW_MIB + REFERENCE_VIEW_MIB * (references - 1)
+    main_mib = PAINT_MIB + held_mib + view_mib * views * halves + sliced(pictures=views, references=references)
     main = need(model.main, host, main_mib, {"cfg_together", "views", "view_by_view"})
     if not preset.reference_once:
         dual, main = together(dual, main), together(main, dual)
     maps = plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"})
     return [
         *([maps] if geometry_device(host.device) == host.device else []),
-        need(model.vae, host, tiled_mib(DECODE_MIB * pictures, preset), {"vae_slicing", "vae_tile_px", "views"}),
+        need(model.vae, host, vae_mib, {"vae_slicing", "vae_tile_px", "views"}),
         dual,
         main,
     ]
@@ -122,9 +141,15 @@ def _reads_only_guided(preset: Preset) -> bool:
     return preset.skip_unguided_reference and not preset.cfg_together
 
 
-def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
+def _reference_pictures(reference: Reference | Sequence[Reference]) -> list[Image.Image]:
+    several = [reference] if isinstance(reference, (Tensor, Cutout)) else list(reference)
+    check_reference_count(len(several))
+    return [_reference_picture(one, named("paint", index, len(several))) for index, one in enumerate(several)]
+
+
+def _reference_picture(reference: Reference, name: str) -> Image.Image:
     if isinstance(reference, Cutout):
-        check_cutout(reference, "paint")
+        check_cutout(reference, name)
         square = recentre(rgba_from_cutout(reference))
         white = Image.new("RGBA", square.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, square).convert("RGB")
@@ -132,7 +157,7 @@ def _reference_picture(reference: Tensor | Cutout) -> Image.Image:
         picture = pil_from_image(reference)
     else:
         raise BadInput(
-            f"paint: a reference picture of shape {tuple(reference.shape)} or with NaN; wanted [H,W,3] finite "
+            f"{name}: a reference picture of shape {tuple(reference.shape)} or with NaN; wanted [H,W,3] finite "
             "sRGB. Pass the delight stage's picture, or a cutout."
         )
     return picture.resize((VIEW_PX, VIEW_PX))
@@ -161,11 +186,11 @@ def _to_view_size(pixels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _paint(
-    picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int], model: PaintModel, preset: Preset,
-    host: Host, seed: int,
+    pictures: Sequence[Image.Image], normals: Tensor, positions: Tensor, classes: list[int], model: PaintModel,
+    preset: Preset, host: Host, seed: int,
 ) -> np.ndarray:  # fmt: skip
     """[N,512,512,3] uint8."""
-    pixels = torch.from_numpy(np.array(picture) / 255.0).permute(2, 0, 1)[None]
+    pixels = _pixels(pictures)
     encoding_noise = torch.Generator().manual_seed(seed)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
@@ -184,23 +209,34 @@ def _paint(
     return (images.numpy() * 255).round().astype(np.uint8)
 
 
+def _pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """[R,3,512,512] float64 in 0..1."""
+    values = [torch.from_numpy(np.array(picture) / 255.0).permute(2, 0, 1) for picture in pictures]
+    # one picture keeps its strides: they choose the kernel of the convolution and so the last bits
+    return values[0][None] if len(values) == 1 else torch.stack(values)
+
+
 def _painted(
     reference: Tensor, conditions: Tensor, classes: list[int], model: PaintModel, preset: Preset, host: Host, seed: int
 ) -> Tensor:
     """Scaled latents [N,4,64,64] of the views.
 
     Args:
-        reference: [1,4,64,64], the latents of the reference picture.
+        reference: [R,4,64,64], the latents of the reference pictures.
     """
-    batch = reference if _reads_only_guided(preset) else torch.cat([torch.zeros_like(reference), reference])
+    batches = [
+        picture if _reads_only_guided(preset) else torch.cat([torch.zeros_like(picture), picture])
+        for picture in reference.split(1)
+    ]
     with ExitStack() as reading:
         dual = reading.enter_context(host.borrow(model.dual))
         set_attention(dual, choose_attention(preset.attention, host.device, host.dtype))
-        references: References = dual(batch)
+        references = read_references(dual, batches)
         check_finite("paint", "reference", host.dtype, *references.values())
         host.progress(0, preset.paint_steps)
         if not preset.reference_once:
-            return _denoise(conditions, partial(dual, batch), classes, model, preset, host, seed)
+            references.clear()
+            return _denoise(conditions, partial(read_references, dual, batches), classes, model, preset, host, seed)
     return _denoise(conditions, lambda: references, classes, model, preset, host, seed)
 
 
@@ -289,9 +325,9 @@ class _Halves:
 
 
 def _of_half(tokens: Tensor, half: slice) -> Tensor:
-    """The reference of one half or of both. If only the conditional one was read, it replaces the other.
+    """The references of one half or of both. If only the conditional half was read, it replaces the other.
 
     Args:
-        tokens: [1 or 2,tokens,channels].
+        tokens: [1 or 2 halves,tokens of all reference pictures,channels].
     """
     return tokens[half] if len(tokens) == 2 else tokens.expand(half.stop - half.start, -1, -1)

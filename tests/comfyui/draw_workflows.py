@@ -24,7 +24,7 @@ NOTE = "PrimitiveStringMultiline"
 """The core node that shows a note. comfy-test does not know the front end's own note nodes."""
 PICTURE, SHAPE, TEXTURE, RESULT = "#3f5159", "#3f789e", "#8a6d3b", "#446644"
 SAVE = "3d/hunyuan3d"
-BELOW_PREVIEWS = 690
+BELOW_PREVIEWS = 830
 """Delight and Paint Views keep their last preview, which makes them higher."""
 
 
@@ -82,13 +82,14 @@ OWN_MESH = """COLOURS FOR A MESH OF YOUR OWN
 The mesh's front looks along +Z, up is +Y. UVs that it has are kept; switch keep_uvs off for new ones. A mesh of many \
 more than 100,000 faces: put Clean Mesh in front of Unwrap UVs.
 """
-FOUR_VIEWS = """FOUR PICTURES OF ONE OBJECT TO A SHAPE
+FOUR_VIEWS = """FOUR PICTURES OF ONE OBJECT TO A TEXTURED MESH
 
-One picture each, of one object seen from its front, left, back and right. A view that you do not have: disconnect it; \
-keep the front.
+One picture each, of one object seen from its front, left, back and right. A view that you do not have: disconnect it \
+from Generate Shape and from Delight; keep the front.
 
-The multi-view model is another download. For colours, go on from Clean Mesh as in the workflow hunyuan3d_8gb, with \
-the front picture.
+The multi-view model is another download. Delight changes the four pictures one by one and hands them on as a batch. \
+Paint Views takes its colours from all of them, but the paint model does not know which side a picture shows. If views \
+mix up sides that look alike, connect fewer pictures to Delight.
 """
 FULL = """UPSTREAM'S FULL QUALITY ON 8 GB
 
@@ -97,32 +98,34 @@ Balanced; try the picture there first.
 """
 
 
-def picture(graph: Graph, background: bool = True) -> None:
-    """Adds Load Image and Remove Background, on the left."""
+def picture(graph: Graph) -> None:
+    """Adds Load Image and Remove Background, on the left. The object goes to Delight, below is Memory Report."""
     graph.node("image", "LoadImage", (500, 0), (320, 340), "Your picture", image="example.png")
     graph.node("cut", "RemoveBackground", (500, 450), (320, 130))
-    graph.link("image.IMAGE > cut.image", "image.MASK > cut.mask")
+    graph.node("report", "MemoryReport", (500, 835), (720, 450))
+    graph.link(
+        "image.IMAGE > cut.image", "image.MASK > cut.mask", "cut.image > delight.image",
+        "cut.object mask > delight.mask",
+    )  # fmt: skip
+    graph.preset_to("cut")
     graph.group("1 Picture", PICTURE, (480, -95, 360, 815))
+    graph.group("4 What it cost", RESULT, (480, 740, 760, 580))
 
 
-def texture(graph: Graph, mesh: str, x: float) -> None:
-    """Adds the nodes from Delight to the saved file."""
-    graph.node("delight", "Delight", (x, 0), (320, 150), seed=42, control_after_generate="fixed")
-    graph.node("paint", "PaintViews", (x + 360, 0), (320, 210), seed=0, control_after_generate="fixed")
+def texture(graph: Graph, mesh: str, x: float, width: float = 640) -> None:
+    """Adds the nodes from Delight to the saved file, which is so wide."""
+    graph.node("delight", "Delight", (x, 0), (320, 270), seed=42, control_after_generate="fixed")
+    graph.node("paint", "PaintViews", (x + 360, 0), (320, 330), seed=0, control_after_generate="fixed")
     graph.node("bake", "BakeTexture", (x, BELOW_PREVIEWS), (320, 110))
     graph.node("inpaint", "InpaintTexture", (x + 360, BELOW_PREVIEWS), (320, 80))
-    graph.node("report", "MemoryReport", (500, 835), (720, 310))
-    graph.node("save", "SaveGLB", (x + 760, 0), (640, 1160), filename_prefix=SAVE)
+    graph.node("save", "SaveGLB", (x + 760, 0), (width, 1300), filename_prefix=SAVE)
     graph.link(
-        "cut.image > delight.image", "cut.object mask > delight.mask", f"{mesh} > paint.mesh",
-        "delight.image > paint.image", "paint.mesh > bake.mesh", "paint.images > bake.images",
-        "paint.views > bake.views", "bake.mesh > inpaint.mesh", "bake.seen > inpaint.seen",
-        "inpaint.mesh > report.mesh", "report.mesh > save.mesh",
+        f"{mesh} > paint.mesh", "delight.image > paint.image", "paint.mesh > bake.mesh",
+        "paint.images > bake.images", "paint.views > bake.views", "bake.mesh > inpaint.mesh",
+        "bake.seen > inpaint.seen", "inpaint.mesh > report.mesh", "report.mesh > save.mesh",
     )  # fmt: skip
-    graph.preset_to("cut", "delight", "paint", "bake")
-    graph.group("3 Texture", TEXTURE, (x - 20, -95, 720, 1275))
-    graph.group("4 What it cost", RESULT, (480, 740, 760, 440))
-    graph.group("5 Result", RESULT, (x + 740, -95, 680, 1275))
+    graph.preset_to("delight", "paint", "bake")
+    graph.group("5 Result", RESULT, (x + 740, -95, width + 40, 1415))
 
 
 def start(note: str, preset: str) -> Graph:
@@ -147,6 +150,7 @@ def picture_to_mesh(note: str, preset: str) -> Graph:
     graph.preset_to("shape", "clean", "unwrap")
     graph.group("2 Shape", SHAPE, (880, -95, 360, 815))
     texture(graph, "unwrap.mesh", 1300)
+    graph.group("3 Texture", TEXTURE, (1280, -95, 720, 1415))
     return graph
 
 
@@ -160,11 +164,12 @@ def texture_own_mesh() -> Graph:
     graph.preset_to("unwrap")
     graph.group("2 Mesh", SHAPE, (880, -95, 360, 505))
     texture(graph, "unwrap.mesh", 1300)
+    graph.group("3 Texture", TEXTURE, (1280, -95, 720, 1415))
     return graph
 
 
 def four_views() -> Graph:
-    """The graph that makes one shape from four pictures."""
+    """The graph that makes one textured mesh from four pictures."""
     graph = start(FOUR_VIEWS, "Preset8GBBalanced")
     for index, view in enumerate(("front", "left", "back", "right")):
         x, y = 500 + 360 * (index % 2), 630 * (index // 2)
@@ -172,19 +177,22 @@ def four_views() -> Graph:
         graph.node(f"cut_{view}", "RemoveBackground", (x, y + 370), (320, 90))
         graph.link(f"{view}.IMAGE > cut_{view}.image", f"{view}.MASK > cut_{view}.mask")
         graph.link(f"cut_{view}.image > shape.{view}", f"cut_{view}.object mask > shape.{view}_mask")
+        image, mask = ("image", "mask") if view == "front" else (view, f"{view}_mask")
+        graph.link(f"cut_{view}.image > delight.{image}", f"cut_{view}.object mask > delight.{mask}")
         graph.preset_to(f"cut_{view}")
     graph.node(
-        "shape", "GenerateShapeMultiView", (1260, 0), (340, 300), seed=0, control_after_generate="fixed",
+        "shape", "GenerateShapeMultiView", (1260, 0), (320, 300), seed=0, control_after_generate="fixed",
     )  # fmt: skip
-    graph.node("clean", "CleanMesh", (1260, 460), (340, 110))
-    graph.node("report", "MemoryReport", (1260, 770), (660, 385))
-    graph.node("save", "SaveGLB", (1980, 0), (560, 1155), filename_prefix=SAVE)
-    graph.link("shape.mesh > clean.mesh", "clean.mesh > report.mesh", "report.mesh > save.mesh")
-    graph.preset_to("shape", "clean")
-    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1320))
-    graph.group("2 Shape", SHAPE, (1240, -95, 700, 755))
-    graph.group("3 What it cost", RESULT, (1240, 675, 700, 550))
-    graph.group("4 Result", RESULT, (1960, -95, 600, 1320))
+    graph.node("clean", "CleanMesh", (1260, 430), (320, 110))
+    graph.node("unwrap", "UnwrapUVs", (1260, 640), (320, 110))
+    graph.node("report", "MemoryReport", (1640, 1080), (680, 205))
+    graph.link("shape.mesh > clean.mesh", "clean.mesh > unwrap.mesh")
+    graph.preset_to("shape", "clean", "unwrap")
+    texture(graph, "unwrap.mesh", 1640, width=440)
+    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1415))
+    graph.group("2 Shape", SHAPE, (1240, -95, 360, 1415))
+    graph.group("3 Texture", TEXTURE, (1620, -95, 720, 1065))
+    graph.group("4 What it cost", RESULT, (1620, 985, 720, 335))
     return graph
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from graphs import PREFIX, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
+from graphs import PREFIX, TINY, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
 from PIL import Image
 from server import CHROMIUM, ROOT, Run, Server
 
@@ -300,11 +300,26 @@ def test_texture_own_mesh_workflow(server: Server, info: Info) -> None:
 
 
 def test_four_views_workflow(server: Server, info: Info) -> None:
-    """A shape from four pictures."""
+    """Shape and colours from four pictures: all are delit, and the texture is another one than that of the front."""
     prompt = shrunk(to_prompt(workflow("four_views_to_shape"), info), info)
-    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
-    (path,) = saved(server.output, server.run(prompt).ui(save))
-    assert len(trimesh.load(path, force="mesh").faces) > 100
+    kinds = {part["class_type"]: key for key, part in prompt.items()}
+    delight, save = kinds[PREFIX + "Delight"], kinds["SaveGLB"]
+    front = Image.open(server.input / "capsule.png").convert("RGBA")
+    for index, part in enumerate(part for part in prompt.values() if part["class_type"] == "LoadImage"):
+        red, green, blue, alpha = front.split()
+        turned = [(red, green, blue), (blue, red, green), (green, blue, red), (blue, green, red)][index]
+        Image.merge("RGBA", (*turned, alpha)).save(server.input / f"side_{index}.png")
+        part["inputs"]["image"] = f"side_{index}.png"
+    four = server.run(prompt)
+    bars = [data["nodes"].get(delight) for data in four.of("progress_state")]
+    assert {bar["max"] for bar in bars if bar and bar["value"] > 1} == {4 * TINY["delight_steps"]}
+    for side in ("left", "back", "right"):
+        del prompt[delight]["inputs"][side]
+    one = server.run(prompt)
+    assert kinds[PREFIX + "GenerateShapeMultiView"] in one.cached()
+    textures = [textured(*saved(server.output, run.ui(save))).visual.material.baseColorTexture for run in (four, one)]
+    both = [np.asarray(texture.convert("RGB")).astype(int) for texture in textures]
+    assert np.abs(both[0] - both[1]).mean() > 1
 
 
 def test_full_quality_workflow(server: Server, info: Info) -> None:

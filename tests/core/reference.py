@@ -7,6 +7,7 @@ checkpoint's folder. Everything after loading is upstream's code.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,19 @@ def delight_model(folder: Path) -> Any:
 
 
 def paint_views(
-    folder: Path, picture: Image.Image, normals: torch.Tensor, positions: torch.Tensor, classes: list[int], steps: int
+    folder: Path,
+    pictures: Sequence[Image.Image],
+    normals: torch.Tensor,
+    positions: torch.Tensor,
+    classes: list[int],
+    steps: int,
 ) -> list[Image.Image]:
-    """Does what Multiview_Diffusion_Net.__call__ does, but with the maps as tensors: upstream's lists go to CUDA."""
+    """Does what Multiview_Diffusion_Net.__call__ does, but with the maps as tensors: upstream's lists go to CUDA.
+
+    Args:
+        pictures: the references. Upstream's pipeline takes one; its VAE and UNet take several as they are. So the
+            first call of its `encode_images`, which is for the reference, gets all of them.
+    """
     from hy3dgen.texgen.hunyuanpaint.pipeline import HunyuanPaintPipeline
     from hy3dgen.texgen.hunyuanpaint.unet.modules import UNet2p5DConditionModel
 
@@ -78,12 +89,21 @@ def paint_views(
         pipeline.scheduler.config, timestep_spacing="trailing"
     )
     pipeline.set_progress_bar_config(disable=True)
+    resized = [picture.resize((512, 512)) for picture in pictures]
+    if len(pictures) > 1:
+        pipeline.encode_images = _with_all(pipeline.encode_images, resized)
     with torch.random.fork_rng():
         random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
         return pipeline(
-            picture.resize((512, 512)), num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
+            resized[0], num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
             width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
             normal_imgs=normals[None], position_imgs=positions[None],
         ).images  # fmt: skip
+
+
+def _with_all(encode: Callable[[torch.Tensor], torch.Tensor], pictures: list[Image.Image]) -> Any:
+    """`encode`, whose first call gets [1,R,3,512,512] of these pictures instead of its own argument."""
+    waiting = [torch.stack([torch.tensor(np.array(picture) / 255.0).permute(2, 0, 1) for picture in pictures])[None]]
+    return lambda images: encode(waiting.pop().to(images) if waiting else images)

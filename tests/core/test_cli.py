@@ -114,6 +114,19 @@ def test_several_views(models: Path, tmp_path: Path) -> None:
     assert (tmp_path / "m.glb").exists()
 
 
+def test_several_references(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They give colours and no shape. They are of one object."""
+    front, *others = (str(draw(tmp_path / f"{name}.png")) for name in "abc")
+    more = [value for other in others for value in ("--reference", other)]
+    where = ["-o", str(tmp_path / "m.glb"), "--models", str(models)]
+    assert cli.main([front, *more, *where, "--sheet", str(tmp_path / "s.png"), *QUICK]) == 0
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.size == (12 * 256, 276), "two more pictures are delit"
+    assert cli.main([front, *others, *more, *where]) == 2
+    assert "picture: 3 front pictures with a reference picture; wanted one" in capsys.readouterr().err
+    assert cli.main([front, "--reference", others[0], "-o", str(tmp_path), "--sheet", others[0]]) == 2
+
+
 def test_values_given_win_over_the_presets() -> None:
     options = cli.build_parser().parse_args(["x.png", "--preset", "12 gb", "--octree", "96", "--no-cfg-together"])
     assert cli.chosen_preset(options) == PRESETS["12 GB"].with_(octree=96, cfg_together=False)
@@ -131,6 +144,7 @@ def test_values_given_win_over_the_presets() -> None:
         (["-o", "mesh.fbx"], "mesh.fbx ends in '.fbx'"),
         (["--sheet", "s.docx"], "sheet: s.docx"),
         (["--left", "left.png"], "2 views for variant v2-0-turbo"),
+        (["--reference", "b.png"] * 5, "paint: 6 pictures of the object; wanted 1 to 5"),
         (["-o", "/proc/nothing"], "save: /proc/nothing cannot be written"),
         (["missing.png"], "missing.png"),
     ],

@@ -190,7 +190,7 @@ def painted(request: pytest.FixtureRequest, models: Path, mesh: Mesh) -> tuple[P
     normals, positions = paint._geometry(mesh, preset.cameras, preset.render_px, RecordingHost())
     classes = [paint.camera_class(camera) for camera in preset.cameras]
     folder = models / "hunyuan3d-paint-v2-0"
-    return preset, reference.paint_views(folder, flat_picture(), normals, positions, classes, preset.paint_steps)
+    return preset, reference.paint_views(folder, [flat_picture()], normals, positions, classes, preset.paint_steps)
 
 
 def test_paint_is_upstreams(

@@ -169,6 +169,57 @@ def test_the_budget_knows_what_the_long_ways_take(run: Run) -> None:
     assert planned > 3.5 * 1024 * MIB, "both"
 
 
+def painted(store: ModelStore, preset: Preset, references: int) -> Found:
+    """A run of paint alone, with so many reference pictures."""
+    needs: dict[str, Need] = {}
+    original = paint.fitted
+
+    def spied(stage: str, preset: Preset, host: Any, of: Any, body: Any) -> Any:
+        needs.update({need.key: need for need in of(preset)})
+        return original(stage, preset, host, of, body)
+
+    scale, chosen = CountingScale(), vram.few(preset)
+    with pytest.MonkeyPatch.context() as patch, scale.weighing():
+        patch.setattr(paint, "fitted", spied)
+        host, pictures = scale.host(residency=preset.residency), [torch.rand(512, 512, 3)] * references
+        paint.paint_views(vram.a_mesh(), pictures, chosen, host, store)
+        host.release()
+    return host, needs
+
+
+def test_what_further_reference_pictures_take(run: Run, store: ModelStore) -> None:
+    """Four instead of one, with six views: 111 MiB of the paint UNet, 66 MiB of the dual UNet, nothing of the VAE."""
+    one, _ = run(vram.few(PRESETS["4 GB"]))
+    four, needs = painted(store, PRESETS["4 GB"], 4)
+    added = {needs[key].label: (peak - one.peaks[key]) / MIB for key, peak in four.peaks.items()}
+    assert added["paint UNet"] == pytest.approx(111.2, abs=0.5)
+    assert added["paint dual UNet"] == pytest.approx(66.2, abs=0.5) and added["paint VAE"] == 0
+
+
+@pytest.mark.parametrize(
+    ("references", "changes"),
+    [
+        (4, {}), (5, {"cfg_together": True}), (4, {"view_by_view": True, "attention": "sliced"}),
+        (4, {"skip_unguided_reference": False}), (5, {"vae_slicing": False, "vae_tiling": False, "views": "minimal"}),
+    ],
+)  # fmt: skip
+def test_the_budget_counts_reference_pictures(store: ModelStore, references: int, changes: dict[str, Any]) -> None:
+    """Within 1 % of what each network takes, or a little more where attention is sliced."""
+    host, needs = painted(store, PRESETS["4 GB"].with_(**changes), references)
+    assert host.notes == []
+    for key, measured in host.peaks.items():
+        planned = needs[key].resident_bytes - MARGIN_BYTES
+        most = 1.01 if changes.get("attention") != "sliced" else 1.03
+        assert 0.99 * measured <= planned <= most * measured, f"{needs[key].label}: {planned / MIB:.0f}"
+
+
+def test_the_budget_counts_reference_pictures_of_both_unets_at_once(store: ModelStore) -> None:
+    host, needs = painted(store, PRESETS["4 GB"].with_(reference_once=False), 4)
+    (key,) = (key for key, need in needs.items() if need.label == "paint UNet")
+    planned = needs[key].resident_bytes - MARGIN_BYTES
+    assert abs(planned - host.peaks[key]) <= 0.02 * planned
+
+
 @pytest.mark.parametrize("name", ["2 GB", "8 GB Fast"])
 def test_more_passes_change_no_peak(name: str, run: Run) -> None:
     preset = vram.few(PRESETS[name])

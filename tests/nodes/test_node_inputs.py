@@ -159,18 +159,61 @@ def test_a_batch_leaves_as_a_list(cut: Any, picture: Tensor, disc: Tensor) -> No
         cut(batch, mask=disc.repeat(3, 1, 1), invert_mask=False)
 
 
-@pytest.mark.parametrize("node", ["GenerateShape", "Delight", "PaintViews"])
-def test_a_batch_is_refused_with_advice(
-    pack: Pack, preset: Any, picture: Tensor, ball: MeshData, node: str, installed: Path
-) -> None:
-    rest = {"mesh": ball} if node == "PaintViews" else {}
+def test_a_batch_is_refused_with_advice(pack: Pack, preset: Any, picture: Tensor, installed: Path) -> None:
     with pytest.raises(ValueError, match=r"2 pictures in one batch; wanted one at a time\. Remove Background splits"):
-        pack.run(node, image=picture.repeat(2, 1, 1, 1), preset=preset, **rest)
+        pack.run("GenerateShape", image=picture.repeat(2, 1, 1, 1), preset=preset)
 
 
 def test_two_masks_for_one_picture_are_refused(pack: Pack, preset: Any, picture: Tensor, disc: Tensor) -> None:
     with pytest.raises(ValueError, match="delight: 2 masks for one picture"):
         pack.run("Delight", image=picture, mask=disc.repeat(2, 1, 1), preset=preset)
+    with pytest.raises(ValueError, match="delight: 3 masks for 2 pictures; wanted one each"):
+        pack.run("Delight", image=picture.repeat(2, 1, 1, 1), mask=disc.repeat(3, 1, 1), preset=preset)
+
+
+def further(picture: Tensor, disc: Tensor) -> dict[str, Tensor]:
+    """Pictures for the sockets left and right, of other sizes; only the left one has a mask."""
+    return {"left": picture[:, ::2], "left_mask": disc[:, ::2], "right": picture[:, :, ::2]}
+
+
+def test_delight_takes_a_batch_and_further_pictures(
+    pack: Pack, preset: Any, picture: Tensor, disc: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its own mask; all leave as one batch."""
+    given: list[Any] = []
+
+    def delight_all(cutouts: Any, *rest: Any, **named: Any) -> Tensor:
+        given.extend(cutouts)
+        return torch.zeros(len(cutouts), 8, 8, 3)
+
+    monkeypatch.setattr(module("lowvram_core.stages.delight"), "delight_all", delight_all)
+    batch, masks = torch.cat([picture, picture.flip(2)]), torch.cat([disc, torch.zeros_like(disc)])
+    image = pack.run("Delight", image=batch, mask=masks, preset=preset, **further(picture, disc))
+    assert image.shape == (4, 8, 8, 3)
+    assert torch.equal(given[1].image, batch[1]) and torch.equal(given[2].image, picture[0, ::2])
+    assert torch.equal(given[0].mask, disc[0]) and torch.equal(given[2].mask, disc[0, ::2])
+    assert bool(given[1].mask.all()) and bool(given[3].mask.all()), "zeros are no mask, as nothing is"
+
+
+def test_paint_takes_a_batch_and_further_pictures(
+    pack: Pack, preset: Any, picture: Tensor, disc: Tensor, ball: MeshData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order. Those with a mask are cut out. A sixth one is refused before anything runs."""
+    given, types = [], module("lowvram_core.types")
+
+    def paint(mesh: Any, references: Any, *rest: Any, **named: Any) -> Any:
+        given.extend(references)
+        return types.Views(torch.zeros(3, 8, 8, 3), preset.cameras)
+
+    monkeypatch.setattr(module("lowvram_core.stages.paint"), "paint_views", paint)
+    batch = torch.cat([picture, picture.flip(2)])
+    pack.run("PaintViews", mesh=ball, image=batch, preset=preset, **further(picture, disc))
+    first, second, left, right = given
+    assert torch.equal(first, picture[0]) and torch.equal(second, batch[1]) and torch.equal(right, picture[0, :, ::2])
+    assert torch.equal(left.image, picture[0, ::2]) and torch.equal(left.mask, disc[0, ::2])
+    monkeypatch.setattr(module("lowvram_core.stages.unwrap"), "unwrap", lambda *given, **named: pytest.fail("unwrap"))
+    with pytest.raises(ValueError, match=r"paint: 6 pictures of the object; wanted 1 to 5\. Choose"):
+        pack.run("PaintViews", mesh=ball, image=picture.repeat(4, 1, 1, 1), preset=preset, **further(picture, disc))
 
 
 @pytest.mark.parametrize("node", ["CleanMesh", "UnwrapUVs", "SaveMesh", "MeshToTrimesh"])
@@ -216,7 +259,7 @@ def test_a_seed_reaches_the_stage_as_it_is(
     mesh = types.Mesh(torch.zeros(3, 3), torch.zeros(1, 3, dtype=torch.int64))
     stages = "lowvram_core.stages"
     monkeypatch.setattr(module(f"{stages}.shape"), "generate_shape", remember(mesh))
-    monkeypatch.setattr(module(f"{stages}.delight"), "delight", remember(torch.zeros(8, 8, 3)))
+    monkeypatch.setattr(module(f"{stages}.delight"), "delight_all", remember(torch.zeros(1, 8, 8, 3)))
     painted = types.Views(torch.zeros(len(cameras), 8, 8, 3), cameras)
     monkeypatch.setattr(module(f"{stages}.paint"), "paint_views", remember(painted))
     pack.run("GenerateShape", image=picture, preset=preset, seed=seed)

@@ -123,6 +123,12 @@ def test_four_pictures(pack: Pack, installed: Path, preset: Any, picture: Tensor
     views = {"front": picture, "front_mask": disc, "back": picture.flip(2), "back_mask": disc.flip(2)}
     mesh = pack.run("GenerateShapeMultiView", preset=preset, **views)
     assert mesh.faces.shape[1] > 4
+    views["image"], views["mask"] = views.pop("front"), views.pop("front_mask")
+    delit = pack.run("Delight", preset=preset, **views)
+    assert delit.shape == (2, 512, 512, 3)
+    rest = {"mesh": pack.run("CleanMesh", mesh=mesh, preset=preset), "preset": preset}
+    both, one = (pack.run("PaintViews", image=image, **rest)[0] for image in (delit, delit[:1]))
+    assert both.shape == one.shape == (3, 512, 512, 3) and not torch.equal(both, one)
     with pytest.raises(ValueError, match=r"shape: no picture is connected; .* Connect front"):
         pack.run("GenerateShapeMultiView", preset=preset)
 
@@ -133,8 +139,8 @@ def test_paint_unwraps_what_is_not(
     """UVs first, since the paint model sees the seams; UVs that are there stay."""
     views, given = module("lowvram_core.types").Views, []
 
-    def paint(mesh: Any, reference: Any, *rest: Any, **named: Any) -> Any:
-        given.append((mesh, reference))
+    def paint(mesh: Any, references: Any, *rest: Any, **named: Any) -> Any:
+        given.append((mesh, *references))
         return views(torch.zeros(3, 8, 8, 3), preset.cameras)
 
     monkeypatch.setattr(module("lowvram_core.stages.paint"), "paint_views", paint)
