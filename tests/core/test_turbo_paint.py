@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import turbo_reference
 from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnProcessor
 from hosts import RecordingHost
 from PIL import Image, ImageDraw
+from resident import resident_mib
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import BadCheckpoint, BadInput
+from lowvram_core.files.convert import convert_pickles
 from lowvram_core.files.manifest import MODELS, needed
 from lowvram_core.files.store import ModelStore
 from lowvram_core.networks.attention import set_attention
@@ -299,3 +304,40 @@ def test_the_older_network_is_refused(tmp_path: Path) -> None:
     pickle.unlink()
     with pytest.raises(BadCheckpoint, match=r"older turbo network with an IP adapter.*diffusion_pytorch_model\.bin"):
         open_turbo_paint(folder, folder, torch.float32)
+
+
+def test_the_converted_file_is_found_first_and_gives_the_same(tmp_path: Path) -> None:
+    folder, paint_folder = tiny.make_turbo_paint(tmp_path), tiny.make_paint(tmp_path)
+    older_network(folder, "diffusion_pytorch_model.safetensors")
+    before = open_turbo_paint(folder, paint_folder, torch.float16)
+    (written,) = convert_pickles([folder], half=True)
+    after = open_turbo_paint(folder, paint_folder, torch.float16)
+    assert find_turbo_weights(folder / "unet") == written and before.main.key != after.main.key
+    for part in ("dual", "main"):
+        old, new = (getattr(model, part).load().state_dict() for model in (before, after))
+        assert old.keys() == new.keys() and all(torch.equal(value, new[name]) for name, value in old.items())
+    (folder / "unet" / "diffusion_pytorch_model.bin").unlink()
+    assert ModelStore([tmp_path], offline=True).folder("paint/v2-0-turbo") == folder, "the .bin may go"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_the_pickle_at_float16_takes_the_ram_of_half_of_it(tmp_path: Path) -> None:
+    """What is read of the float32 file leaves RAM again, so that a network takes what it takes at float16."""
+    folder = tiny.make_turbo_paint(tmp_path, block_out_channels=[64, 256, 512], attention_head_dim=[2, 2, 4])
+    model = open_turbo_paint(folder, tiny.make_paint(tmp_path), torch.float16)
+    gc.collect()
+    before, peak, done = resident_mib("VmRSS"), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, resident_mib("VmRSS"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    module = model.main.load()
+    done.set()
+    watcher.join()
+    size = model.main.weight_bytes / 2**20
+    assert size > 80 and {value.dtype for value in module.parameters()} == {torch.float16}
+    assert peak - before < 1.3 * size, "float32 would be twice the size, and both together three times"
