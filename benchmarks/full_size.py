@@ -126,13 +126,21 @@ def write_delight(folder: Path, *, sparse: bool = False) -> None:
 
 def write_paint(folder: Path, *, sparse: bool = False) -> None:
     """Writes a paint model in fp16, in the published layout and size. Its UNet is safetensors, not a pickle."""
+    _write_network(folder / "unet", _two_and_a_half_d, UNET_CONFIG, sparse)
+    _write_surroundings(folder, sparse)
+
+
+def write_turbo_paint(folder: Path, *, sparse: bool = False) -> None:
+    """Writes a turbo paint model in fp16, as the published float32 pickle is after a conversion; it has no VAE."""
+    _write_network(folder / "unet", _two_and_a_half_d, UNET_CONFIG, sparse, "diffusion_pytorch_model.fp16.safetensors")
+    _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+
+
+def _two_and_a_half_d(**settings: Any) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    two_and_a_half_d = hy3dgen.paint_unet()
-    _write_network(
-        folder / "unet", lambda **settings: two_and_a_half_d(UNet2DConditionModel(**settings)), UNET_CONFIG, sparse
-    )
-    _write_surroundings(folder, sparse)
+    unet: nn.Module = hy3dgen.paint_unet()(UNet2DConditionModel(**settings))
+    return unet
 
 
 def _write_surroundings(folder: Path, sparse: bool) -> None:

@@ -26,6 +26,12 @@ VARIANTS = (
 )  # fmt: skip
 """The shape models. fast and turbo are guidance-distilled, turbo also step-distilled; mv takes up to four pictures."""
 
+PAINT_VARIANTS = ("standard", "turbo")
+"""The paint models. turbo is experimental: step- and guidance-distilled, made for ten steps."""
+
+TURBO_PAINT_STEPS = 30
+"""The most steps of the turbo paint model: its ten are every third of these."""
+
 BACKGROUND_MODELS = ("u2net", "isnet-general-use", "birefnet-general-lite", "u2netp")
 """The models that remove backgrounds, by rembg's names; where one is missing, the first that is there stands in."""
 
@@ -190,6 +196,8 @@ class Preset:
     """How the views get onto the texture."""
     edge_colours: str = field(default="estimated", metadata=choice(EDGE_COLOURS, later=True, advanced=True))
     """The colours of the soft edges of an object whose background was removed."""
+    paint_variant: str = field(default="standard", metadata=choice(PAINT_VARIANTS, later=True))
+    """The paint model."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.
@@ -205,6 +213,11 @@ class Preset:
         """Raises BadInput where a value cannot be used."""
         for name, value in VALUES.items():
             value.check(getattr(self, name))
+        if self.paint_variant == "turbo" and self.paint_steps > TURBO_PAINT_STEPS:
+            raise BadInput(
+                f"preset: paint_steps is {self.paint_steps} with paint_variant turbo; wanted at most "
+                f"{TURBO_PAINT_STEPS}. Choose 10, which the model was made for."
+            )
 
     def own_values(self) -> dict[str, Any]:
         """The values without a default, and those that differ from theirs."""
@@ -221,6 +234,11 @@ class Preset:
     def turbo_vae(self) -> str:
         """The model id of the VAE with a small decoder for the latents of this preset's variant."""
         return f"shape_vae/{'mini' if self.variant.startswith('mini') else 'v2-0'}-turbo"
+
+    @property
+    def paint_models(self) -> tuple[str, ...]:
+        """The ids of the paint model's folders. The turbo model has no VAE of its own."""
+        return ("paint/v2-0-turbo", "paint_vae") if self.paint_variant == "turbo" else ("paint",)
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -266,9 +284,13 @@ PRESETS = _table(
         "16 GB", "v2-0-turbo", 5, 192, 5.0, 6, 6, "standard", 2048, 2048, "free",
         cfg_together=True, points_per_chunk=20_000, unwrapper="uvunwrap",
     ),
+    Preset(
+        "8 GB Turbo", "v2-0-turbo", 5, 192, 5.0, 6, 10, "standard", 1536, 1536, "free", unwrapper="uvunwrap",
+        paint_variant="turbo",
+    ),
 )  # fmt: skip
-"""The presets by name. 8 GB Fast, Balanced and Quality, 12 GB and 16 GB paint with as few steps as a turbo painting
-model needs. Until that model is supported, the standard model paints them."""
+"""The presets by name. 8 GB Fast, Balanced and Quality, 12 GB and 16 GB paint with few steps of the standard paint
+model, which was made for 30. 8 GB Turbo paints with the model that was made for few steps, which is experimental."""
 
 
 def get(name: str) -> Preset:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(manifest.describe(preset))
             return 0
         if options.convert_pickles:
-            for written in convert_pickles(options.convert_pickles):
+            for written in convert_pickles(options.convert_pickles, half=options.half):
                 _say(f"written: {written}")
             return 0
         _coding(options).check()
@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
     parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
                         help="write a .safetensors file beside each weights .bin found here, and stop")  # fmt: skip
+    parser.add_argument("--half", action="store_true", help="with --convert-pickles: write float16")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per stage")
     values = parser.add_argument_group("values of the preset; given here, they win over it")
     for value in VALUES.values():

@@ -21,7 +21,6 @@ from ..files.manifest import needed
 from ..files.store import ModelStore
 from ..host import Component, Host
 from ..networks.delight import open_delight
-from ..networks.paint import open_paint
 from ..presets import Preset
 from ..report import DOWNLOAD
 from ..stages.background import remove_background
@@ -31,7 +30,7 @@ from ..stages.delight import SEED as DELIGHT_SEED
 from ..stages.delight import delight_all, frame
 from ..stages.inpaint import inpaint
 from ..stages.paint import SEED as PAINT_SEED
-from ..stages.paint import paint_views
+from ..stages.paint import paint_views, preset_paint
 from ..stages.shape import check_view_names, generate_shape, preset_shape
 from ..stages.unwrap import unwrap
 from ..types import FRONT, Atlas, Cutout, Mesh, Views
@@ -127,7 +126,7 @@ def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bo
             with host.phase(DOWNLOAD):
                 store.folder(model.id, host.progress)
     delight_model = open_delight(store.folder("delight"), host.dtype)
-    paint_model = open_paint(store.folder("paint"), host.dtype)
+    paint_model = preset_paint(preset, host, store)
     return [*preset_shape(preset, host, store).order, *delight_model.order, *paint_model.order]
 
 

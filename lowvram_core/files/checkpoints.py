@@ -104,7 +104,8 @@ def check_pickles_are_safe(path: Path) -> None:
         raise BadCheckpoint(
             f"models: {path} is a pickle and torch is {torch.__version__}; wanted torch {SAFE_PICKLES} or newer, since "
             "a pickle can run code in older ones. Update torch. Or move the .bin away and run again, so that the "
-            ".safetensors file is downloaded. Or copy the .bin to a machine with a newer torch, and run there: "
+            ".safetensors file is downloaded. (Turbo painting has none.) Or copy the .bin to a machine with a newer "
+            "torch, and run there: "
             "python -m lowvram_core --convert-pickles FILE"
         )
 
@@ -185,12 +186,13 @@ def fill(module: nn.Module, state: StateDict, dtype: torch.dtype, source: Path) 
         BadCheckpoint: the names or shapes differ from the module's.
     """
     check_layout(module, {name: tuple(value.shape) for name, value in state.items()}, source)
-    module.load_state_dict(_at(dtype, state, source), assign=True)
+    module.load_state_dict(at_dtype(dtype, state, source), assign=True)
     module.requires_grad_(False).eval()
     return nn.Module.to(module, dtype)  # not the own `to` of diffusers, which warns
 
 
-def _at(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
+def at_dtype(dtype: torch.dtype, state: StateDict, source: Path) -> StateDict:
+    """The tensors of a memory-mapped file, the floating-point ones at `dtype`; see `fill`."""
     others = {name for name, value in state.items() if value.is_floating_point() and value.dtype != dtype}
     spans = file_spans(source) if others else []
     converted: StateDict = {}

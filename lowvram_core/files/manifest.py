@@ -193,6 +193,24 @@ _PAINT = Model(
 )  # fmt: skip
 """Without the text encoder, since painting never runs it."""
 
+_PAINT_VAE = Model(
+    "paint_vae", _2, _PAINT.folder, TENCENT_SD, tuple(file for file in _PAINT.files if file.path.startswith("vae/"))
+)
+"""The part of the paint model that the turbo paint model needs, too: its own folder has the same VAE as a pickle."""
+
+_PAINT_TURBO = Model(
+    "paint/v2-0-turbo", _2, "hunyuan3d-paint-v2-0-turbo", TENCENT_SD,
+    (
+        ModelFile("scheduler/scheduler_config.json", 550, "about"),
+        ModelFile("unet/config.json", 911),
+        ModelFile("unet/diffusion_pytorch_model.bin", 7_325_355_000, "computed",
+                  sha256="24e7f1aea8a7c94cee627eb06f5265f19eeff4e19568636c5eaef050cc19ba3d",
+                  instead=("unet/diffusion_pytorch_model.fp16.safetensors",)),
+    ),
+)  # fmt: skip
+"""Its UNet in float32, and without a VAE, see `paint_vae`. The safetensors file beside the .bin is an older network
+with other layers, so it does not replace the .bin. The .fp16.safetensors file is a .bin that was converted."""
+
 MODELS: Mapping[str, Model] = MappingProxyType(
     {
         model.id: model
@@ -201,11 +219,14 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             *(_turbo_vae(*row) for row in _TURBO_VAES),
             _DELIGHT,
             _PAINT,
+            _PAINT_TURBO,
+            _PAINT_VAE,
             *(_background(*row) for row in _BACKGROUNDS),
         )
     }
 )
-"""Every model by its id: `shape/<variant>`, `shape_vae/<name>`, `delight`, `paint`, `background/<name>`."""
+"""Every model by its id: `shape/<variant>`, `shape_vae/<name>`, `delight`, `paint`,
+`paint/v2-0-turbo`, `paint_vae`, `background/<name>`."""
 
 
 def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
@@ -222,7 +243,8 @@ def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
 def needed(preset: Preset) -> list[Model]:
     """The models of a whole run with this preset, in the order of the stages."""
     shape = [f"shape/{preset.variant}", *([preset.turbo_vae] if preset.shape_vae == "turbo" else [])]
-    return [get(model_id) for model_id in (f"background/{preset.background_model}", *shape, "delight", "paint")]
+    background = f"background/{preset.background_model}"
+    return [get(model_id) for model_id in (background, *shape, "delight", *preset.paint_models)]
 
 
 def describe(preset: Preset) -> str:

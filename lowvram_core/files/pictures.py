@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -19,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """The file endings that count as pictures when a folder is searched."""
 NAMED = 5
 """How many of the files that are skipped in a folder are named."""
-BLACK_POINT_COMPENSATION = 0x2000
+BLACK_POINT_COMPENSATION: Any = 0x2000
 """A flag of LittleCMS. Pillow has a name for it only since 10.3."""
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ Item = TypeVar("Item", Tensor, Shape)
 BLOCKS = r".*\.(?:attentions|resnets)\.\d+"
 """Pattern of the modules that stream as a whole in UNets and VAEs, of up to 94 MiB. A UNet's blocks have up to 571."""
 
-_WEIGHTS = (
+WEIGHTS = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
     "model.safetensors", "model.fp16.safetensors",
     "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin",
@@ -146,8 +146,11 @@ def _as_installed(state: Mapping[str, Item], wanted: Collection[str]) -> dict[st
     return {_TEXT + name: item for name, item in plain.items()} if prefixed else plain
 
 
-def find_weights(folder: Path) -> Path:
+def find_weights(folder: Path, names: Sequence[str] = WEIGHTS) -> Path:
     """The weights file of a diffusers-style folder.
+
+    Args:
+        names: of the files that count, best first.
 
     Raises:
         BadCheckpoint: there is none, or an index of split weights lies beside it.
@@ -158,11 +161,11 @@ def find_weights(folder: Path) -> Path:
             f"models: {index} splits the weights over several files; wanted the published single file. "
             "Delete the index, or download the folder again."
         )
-    for name in _WEIGHTS:
+    for name in names:
         if (folder / name).exists():
             return folder / name
     raise BadCheckpoint(
-        f"models: {folder} holds no weights; wanted one of {', '.join(_WEIGHTS[:4])} or a .bin. Download it again."
+        f"models: {folder} holds no weights; wanted one of {', '.join(WEIGHTS[:4])} or a .bin. Download it again."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class PaintModel:
     main: Component
     """Upstream's UNet2p5DConditionModel without its dual UNet; it takes `condition_embed_dict` instead."""
     make_scheduler: Callable[[], Any]
+    timestep_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the scheduler's `set_timesteps`."""
+    guided: bool = True
+    """Whether it takes classifier-free guidance: two halves, without and with the reference picture."""
+    masked: bool = False
+    """Whether the attention between the views is masked, see position_masks.py."""
 
     @property
     def order(self) -> tuple[Component, ...]:
@@ -60,24 +66,28 @@ class PaintModel:
         return self.vae, self.dual, self.main, self.vae
 
 
-def open_paint(folder: Path, dtype: torch.dtype) -> PaintModel:
+def open_paint(
+    folder: Path, dtype: torch.dtype, *, weights: Path | None = None, vae_folder: Path | None = None
+) -> PaintModel:
     """Reads the paint checkpoint's configuration and checks its weights' layout; loads nothing.
 
     Args:
         folder: the published diffusers layout; the UNet's weights as .safetensors or as a .bin of tensors.
         dtype: the precision to run in.
+        weights: the UNet's weights, if not the first file that is found.
+        vae_folder: the folder with the subfolder `vae`, if not the same.
 
     Raises:
         BadCheckpoint: a part is missing, truncated or of another model.
     """
-    weights = find_weights(folder / "unet")
+    weights = weights or find_weights(folder / "unet")
     config = read_json(folder / "unet" / "config.json")
     entries = read_shapes(weights)
     check_names(_layout(json.dumps(config)), entries, weights)
     dual = {name: entry for name, entry in entries.items() if name.startswith(_DUAL) or name == _REFERENCE_TEXT}
     main = {name: entry for name, entry in entries.items() if not name.startswith(_DUAL)}
     return PaintModel(
-        vae=component(folder / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL", BLOCKS),
+        vae=component((vae_folder or folder) / "vae", dtype, "paint VAE", load_vae, "AutoencoderKL", BLOCKS),
         dual=_component(f"{weights}:dual:{dtype}", "paint dual UNet", dual, dtype,
                         partial(_load_dual, weights, config, dtype), weights),
         main=_component(f"{weights}:main:{dtype}", "paint UNet", main, dtype,

@@ -15,7 +15,21 @@ from .diffusers_folders import read_json
 
 
 def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
-    """Returns a function that makes fresh EulerAncestralDiscreteSchedulers with the settings of a pipeline folder.
+    """Returns a function that makes fresh EulerAncestralDiscreteSchedulers with the settings of a pipeline folder."""
+    import diffusers
+
+    return partial(diffusers.EulerAncestralDiscreteScheduler.from_config, _settings(folder), **changes)
+
+
+def lcm(folder: Path, **changes: Any) -> Callable[[], Any]:
+    """Returns a function that makes fresh LCMSchedulers with the settings of a pipeline folder."""
+    import diffusers
+
+    return partial(diffusers.LCMScheduler.from_config, _settings(folder), **changes)
+
+
+def _settings(folder: Path) -> Any:
+    """The settings of a pipeline folder's scheduler.
 
     As upstream does, the folder's own scheduler class is built first, so that its defaults, such as the timestep
     spacing, apply.
@@ -29,8 +43,7 @@ def euler_ancestral(folder: Path, **changes: Any) -> Callable[[], Any]:
         raise BadCheckpoint(
             f"models: {folder}/scheduler names the class {name!r}; wanted a diffusers scheduler. Download it again."
         )
-    settings = cls.from_config(config).config
-    return partial(diffusers.EulerAncestralDiscreteScheduler.from_config, settings, **changes)
+    return cls.from_config(config).config
 
 
 def next_latents(
@@ -38,4 +51,4 @@ def next_latents(
 ) -> tuple[Tensor, Tensor]:
     """Returns the scaled latents after a step, and the scheduler's estimate of the final ones; shapes as `latents`."""
     step = scheduler.step(noise, timestep, latents, generator=generator)
-    return step.prev_sample, step.pred_original_sample
+    return step.prev_sample, step.denoised if "denoised" in step else step.pred_original_sample

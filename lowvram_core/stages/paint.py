@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,15 +20,17 @@ from ..checks.meshes import check_mesh
 from ..checks.pictures import check_cutout, check_reference_count, named
 from ..errors import BadInput
 from ..files.store import ModelStore
-from ..fitting.budget import Need, need, plain_need, tiled_mib, together
+from ..fitting.budget import MIB, Need, need, plain_need, tiled_mib, together
 from ..fitting.ladder import fitted
 from ..host import Host
 from ..lending.geometry import geometry_device
 from ..lending.halves import guided
 from ..networks.attention import choose_attention, set_attention, sliced_mib
 from ..networks.paint import PaintModel, References, open_paint, read_references, without_reference
+from ..networks.position_masks import WindowMeans, mask_bytes, masked_views, window_means
 from ..networks.previews import preview
 from ..networks.schedulers import next_latents
+from ..networks.turbo_paint import open_turbo_paint
 from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
 from ..pictures.convert import pil_from_image, rgba_from_cutout
 from ..pictures.recentre import recentre
@@ -43,7 +46,7 @@ PAINT_MIB = 28.0
 VIEW_MIB = 72.5
 DUAL_MIB = 88.0
 """Activations in float16: of the main UNet without views, of the main UNet per view of each half, of the dual UNet per
-half."""
+half. A model without guidance has one half."""
 ENCODE_MIB = 322.0
 """Activations in float16 of the VAE while it encodes one picture of 512 px."""
 REFERENCE_MIB = 22.1
@@ -70,8 +73,9 @@ def paint_views(
         mesh: unwrapped, with vertices split at the seams. The model was trained on such meshes.
         reference: one picture of the object, or several of any size. The network does not know which side a picture
             shows. A cutout is recentred on white.
-        preset: reads views, render_px, paint_steps, paint_guidance, cfg_together, view_by_view, vae_slicing,
-            vae_tiling, vae_tile_px, attention, reference_once, skip_unguided_reference.
+        preset: reads views, render_px, paint_variant, paint_steps, view_by_view, vae_slicing, vae_tiling, vae_tile_px,
+            attention, reference_once; with the standard model also paint_guidance, cfg_together,
+            skip_unguided_reference.
         seed: for all noise, which is drawn on the CPU.
 
     Raises:
@@ -86,12 +90,13 @@ def paint_views(
         and HunyuanPaintPipeline. Bit-identical on the CPU in float32 with cfg_together and without VAE slicing. The
         dual UNet runs once instead of at every step. The noise is drawn on the CPU for every device. Upstream's
         pipeline takes one picture; its UNet takes several, in one batch. Here the dual UNet reads one after the other,
-        which differs from the batch by rounding.
+        which differs from the batch by rounding. The turbo model runs as Hunyuan3D-2's code in git means it, see
+        docs/turbo_painting.md.
     """
     check_mesh(mesh, "paint", needs_uvs=True)
     pictures = _reference_pictures(reference)
     choose_attention(preset.attention, host.device, host.dtype)
-    model = open_paint(store.folder("paint"), host.dtype)
+    model = preset_paint(preset, host, store)
 
     def run(fitting: Preset) -> Views:
         cameras = fitting.cameras
@@ -110,18 +115,29 @@ def paint_views(
     return views
 
 
+def preset_paint(preset: Preset, host: Host, store: ModelStore) -> PaintModel:
+    """The paint model that the preset names, opened but not loaded."""
+    folder, *vae_folder = (store.folder(model_id) for model_id in preset.paint_models)
+    if preset.paint_variant == "turbo":
+        return open_turbo_paint(folder, vae_folder[0], host.dtype)
+    return open_paint(folder, host.dtype)
+
+
 def _needs(model: PaintModel, host: Host, preset: Preset, *, references: int = 1) -> list[Need]:
     views = 1 if preset.view_by_view else len(preset.cameras)
-    halves = 2 if preset.cfg_together else 1
+    halves = 2 if preset.cfg_together and model.guided else 1
     decoded, encoded = (1, 1) if preset.vae_slicing else (len(preset.cameras), references)
     vae_mib = tiled_mib(max(DECODE_MIB * decoded, ENCODE_MIB * encoded), preset)
-    readings = 1 if _reads_only_guided(preset) else 2
+    readings = 1 if _reads_only_guided(model, preset) else 2
     sliced = partial(sliced_mib, preset.attention, host.device, host.dtype)
+    of_halves = {"cfg_together"} if model.guided else set()
     held_mib = REFERENCE_MIB * (references - 1) * readings
-    dual = need(model.dual, host, DUAL_MIB * readings + held_mib + sliced(), {"cfg_together"})
+    dual = need(model.dual, host, DUAL_MIB * readings + held_mib + sliced(), of_halves)
+    masks_mib = mask_bytes(views) / MIB * 2 / host.dtype.itemsize if model.masked else 0.0  # bool in any precision
     view_mib = VIEW_MIB + REFERENCE_VIEW_MIB * (references - 1)
-    main_mib = PAINT_MIB + held_mib + view_mib * views * halves + sliced(pictures=views, references=references)
-    main = need(model.main, host, main_mib, {"cfg_together", "views", "view_by_view"})
+    sliced_views_mib = sliced(pictures=views, references=references)
+    main_mib = PAINT_MIB + held_mib + view_mib * views * halves + sliced_views_mib + masks_mib
+    main = need(model.main, host, main_mib, {*of_halves, "views", "view_by_view"})
     if not preset.reference_once:
         dual, main = together(dual, main), together(main, dual)
     maps = plain_need("renderer of the maps", MAP_BYTES * preset.render_px**2 + MAP_CHUNK_BYTES, {"render_px"})
@@ -133,12 +149,12 @@ def _needs(model: PaintModel, host: Host, preset: Preset, *, references: int = 1
     ]
 
 
-def _reads_only_guided(preset: Preset) -> bool:
+def _reads_only_guided(model: PaintModel, preset: Preset) -> bool:
     """Whether the dual UNet reads only the conditional half.
 
     The attention to the unconditional reference is multiplied by 0. So separate halves do not need it.
     """
-    return preset.skip_unguided_reference and not preset.cfg_together
+    return not model.guided or (preset.skip_unguided_reference and not preset.cfg_together)
 
 
 def _reference_pictures(reference: Reference | Sequence[Reference]) -> list[Image.Image]:
@@ -198,10 +214,11 @@ def _paint(
             _encode(vae, batch, host, encoding_noise) for batch in (pixels, normals, positions)
         )
     check_finite("paint", "encode", host.dtype, reference, normal, position)
-    conditions = torch.cat([normal, position], dim=1)
-    latents = _painted(reference, conditions, classes, model, preset, host, seed)
+    means = window_means(positions) if model.masked and not preset.view_by_view else {}
+    views = _Known(torch.cat([normal, position], dim=1), classes, means)
+    latents = _painted(reference, views, model, preset, host, seed)
     check_finite("paint", "denoise", host.dtype, latents)
-    del conditions, reference, normal, position  # decoding needs the most memory
+    del views, reference, normal, position  # decoding needs the most memory
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
         images = decode_pictures(vae, latents).permute(0, 2, 3, 1).cpu()
@@ -216,16 +233,26 @@ def _pixels(pictures: Sequence[Image.Image]) -> Tensor:
     return values[0][None] if len(values) == 1 else torch.stack(values)
 
 
-def _painted(
-    reference: Tensor, conditions: Tensor, classes: list[int], model: PaintModel, preset: Preset, host: Host, seed: int
-) -> Tensor:
+@dataclass(frozen=True)
+class _Known:
+    """What the main UNet knows of the views."""
+
+    conditions: Tensor
+    """[N,8,64,64], the latents of the normal and position maps."""
+    classes: list[int]
+    """Of the cameras."""
+    means: WindowMeans
+    """Where the views' windows lie on the object; empty without masks. A view that is painted alone needs none."""
+
+
+def _painted(reference: Tensor, views: _Known, model: PaintModel, preset: Preset, host: Host, seed: int) -> Tensor:
     """Scaled latents [N,4,64,64] of the views.
 
     Args:
         reference: [R,4,64,64], the latents of the reference pictures.
     """
     batches = [
-        picture if _reads_only_guided(preset) else torch.cat([torch.zeros_like(picture), picture])
+        picture if _reads_only_guided(model, preset) else torch.cat([torch.zeros_like(picture), picture])
         for picture in reference.split(1)
     ]
     with ExitStack() as reading:
@@ -236,8 +263,8 @@ def _painted(
         host.progress(0, preset.paint_steps)
         if not preset.reference_once:
             references.clear()
-            return _denoise(conditions, partial(read_references, dual, batches), classes, model, preset, host, seed)
-    return _denoise(conditions, lambda: references, classes, model, preset, host, seed)
+            return _denoise(views, partial(read_references, dual, batches), model, preset, host, seed)
+    return _denoise(views, lambda: references, model, preset, host, seed)
 
 
 def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> Tensor:
@@ -248,35 +275,38 @@ def _encode(vae: Any, pictures: Tensor, host: Host, noise: torch.Generator) -> T
 
 
 def _denoise(
-    conditions: Tensor, read: Callable[[], References], classes: list[int], model: PaintModel, preset: Preset,
-    host: Host, seed: int,
-) -> Tensor:  # fmt: skip
+    views: _Known, read: Callable[[], References], model: PaintModel, preset: Preset, host: Host, seed: int
+) -> Tensor:
     """Scaled latents [N,4,64,64].
 
     Args:
         read: returns the reference; it is called at every step.
     """
     scheduler = model.make_scheduler()
-    scheduler.set_timesteps(preset.paint_steps, device=host.device)
+    scheduler.set_timesteps(preset.paint_steps, device=host.device, **model.timestep_settings)
     generator = torch.Generator().manual_seed(seed)
-    count, _, height, width = conditions.shape
+    count, _, height, width = views.conditions.shape
+    groups = [slice(view, view + 1) for view in range(count)] if preset.view_by_view else [slice(0, count)]
     latents = randn_tensor((count, 4, height, width), generator=generator, device=host.device, dtype=host.dtype)
     latents = latents * scheduler.init_noise_sigma
-    with (
-        host.borrow(model.main) as unet,
-        guided(unet, model.main, host, together=preset.cfg_together) as at_once,
-    ):
-        set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
+    chosen = choose_attention(preset.attention, host.device, host.dtype)
+    with host.borrow(model.main) as unet, ExitStack() as running:
+        set_attention(unet, chosen)
+        running.enter_context(masked_views(unet, views.means, host.device, in_rows=chosen == "sliced"))
+        together = running.enter_context(guided(unet, model.main, host, together=preset.cfg_together)
+                                         if model.guided else nullcontext(False))  # fmt: skip
         text = unet.unet.learned_text_clip_gen.to(host.device)
-        halves = _Halves(unet, conditions, torch.cat([torch.zeros_like(text), text]),
-                         torch.tensor([classes], device=host.device), preset.skip_unguided_reference)  # fmt: skip
+        halves = _Halves(unet, views.conditions, torch.cat([torch.zeros_like(text), text]),
+                         torch.tensor([views.classes], device=host.device), preset.skip_unguided_reference)  # fmt: skip
         for index, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            groups = [slice(view, view + 1) for view in range(count)] if preset.view_by_view else [slice(0, count)]
             halves.references = read()
-            parts = [halves.run(scaled, timestep, group, together=at_once) for group in groups]
-            unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
-            noise = unconditional + preset.paint_guidance * (conditional - unconditional)
+            if model.guided:
+                parts = [halves.run(scaled, timestep, group, together=together) for group in groups]
+                unconditional, conditional = (torch.cat(half) for half in zip(*parts, strict=True))
+                noise = unconditional + preset.paint_guidance * (conditional - unconditional)
+            else:
+                noise = torch.cat([halves.conditional(scaled, timestep, group) for group in groups])
             latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
             host.progress(index + 1, preset.paint_steps, preview=preview(guess))
     return latents
@@ -305,7 +335,11 @@ class _Halves:
             return unconditional, conditional
         with without_reference(self._unet) if self._skips_unguided else nullcontext():
             unconditional = self._pass(latents, timestep, views, slice(0, 1))
-        return unconditional, self._pass(latents, timestep, views, slice(1, 2))
+        return unconditional, self.conditional(latents, timestep, views)
+
+    def conditional(self, latents: Tensor, timestep: Tensor, views: slice) -> Tensor:
+        """The noise [N,4,h,w] that the conditional half predicts; all that a model without guidance runs."""
+        return self._pass(latents, timestep, views, slice(1, 2))
 
     def _pass(self, latents: Tensor, timestep: Tensor, views: slice, half: slice) -> Tensor:
         batch = half.stop - half.start

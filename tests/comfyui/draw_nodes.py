@@ -19,7 +19,7 @@ from server import ROOT, running
 OUT = ROOT / "docs" / "pictures" / "nodes"
 MOST_BYTES = 60_000
 WIDEST = 900
-PRESETS = ("2GB", "4GB", "8GBFast", "8GBBalanced", "8GBQuality", "8GBFull", "12GB", "16GB")
+PRESETS = ("2GB", "4GB", "8GBFast", "8GBBalanced", "8GBQuality", "8GBFull", "12GB", "16GB", "8GBTurbo")
 LEFT, TOP, RIM, BADGE = 120, 160, 14, 40
 """The nodes' place in the window, and the margin around them. It is larger above, where the badges are."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lowvram_core.app.cli import main
 from lowvram_core.errors import BadCheckpoint, BadInput
@@ -70,6 +70,25 @@ def test_transformers_finds_its_file_under_its_own_name(tmp_path: Path) -> None:
     assert list(convert_pickles([pickle])) == [tmp_path / "model.safetensors"]
     assert find_weights(tmp_path) == tmp_path / "model.safetensors"
     assert list(convert_pickles([tmp_path])) == [], "once is enough"
+
+
+def test_half_precision_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The published turbo paint folder has a safetensors file of another network beside the float32 pickle."""
+    folder = tiny.make_turbo_paint(tmp_path) / "unet"
+    pickle = folder / "diffusion_pytorch_model.bin"
+    tensors = {**torch.load(pickle), "whole": torch.arange(3)}
+    torch.save(tensors, pickle)
+    save_file({"another network": torch.ones(2)}, folder / "diffusion_pytorch_model.safetensors")
+    assert main(["--convert-pickles", str(tmp_path)]) == 2
+    assert "holds another network than diffusion_pytorch_model.bin; wanted" in capsys.readouterr().err
+    assert main(["--convert-pickles", str(tmp_path), "--half"]) == 0
+    written = folder / "diffusion_pytorch_model.fp16.safetensors"
+    assert capsys.readouterr().out == f"written: {written}\n"
+    back = load_file(written)
+    assert back.keys() == tensors.keys() and back["whole"].dtype == torch.int64
+    assert all(torch.equal(back[name], value.half()) for name, value in tensors.items() if name != "whole")
+    assert list(convert_pickles([tmp_path], half=True)) == [], "once is enough"
+    assert safetensors_path(folder / "a.fp16.bin", half=True) == folder / "a.fp16.safetensors"
 
 
 def test_what_cannot_be_converted(

@@ -23,6 +23,7 @@ from lowvram_core.fitting.fallbacks import FALLBACKS, attempts
 from lowvram_core.networks.delight import open_delight
 from lowvram_core.networks.paint import open_paint
 from lowvram_core.networks.shape import open_shape
+from lowvram_core.networks.turbo_paint import open_turbo_paint
 from lowvram_core.presets import PRESETS, Residency
 from lowvram_core.render import project, rasterize
 from lowvram_core.stages import bake, delight, inpaint, paint, shape
@@ -162,6 +163,13 @@ def test_full_once(stage: str, residency: Residency, device: torch.device, store
     assert finished or stage in ("bake", "inpaint"), "no quality is given up by this preset"
 
 
+def test_turbo_painting_full_once(device: torch.device, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The masks lie on the device while the main UNet runs."""
+    preset = PRESET.with_(paint_variant="turbo")
+    monkeypatch.setitem(STAGES, "paint", lambda host, store: paint.paint_views(ball(), disc(), preset, host, store))
+    test_full_once("paint", "free", device, store)
+
+
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_full_for_good(stage: str, device: torch.device, store: ModelStore) -> None:
     """A device that is too small although the plan fits: one clear error, and nothing stays there."""
@@ -223,10 +231,11 @@ def needs_of(store: ModelStore) -> dict[str, Needs]:
         "shape": open_shape(store.folder("shape/v2-0"), torch.float32),
         "delight": open_delight(store.folder("delight"), torch.float32),
         "paint": open_paint(store.folder("paint"), torch.float32),
+        "turbo paint": open_turbo_paint(store.folder("paint/v2-0-turbo"), store.folder("paint_vae"), torch.float32),
     }
     return {
         **{name: partial(module._needs, models[name], host)
-           for name, module in (("shape", shape), ("delight", delight), ("paint", paint))},
+           for name, module in (("shape", shape), ("delight", delight), ("paint", paint), ("turbo paint", paint))},
         "bake": partial(bake._needs, host), "inpaint": partial(inpaint._needs, ball(), full, host),
     }  # fmt: skip
 
@@ -235,7 +244,7 @@ def needs_of(store: ModelStore) -> dict[str, Needs]:
     ("stage", "fallbacks"),
     [
         ("shape", [0, 1, 3, 4, 5, 6]), ("delight", [3, 4]), ("paint", [0, 2, 3, 4, 7, 8, 9]), ("bake", [7]),
-        ("inpaint", []),
+        ("inpaint", []), ("turbo paint", [2, 3, 4, 7, 8, 9]),
     ],
 )  # fmt: skip
 def test_the_fallbacks_of_each_stage(stage: str, fallbacks: list[int], store: ModelStore) -> None:
@@ -243,7 +252,7 @@ def test_the_fallbacks_of_each_stage(stage: str, fallbacks: list[int], store: Mo
     assert found == [FALLBACKS[index].text for index in fallbacks]
 
 
-@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("stage", [*STAGES, "turbo paint"])
 def test_a_need_names_what_lowers_it_and_nothing_else(stage: str, store: ModelStore) -> None:
     """The size of a texture is an exception: inpaint gets the texture as it is."""
     needs = needs_of(store)[stage]

@@ -18,18 +18,18 @@ HEADER_BYTES = 300_000
 
 
 def test_every_variant_and_every_stage_has_its_model() -> None:
-    wanted = {f"shape/{variant}" for variant in VARIANTS} | {"delight", "paint"}
+    wanted = {f"shape/{variant}" for variant in VARIANTS} | {"delight", "paint", "paint/v2-0-turbo", "paint_vae"}
     wanted |= {f"background/{name}" for name in BACKGROUND_MODELS}
     wanted |= {preset.with_(variant=variant).turbo_vae for preset in PRESETS.values() for variant in VARIANTS}
     assert set(MODELS) == wanted
 
 
 def test_ids_folders_and_files_are_unique() -> None:
-    places = [
-        (model.repo, model.folder, file.path) for model in MODELS.values() for file in model.files
-    ]  # fmt: skip
+    """The turbo paint model shares the VAE of the standard one, and nothing else is in two models."""
+    own = [model for model in MODELS.values() if model.id != "paint_vae"]
+    places = [(model.repo, model.folder, file.path) for model in own for file in model.files]
     assert len(places) == len(set(places))
-    hashes = [file.sha256 for model in MODELS.values() for file in model.files if file.sha256]
+    hashes = [file.sha256 for model in own for file in model.files if file.sha256]
     assert len(hashes) == len(set(hashes))
 
 
@@ -53,7 +53,9 @@ def test_every_file_has_a_size_and_every_model_a_licence_and_an_address() -> Non
 def test_each_preset_names_what_it_needs() -> None:
     for preset in PRESETS.values():
         models = needed(preset)
-        assert [model.id for model in models] == ["background/u2net", f"shape/{preset.variant}", "delight", "paint"]
+        painters = ["paint/v2-0-turbo", "paint_vae"] if preset.paint_variant == "turbo" else ["paint"]
+        shape = f"shape/{preset.variant}"
+        assert [model.id for model in models] == ["background/u2net", shape, "delight", *painters]
         table = describe(preset)
         assert all(model.id in table and model.licence in table for model in models)
         assert table.splitlines()[-1].split() == [
@@ -125,3 +127,20 @@ def test_delight_size_is_that_of_stable_diffusion_with_eight_channels() -> None:
         )  # fmt: skip
     size = next(file.bytes for file in MODELS["delight"].files if file.path.startswith("unet/diffusion"))
     assert fp16_bytes(unet) < size < fp16_bytes(unet) + HEADER_BYTES
+
+
+def test_the_turbo_paint_unet_is_the_standard_one_in_float32() -> None:
+    from diffusers import UNet2DConditionModel
+
+    from lowvram_core.networks import hy3dgen
+
+    with torch.device("meta"):
+        unet = hy3dgen.paint_unet()(
+            UNet2DConditionModel(sample_size=64, cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20],
+                                 use_linear_projection=True)
+        )  # fmt: skip
+    names = "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"
+    half, whole = (next(file.bytes for file in MODELS[model].files if file.path == name)
+                   for model, name in zip(("paint", "paint/v2-0-turbo"), names, strict=True))  # fmt: skip
+    assert fp16_bytes(unet) < half < fp16_bytes(unet) + HEADER_BYTES
+    assert 2 * fp16_bytes(unet) < whole < 2 * fp16_bytes(unet) + 2 * HEADER_BYTES

@@ -19,6 +19,7 @@ TABLE = """
 | 8 GB Full     | v2-0       | 50 | 384 | 5 | 50 | 30 | standard | 2048 | 2048 | free, CFG together |
 | 12 GB         | v2-0-turbo |  5 | 192 | 5 |  6 |  6 | fast     | 2048 | 2048 | free, CFG together, 20k-point chunks |
 | 16 GB         | v2-0-turbo |  5 | 192 | 5 |  6 |  6 | standard | 2048 | 2048 | free, CFG together, 20k-point chunks |
+| 8 GB Turbo    | v2-0-turbo |  5 | 192 | 5 |  6 | 10 | standard | 1536 | 1536 | free |
 """
 
 
@@ -51,6 +52,11 @@ def test_only_full_quality_waits_for_xatlas() -> None:
     full = {"2 GB", "4 GB", "8 GB Full"}
     assert {name for name, preset in PRESETS.items() if preset.unwrapper == "xatlas"} == full
     assert {preset.unwrapper for name, preset in PRESETS.items() if name not in full} == {"uvunwrap"}
+
+
+def test_only_one_preset_paints_with_the_experimental_model() -> None:
+    assert [name for name, preset in PRESETS.items() if preset.paint_variant != "standard"] == ["8 GB Turbo"]
+    assert list(PRESETS)[-1] == "8 GB Turbo", "saved workflows hold the nodes that were there before"
 
 
 def test_the_table_is_read_only() -> None:

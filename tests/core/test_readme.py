@@ -30,7 +30,7 @@ OTHERS_OPTIONS = {"--no-deps", "--format", "--force-reinstall", "--reserve-vram"
 TRANSLATED = {
     "README.md": "README.ko.md",
     **{f"docs/{name}.md": f"docs/ko/{name}.md"
-       for name in ("nodes", "models", "command_line", "troubleshooting", "devices", "performance")},
+       for name in ("nodes", "models", "command_line", "troubleshooting", "devices", "performance", "turbo_painting")},
 }  # fmt: skip
 """Each page for users with its Korean one."""
 PAGES = sorted(
@@ -183,7 +183,7 @@ def test_every_page_for_users_is_translated() -> None:
     assert {path for path in PAGES if "ko" in Path(path).parts} == {*TRANSLATED.values()} - {"README.ko.md"}
 
 
-@pytest.mark.parametrize(("name", "count"), [("README.md", 12), ("docs/models.md", 23)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 13), ("docs/models.md", 26)])
 def test_korean_has_the_same_tables(name: str, count: int) -> None:
     """Rows of figures are the same, the preset's names too; texts are translated."""
     english, korean = (

@@ -237,3 +237,4 @@ def test_the_stated_peaks_keep_their_promises() -> None:
     order = ["2 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "4 GB", "8 GB Full"]
     peaks = [PEAKS_MIB[name] for name in order]
     assert peaks == sorted(peaks) and PEAKS_MIB["12 GB"] <= PEAKS_MIB["16 GB"]
+    assert PEAKS_MIB["4 GB"] <= PEAKS_MIB["8 GB Turbo"] <= 1.01 * PEAKS_MIB["4 GB"], "the masks"

@@ -34,6 +34,7 @@ def make_all(root: Path) -> Path:
         make_shape(root, variant)
     make_delight(root)
     make_paint(root)
+    make_turbo_paint(root)
     return root
 
 
@@ -199,3 +200,35 @@ def make_paint(root: Path) -> Path:
     ).save_pretrained(folder / "scheduler")
     _index(folder, "HunyuanPaintPipeline", ["modules", "UNet2p5DConditionModel"])
     return folder
+
+
+def make_turbo_paint(root: Path, **changes: Any) -> Path:
+    """Writes a turbo paint model: its UNet as a pickle of float32 tensors, and no VAE.
+
+    Args:
+        changes: of the UNet's configuration.
+    """
+    folder = root / "hunyuan3d-paint-v2-0-turbo"
+    (folder / "unet").mkdir(parents=True)
+    torch.manual_seed(4)
+    config = unet_config(4, 1024) | changes
+    unet = hy3dgen.paint_unet()(UNet2DConditionModel(**config))
+    torch.save(unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.bin")
+    (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel", **config}))
+    EulerAncestralDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+    ).save_pretrained(folder / "scheduler")
+    return folder
+
+
+FOUR_LEVELS: dict[str, Any] = {
+    "block_out_channels": [4, 8, 8, 8], "attention_head_dim": [1, 1, 2, 2],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}  # fmt: skip
+"""Of a UNet with attention at every level, as the published one: 64, 32, 16 and 8."""
+NO_FINEST_LEVEL = FOUR_LEVELS | {
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+}
+"""The same without attention at 64, which takes most of the time."""

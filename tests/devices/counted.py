@@ -385,7 +385,7 @@ class _Doors(torch.overrides.TorchFunctionMode):
         ):
             return function(*args, **{**kwargs, "device": "cpu"}).to(kwargs["device"])
         if function is _ATTENTION and ledger.limit is not None and isinstance(args[0], CountedTensor):
-            return _fused_attention(*args[:3])
+            return _fused_attention(*args[:3], kwargs.get("attn_mask"))
         return function(*args, **kwargs)
 
 
@@ -393,8 +393,13 @@ _FROM_DATA = (torch.tensor, torch.as_tensor, torch.arange)
 _ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
 
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Allocates what a fused kernel does, its output and one sum per row but no [L,S] matrix, without values."""
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Allocates what a fused kernel does, its output and one sum per row but no [L,S] matrix, without values.
+
+    A mask becomes a bias of the same shape, as for CUDA's memory-efficient kernel.
+    """
+    bias = None if mask is None else mask.new_empty(mask.shape, dtype=query.dtype)
+    del bias
     sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
     del sums
     return query.new_empty((*query.shape[:-1], value.shape[-1]))

@@ -26,7 +26,7 @@ def save_picture(image: Tensor, path: Path, alpha: Tensor | None = None) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["2 GB", "4 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "8 GB Full", "12 GB", "16 GB"]
+    "name", ["2 GB", "4 GB", "8 GB Fast", "8 GB Balanced", "8 GB Quality", "8 GB Full", "12 GB", "16 GB", "8 GB Turbo"]
 )
 def test_fixed_presets(pack: Pack, name: str) -> None:
     preset = pack.run("Preset" + name.replace(" ", ""))
