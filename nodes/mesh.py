@@ -33,7 +33,8 @@ class CleanMesh(io.ComfyNode):
                 io.Int.Input("face_budget", default=0, min=0, max=int(VALUES["face_budget"].high), step=1000,
                              tooltip="0 takes the preset's. More faces keep more detail and take longer to unwrap."),
                 io.Boolean.Input("remove_floaters", default=True,
-                                 tooltip="Removes parts with less than 0.5 % of the faces of the largest part."),
+                                 tooltip="Removes parts with less than 0.5 % of the area and a tenth of the length of "
+                                 "the largest part."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip

@@ -112,12 +112,17 @@ def picture(graph: Graph) -> None:
     graph.group("4 What it cost", RESULT, (480, 740, 760, 580))
 
 
-def texture(graph: Graph, mesh: str, x: float, width: float = 640) -> None:
-    """Adds the nodes from Delight to the saved file, which is so wide."""
+def texture(graph: Graph, mesh: str, x: float, width: float = 640, below: float = BELOW_PREVIEWS) -> None:
+    """Adds the nodes from Delight to the saved file.
+
+    Args:
+        width: of the saved file's node.
+        below: top of the nodes below the previews.
+    """
     graph.node("delight", "Delight", (x, 0), (320, 270), seed=42, control_after_generate="fixed")
     graph.node("paint", "PaintViews", (x + 360, 0), (320, 330), seed=0, control_after_generate="fixed")
-    graph.node("bake", "BakeTexture", (x, BELOW_PREVIEWS), (320, 110))
-    graph.node("inpaint", "InpaintTexture", (x + 360, BELOW_PREVIEWS), (320, 80))
+    graph.node("bake", "BakeTexture", (x, below), (320, 110))
+    graph.node("inpaint", "InpaintTexture", (x + 360, below), (320, 80))
     graph.node("save", "SaveGLB", (x + 760, 0), (width, 1300), filename_prefix=SAVE)
     graph.link(
         f"{mesh} > paint.mesh", "delight.image > paint.image", "paint.mesh > bake.mesh",
@@ -185,14 +190,14 @@ def four_views() -> Graph:
     )  # fmt: skip
     graph.node("clean", "CleanMesh", (1260, 430), (320, 110))
     graph.node("unwrap", "UnwrapUVs", (1260, 640), (320, 110))
-    graph.node("report", "MemoryReport", (1640, 1080), (680, 205))
+    graph.node("report", "MemoryReport", (1640, 1000), (680, 290))
     graph.link("shape.mesh > clean.mesh", "clean.mesh > unwrap.mesh")
     graph.preset_to("shape", "clean", "unwrap")
-    texture(graph, "unwrap.mesh", 1640, width=440)
-    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1415))
-    graph.group("2 Shape", SHAPE, (1240, -95, 360, 1415))
-    graph.group("3 Texture", TEXTURE, (1620, -95, 720, 1065))
-    graph.group("4 What it cost", RESULT, (1620, 985, 720, 335))
+    texture(graph, "unwrap.mesh", 1640, width=480, below=760)
+    graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1455))
+    graph.group("2 Shape", SHAPE, (1240, -95, 360, 1455))
+    graph.group("3 Texture", TEXTURE, (1620, -95, 720, 1005))
+    graph.group("4 What it cost", RESULT, (1620, 925, 720, 435))
     return graph
 
 
