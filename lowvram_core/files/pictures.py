@@ -88,7 +88,7 @@ def _to_srgb(picture: Image.Image, original: Image.Image, name: str) -> Image.Im
         colours = _for_profile(given, picture, original)
         converted = ImageCms.profileToProfile(
             colours, given, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
-            flags=BLACK_POINT_COMPENSATION,  # type: ignore[arg-type]
+            flags=BLACK_POINT_COMPENSATION,
         )  # fmt: skip
     except (ImageCms.PyCMSError, OSError, ImportError) as error:
         log.warning("picture: %s has a colour profile that cannot be used (%s); taken as sRGB.", name, error)

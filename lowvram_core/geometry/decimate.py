@@ -20,7 +20,7 @@ AREA_CHANGE = 0.01
 NOTED_CHANGE = 0.05
 """A larger change of the area gets a note."""
 CAREFUL_FACES = 100_000
-"""libigl is not asked for meshes of more faces: it takes 50 s for a million, fast_simplification 1 s."""
+"""libigl takes 19 s for 328,000 faces. Above this number it starts from the result of fast_simplification."""
 
 log = logging.getLogger(__name__)
 Surface = tuple[Tensor, Tensor]

@@ -43,7 +43,13 @@ def _settings(folder: Path) -> Any:
         raise BadCheckpoint(
             f"models: {folder}/scheduler names the class {name!r}; wanted a diffusers scheduler. Download it again."
         )
-    return cls.from_config(config).config
+    try:
+        return cls.from_config(config).config
+    except Exception as error:  # diffusers and torch have errors of their own for settings that they cannot use
+        raise BadCheckpoint(
+            f"models: {folder}/scheduler/scheduler_config.json cannot be used ({error}); wanted the published one. "
+            "Download it again."
+        ) from error
 
 
 def next_latents(

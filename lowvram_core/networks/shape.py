@@ -171,7 +171,13 @@ def _class_name(node: Mapping[str, Any]) -> str:
 def _make(node: Mapping[str, Any]) -> Any:
     module, cls = _CLASSES[_class_name(node)]
     params = {key: value for key, value in (node.get("params") or {}).items() if key != "ckpt_path"}
-    return getattr(hy3dgen.shapegen(module), cls)(**params)
+    try:
+        return getattr(hy3dgen.shapegen(module), cls)(**params)
+    except Exception as error:  # each class has errors of its own for settings that it cannot use
+        raise BadCheckpoint(
+            f"shape: the settings of {_class_name(node)} in {CONFIG} cannot be used ({type(error).__name__}: {error}); "
+            "wanted the published configuration. Download the folder again."
+        ) from error
 
 
 def _component(

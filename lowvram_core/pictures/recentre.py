@@ -6,7 +6,7 @@ from PIL import Image
 
 BORDER = 0.2
 SOLID = 128
-"""The lowest alpha of 255 that counts as the object: one half. Of the masks of three photographs, the box of the pixels
+"""The lowest alpha of 255 that counts as the object: one half. Of the masks of two photographs, the box of the pixels
 that count lies within 2 px of the hand-drawn object at 102 to 191; at 13 it is up to 5 px off, at 1 up to 107 px."""
 
 Box = tuple[int, int, int, int]

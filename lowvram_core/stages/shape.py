@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 from torch import Tensor, nn
 
 from ..checks.finite import check_finite
@@ -156,10 +157,20 @@ def _condition(views: Mapping[str, Cutout], model: ShapeModel, host: Host, *, un
 
 def _conditioner_inputs(views: Mapping[str, Cutout], model: ShapeModel) -> dict[str, Any]:
     pictures = {name: within_solid(rgba_from_cutout(cutout)) for name, cutout in views.items()}
-    if model.multiview:
-        inputs = model.image_processor(pictures)
-        return {**inputs, "view_idxs": [inputs["view_idxs"]]}
-    return dict(model.image_processor(pictures[FRONT] if FRONT in pictures else next(iter(pictures.values()))))
+    only = pictures[FRONT] if FRONT in pictures else next(iter(pictures.values()))
+    try:
+        inputs = dict(model.image_processor(pictures if model.multiview else only))
+    except Exception as error:  # OpenCV has errors of its own, and cannot scale an object to less than a pixel
+        sizes = ", ".join(f"{right - left}x{bottom - top}" for left, top, right, bottom in map(_box, pictures.values()))
+        raise BadInput(
+            f"shape: the object is {sizes} px, which cannot be scaled to the network's input; wanted a wider one. "
+            "Use a picture that the object fills."
+        ) from error
+    return {**inputs, "view_idxs": [inputs["view_idxs"]]} if model.multiview else inputs
+
+
+def _box(picture: Image.Image) -> tuple[int, int, int, int]:
+    return picture.getchannel("A").getbbox() or (0, 0, 0, 0)
 
 
 def _sample(condition: Condition, model: ShapeModel, preset: Preset, host: Host, seed: int) -> Tensor:
