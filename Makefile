@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test lint weights install clean bench-vram bench-speed bench-bake
+.PHONY: demo demo-turbo test lint weights install clean bench-vram bench-speed bench-bake
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -22,6 +22,10 @@ WEIGHTS_MD5 := 8e83ca70e441ab06c318d82300c84806
 
 demo: $(STAMP) $(WEIGHTS)
 	$(PY) demo/run.py
+
+# The same with the turbo paint model, which is made of the standard one.
+demo-turbo: $(STAMP) $(WEIGHTS)
+	$(PY) demo/run.py --turbo
 
 # One worker for each core. A file's tests stay in one worker and share its fixtures; tests/conftest.py puts the longest
 # files first.

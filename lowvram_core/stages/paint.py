@@ -117,9 +117,9 @@ def paint_views(
 
 def preset_paint(preset: Preset, host: Host, store: ModelStore) -> PaintModel:
     """The paint model that the preset names, opened but not loaded."""
-    folder, *vae_folder = (store.folder(model_id) for model_id in preset.paint_models)
+    folder, *vae = (store.folder(model_id) for model_id in preset.paint_models)
     if preset.paint_variant == "turbo":
-        return open_turbo_paint(folder, vae_folder[0], host.dtype)
+        return open_turbo_paint(folder, vae[0], host.dtype)
     return open_paint(folder, host.dtype)
 
 

@@ -108,6 +108,31 @@ def test_the_pictures_colour_reaches_every_view(name: str) -> None:
     assert error <= COLOUR_ERROR, f"{name}: mean {seen.mean(0).round()} for {wanted}, error {error:.1f}"
 
 
+@pytest.fixture(scope="module")
+def with_turbo(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    """The demo's models, and its turbo paint model."""
+    root = tmp_path_factory.mktemp("turbo")
+    sys.path.insert(0, str(DEMO))
+    try:
+        import turbo_model
+    finally:
+        sys.path.remove(str(DEMO))
+    turbo_model.write(root)
+    return ModelStore([DEMO, root], offline=True)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("red", 10), ("blue", 4)])
+def test_turbo_paints_the_pictures_colour(with_turbo: ModelStore, name: str, steps: int) -> None:
+    """Ten steps are upstream's. Without guidance, twice as much of the picture must come from the network itself."""
+    preset = BALANCED.with_(render_px=256, texture_px=256, views="fast", paint_variant="turbo", paint_steps=steps)
+    wanted = np.asarray(COLOURS[name])
+    delit = delight(lit(COLOURS[name]), preset, RecordingHost(), with_turbo)
+    views = paint_views(capsule(), delit, preset, RecordingHost(), with_turbo)
+    atlas = bake(capsule(), views, preset, RecordingHost())
+    error = np.abs(atlas.texture[atlas.seen].numpy() * 255 - wanted).mean()
+    assert error <= COLOUR_ERROR, f"{name}: error {error:.1f}"
+
+
 def test_presets_find_their_models_in_the_demo() -> None:
     for preset in PRESETS.values():
         assert STORE.folder(f"shape/{preset.variant}").is_dir()
