@@ -18,16 +18,14 @@ from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import Preset
 from ..render.facing import face_outwards
-from ..render.project import project_view
+from ..render.project import EXPONENT, project_view
 from ..render.scene import Scene
-from ..render.seen import Shot, look, shoot
-from ..render.texels import TEXELS_PER_STRIP, Texels, surface_points
+from ..render.seen import add_view, shoot
+from ..render.texels import surface_points
 from ..types import Atlas, Mesh, Views
 
 log = logging.getLogger(__name__)
 
-_EXPONENT = 4
-"""A texel's weight is the cosine of the angle between surface and view, to this power."""
 _PAINTED_SHARE = 0.99
 """A view is not used if more than this share of the texels that it sees has a colour already."""
 _MIN_TRUST = 1e-8
@@ -92,29 +90,19 @@ def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
         total, trust = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
         for done, (image, camera) in enumerate(zip(views.images, views.cameras, strict=True), 1):
             shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
-            for start in range(0, len(trust), TEXELS_PER_STRIP):
-                _add_strip(total, trust, shot, texels, slice(start, start + TEXELS_PER_STRIP))
+            add_view(total, trust, shot, texels)
             del shot  # before the next view allocates its own
             host.progress(done, len(views.images))
         return _atlas(total, trust, texels.index, preset.texture_px)
-
-
-def _add_strip(total: Tensor, trust: Tensor, shot: Shot, texels: Texels, strip: slice) -> None:
-    """Adds one view's weighted colours of a strip of texels to the sums [N,3] and [N]."""
-    device = shot.picture.device
-    index, colours, cosine, pixel_trust = look(shot, texels.places[strip].to(device), texels.normals[strip].to(device))
-    weight = cosine.pow_(_EXPONENT).mul_(shot.camera.weight).mul_(pixel_trust)
-    index = index.cpu() + strip.start
-    total[index] += (colours * weight.unsqueeze(1)).cpu()
-    trust[index] += weight.cpu()
 
 
 def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int) -> Atlas:
     """The atlas of the sums [N,3] and [N] of the texels with these numbers."""
     kept = trust > _MIN_TRUST
     texture, seen = torch.zeros(size_px * size_px, 3), torch.zeros(size_px * size_px, dtype=torch.bool)
-    texture[index[kept]] = (total[kept] / trust[kept].unsqueeze(1)).clamp_(0, 1)
-    seen[index[kept]] = True
+    total.div_(trust.clamp(min=_MIN_TRUST).unsqueeze(1)).clamp_(0, 1).mul_(kept.unsqueeze(1))
+    texture.index_copy_(0, index, total)
+    seen.index_copy_(0, index, kept)
     return Atlas(texture.view(size_px, size_px, 3), seen.view(size_px, size_px))
 
 
@@ -129,7 +117,7 @@ def _by_pixels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
         for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
             host.progress(index, len(pictures))
             colour, cosine = project_view(scene, picture.float().div_(255).to(scene.device), camera, size)
-            _add(total, trust, colour, cosine.pow_(_EXPONENT).mul_(camera.weight))
+            _add(total, trust, colour, cosine.pow_(EXPONENT).mul_(camera.weight))
             del colour, cosine  # before the next view allocates its own
         total /= trust.clamp(min=_MIN_TRUST).unsqueeze(-1)
         seen = trust > _MIN_TRUST
