@@ -170,9 +170,8 @@ SOLIDS: dict[str, Callable[[], Solid]] = {
     "slab": lambda: Solid(slab(), smooth),
     "card": lambda: Solid(card(), smooth),
     "large": lambda: Solid(bumpy(7), smooth),
-    "dense": lambda: Solid(dense(), smooth),
 }
-"""carved is like what the pipeline makes. large has 327,680 faces, dense 500,000 and its own UVs."""
+"""carved is like what the pipeline makes. large has 327,680 faces."""
 
 
 def paint(solid: Solid, mesh: Mesh, cameras: tuple[Camera, ...], view_px: int = VIEW_PX) -> Views:

@@ -34,6 +34,7 @@ DECODES = ("sparse", "sparse-fine", "dense")
 dense: all points, as upstream."""
 
 BAKES = ("texel", "upstream")
+MERGES = ("weights", "matched")
 """texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
 
 UNWRAPPERS = ("xatlas", "uvunwrap")
@@ -173,6 +174,8 @@ class Preset:
     """The VAE that decodes the shape: the one in the shape model's file, or the published one with a small decoder."""
     bake: str = field(default="texel", metadata=choice(BAKES, later=True))
     """How the views get onto the texture."""
+    merge: str = field(default="weights", metadata=choice(MERGES, later=True))
+    """How views that disagree are merged where the bake is texel."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

@@ -92,7 +92,8 @@ def _look(
     total: Any, sums: Any, places: Any, normals: Any, matrix: Any, depth: Any, trusts: Any, picture: Any, limits: Any
 ) -> None:
     size, fine = len(depth), len(picture)
-    scale, least, tolerance, camera_weight, exponent = limits[0], limits[1], limits[2], limits[3], int(limits[4])
+    scale, least, tolerance, camera_weight = limits[0], limits[1], limits[2], limits[3]
+    exponent, power = int(limits[4]), int(limits[5])
     middle, ratio = np.float32((size - 1) / 2), np.float32(fine / size)
     half, zero, last = np.float32(0.5), np.float32(0), np.float32(fine - 1)
     for texel in range(len(sums)):
@@ -120,9 +121,12 @@ def _look(
         left, top = np.int64(fine_x), np.int64(fine_y)
         right, bottom = min(left + 1, fine - 1), min(top + 1, fine - 1)
         share_x, share_y = fine_x - np.float32(left), fine_y - np.float32(top)
-        weight = camera_weight * trust
+        single = camera_weight * trust
         for _ in range(exponent):
-            weight *= -normal_z
+            single *= -normal_z
+        weight = single
+        for _ in range(power - 1):
+            weight *= single
         sums[texel] += weight
         for part in range(3):
             upper = picture[top, left, part] * (_ONE - share_x) + picture[top, right, part] * share_x
@@ -201,7 +205,8 @@ def look_up(
 
     Args:
         depth, trust: [S,S], see `Shot`.
-        limits: [5] float32 pixels per unit, smallest cosine, tolerance of depth, camera's weight, exponent.
+        limits: [6] float32 pixels per unit, smallest cosine, tolerance of depth, camera's weight, exponent of the
+            cosine, power of the whole weight.
     """
     return run(_look, total, sums, places, normals, matrix, depth, trust, picture, limits)
 

@@ -18,6 +18,7 @@ from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import Preset
 from ..render.facing import face_outwards
+from ..render.matching import gains
 from ..render.project import EXPONENT, project_view
 from ..render.scene import Scene
 from ..render.seen import add_view, shoot
@@ -30,6 +31,8 @@ _PAINTED_SHARE = 0.99
 """A view is not used if more than this share of the texels that it sees has a colour already."""
 _MIN_TRUST = 1e-8
 """A texel with a smaller sum of weights counts as not seen."""
+_POWERS = {"weights": 1, "matched": 4}
+"""The power of a view's weight, by `preset.merge`."""
 TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
@@ -46,7 +49,8 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
 
     texel: each texel looks up its colour in each view. A test against the view's depth map, in units of pixels, tells
         whether the view sees it. Pixels near the silhouette count only where no view sees the texel better. Views keep
-        their precision; upstream rounds them to bytes.
+        their precision; upstream rounds them to bytes. If `preset.merge` is matched, the views are first brought to
+        the same brightness where they overlap, and the best view of a texel counts nearly alone.
     upstream: each pixel of the enlarged views is spread over the texture, as upstream does it, to the same weights.
 
     Raises:
@@ -88,19 +92,23 @@ def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
         host.progress(0, len(views.images))
         texels = surface_points(scene, preset.texture_px)
         total, trust = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
-        for done, (image, camera) in enumerate(zip(views.images, views.cameras, strict=True), 1):
+        power, images = _POWERS[preset.merge], views.images
+        if preset.merge == "matched":
+            factors = gains(scene, images, views.cameras, texels)
+            images = (images.detach().cpu().float() * factors.view(-1, 1, 1, 3)).clamp_(0, 1)
+        for done, (image, camera) in enumerate(zip(images, views.cameras, strict=True), 1):
             shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
-            add_view(total, trust, shot, texels)
+            add_view(total, trust, shot, texels, power)
             del shot  # before the next view allocates its own
             host.progress(done, len(views.images))
-        return _atlas(total, trust, texels.index, preset.texture_px)
+        return _atlas(total, trust, texels.index, preset.texture_px, _MIN_TRUST**power)
 
 
-def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int) -> Atlas:
-    """The atlas of the sums [N,3] and [N] of the texels with these numbers."""
-    kept = trust > _MIN_TRUST
+def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int, least: float) -> Atlas:
+    """The atlas of the sums [N,3] and [N] of the texels with these numbers, where the sum of weights is not smaller."""
+    kept = trust > least
     texture, seen = torch.zeros(size_px * size_px, 3), torch.zeros(size_px * size_px, dtype=torch.bool)
-    total.div_(trust.clamp(min=_MIN_TRUST).unsqueeze(1)).clamp_(0, 1).mul_(kept.unsqueeze(1))
+    total.div_(trust.clamp(min=least).unsqueeze(1)).clamp_(0, 1).mul_(kept.unsqueeze(1))
     texture.index_copy_(0, index, total)
     seen.index_copy_(0, index, kept)
     return Atlas(texture.view(size_px, size_px, 3), seen.view(size_px, size_px))
