@@ -104,3 +104,11 @@ def test_the_measured_merges(name: str) -> None:
     weights, matched = by_rule["weights"], by_rule["matched"]
     assert matched["psnr"] >= weights["psnr"] + 1 and matched["contrast"] >= weights["contrast"]
     assert matched["coverage"] == weights["coverage"] and matched["psnr_agree"] > 60
+
+
+@pytest.mark.parametrize("page", ["docs/performance.md", "docs/ko/performance.md"])
+def test_what_is_told_of_merging_is_what_was_measured(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    for row in ROWS:
+        figures = f"{row['psnr']:.1f} dB | {100 * row['contrast']:.0f} % | {row['seams']:.1f}"
+        assert f"| {row['mesh']} | {row['merge']} | {figures} |" in text, row
