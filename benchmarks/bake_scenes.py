@@ -6,6 +6,7 @@ the model paints, by the mean of the pixels. It is not rounded to bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -139,6 +140,24 @@ def card() -> Mesh:
     """A rectangle of two faces."""
     corners = torch.tensor([[-0.7, -1.0, 0], [0.7, -1, 0], [0.7, 1, 0], [-0.7, 1, 0]])
     return Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+
+
+def dense(around: int = 1000, along: int = 250) -> Mesh:
+    """A closed ring with waves: 2 * around * along faces, 500,000 by default, 4 times as long as wide.
+
+    It has UVs. Its grid is cut along two lines, where vertices are doubled.
+    """
+    u, v = torch.meshgrid(torch.linspace(0, 1, around + 1), torch.linspace(0, 1, along + 1), indexing="ij")
+    # The last row and column are the first ones again, to the bit.
+    angle, turn = 2 * math.pi * (u * (u < 1)), 2 * math.pi * (v * (v < 1))
+    tube = 0.35 * (1 + 0.15 * torch.sin(9 * angle) * torch.cos(2 * turn) + 0.02 * torch.sin(120 * angle))
+    reach = 1 + tube * torch.cos(turn)
+    points = torch.stack([reach * torch.cos(angle), reach * torch.sin(angle), 1.4 * tube * torch.sin(turn)], dim=-1)
+    corner = torch.arange((around + 1) * (along + 1)).view(around + 1, along + 1)
+    a, b, c, d = corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]
+    faces = torch.stack([torch.stack([a, b, c], dim=-1), torch.stack([a, c, d], dim=-1)], dim=2)
+    uvs = torch.stack([u, v], dim=-1) * 0.98 + 0.01
+    return Mesh(points.view(-1, 3), faces.view(-1, 3), uvs=uvs.view(-1, 2))
 
 
 SOLIDS: dict[str, Callable[[], Solid]] = {

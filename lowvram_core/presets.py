@@ -42,6 +42,10 @@ dense: all points, as upstream."""
 BAKES = ("texel", "upstream")
 """texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
 
+MERGES = ("weights", "matched")
+"""weights: a weighted mean of the views, as upstream; matched: views are matched in brightness and tint, and the best one
+counts nearly alone."""
+
 EDGE_COLOURS = ("estimated", "upstream")
 """Of a removed background's soft edges. estimated: the object's own, without what was behind it; upstream: as rembg
 leaves them, mixed with the background and darkened."""
@@ -198,6 +202,8 @@ class Preset:
     """The colours of the soft edges of an object whose background was removed."""
     paint_variant: str = field(default="standard", metadata=choice(PAINT_VARIANTS, later=True))
     """The paint model."""
+    merge: str = field(default="weights", metadata=choice(MERGES, later=True))
+    """How views that disagree are merged where the bake is texel."""
 
     def with_(self, **changes: Any) -> Preset:
         """A copy with some values replaced, checked.

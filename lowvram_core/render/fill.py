@@ -130,13 +130,12 @@ def _paint(
     base, weights = _base(patch, colours, inside, device)
     here = weights > 0
     known = here & seen
-    rest = torch.zeros_like(texture)
-    rest[known] = texture[known] - base[known]
-    weights[known] = 1
+    rest = (texture - base).mul_(known.unsqueeze(-1))
+    weights.masked_fill_(known, 1)
     if bool(known.any()):
         pull_push(rest, weights, device)
     hole = here & ~seen
-    texture[hole] = base[hole] + rest[hole]
+    texture.copy_(torch.where(hole.unsqueeze(-1), rest.add_(base), texture))
     return hole
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..types import Camera
+from .loops import colour
 from .rasterize import PIXELS_PER_CHUNK, interpolate_at
 from .scene import Scene
 
@@ -17,7 +16,7 @@ def normal_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
 
     Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, render_normal(use_abs_coor=True).
     """
-    return _drawn(scene, scene.normals, camera, size_px, lambda normals: normals.add_(1).mul_(0.5))
+    return _drawn(scene, scene.normals, camera, size_px, 1, 0.5)
 
 
 def position_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
@@ -25,18 +24,20 @@ def position_map(scene: Scene, camera: Camera, size_px: int) -> Tensor:
 
     Source: hy3dgen texgen/differentiable_renderer/mesh_render.py, render_position.
     """
-    return _drawn(scene, scene.places, camera, size_px, lambda places: places)
+    return _drawn(scene, scene.places, camera, size_px, 0, 1)
 
 
-def _drawn(scene: Scene, values: Tensor, camera: Camera, size_px: int, colour: Callable[[Tensor], Tensor]) -> Tensor:
-    """[S,S,3] uint8 colours of the vertex values [V,3], white outside the mesh, on the CPU.
+def _drawn(scene: Scene, values: Tensor, camera: Camera, size_px: int, shift: float, scale: float) -> Tensor:
+    """[S,S,3] uint8 colours (value + shift) * scale of vertex values [V,3], white outside the mesh, on the CPU.
 
     Truncates: the model was trained on such pictures.
     """
     raster = scene.view(camera, size_px).raster
     ids, weights = raster.face_ids.flatten(), raster.barycentric.view(-1, 3)
     picture = torch.full((len(ids), 3), 255, dtype=torch.uint8, device=ids.device)
+    if colour(picture, values, scene.faces, ids, weights, shift, scale):
+        return picture.view(size_px, size_px, 3)
     for pixels in ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
-        found = colour(interpolate_at(values, scene.faces[ids[pixels].long() - 1], weights[pixels]))
-        picture[pixels] = found.mul_(255).clamp_(0, 255).byte()
+        found = interpolate_at(values, scene.faces[ids[pixels].long() - 1], weights[pixels])
+        picture[pixels] = found.add_(shift).mul_(scale).mul_(255).clamp_(0, 255).byte()
     return picture.view(size_px, size_px, 3).cpu()

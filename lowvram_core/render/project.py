@@ -16,6 +16,8 @@ from .scene import Scene
 
 MAX_ANGLE_DEG = 75.0
 """A view gives no colour to surfaces that are turned further away from it."""
+EXPONENT = 4
+"""The weight of a view's colour is its camera's weight times the cosine of this angle, to this power."""
 MARGIN = 2 / 512
 """Share of the picture's width: pixels nearer than this to a silhouette or a depth edge are not used."""
 _CANNY = (30, 80)

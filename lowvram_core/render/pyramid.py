@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .loops import pull, push
+
 _TEXELS_PER_STRIP = 1 << 20
 _TINY = 1e-12
 
@@ -22,6 +24,8 @@ def pull_push(colours: Tensor, weights: Tensor, device: torch.device) -> None:
 
     Memory: 16 / 3 * T^2 bytes on the device, half as much again while the finest levels are computed, and 60 MiB.
     """
+    if device.type == "cpu" and _pull_push(colours, weights):
+        return
     size = len(weights)
     strips = [slice(start, start + _rows(size)) for start in range(0, size, _rows(size))]
     levels = [torch.cat([_coarser(_weighted(colours[rows], weights[rows], device)) for rows in strips], dim=1)]
@@ -37,6 +41,23 @@ def pull_push(colours: Tensor, weights: Tensor, device: torch.device) -> None:
         above, below = max(rows.start // 2 - 1, 0), (rows.start + fine.shape[1] + 1) // 2 + 1
         filled = _finer(fine, coarse[:, above:below], skip=rows.start - 2 * above)
         colours[rows] = filled.permute(1, 2, 0).cpu()
+
+
+def _pull_push(colours: Tensor, weights: Tensor) -> bool:
+    """Does the same in RAM as machine code. False without numba; then the colours are as they were."""
+    levels = [(colours, weights)]
+    while len(levels[-1][1]) > 1:
+        height, width = ((length + 1) // 2 for length in levels[-1][1].shape)
+        coarser = torch.empty(height, width, 3), torch.empty(height, width)
+        if not pull(*coarser, *levels[-1]):
+            return False
+        levels.append(coarser)
+    coarse, _ = levels.pop()
+    while levels:
+        fine, weight = levels.pop()
+        push(fine, weight, coarse)
+        coarse = fine
+    return True
 
 
 def _rows(size: int) -> int:

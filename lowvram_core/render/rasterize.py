@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .compiled import draw_nearest, weigh
+from .loops import mix
 
 _ROWS_PER_CHUNK = 1 << 18
 PIXELS_PER_CHUNK = 1 << 19
@@ -54,8 +55,7 @@ def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
     if not draw_nearest(nearest, corners, size_px, _DEPTH_STEPS):
         for spans in _spans(corners, size_px):
             _test_pixels(nearest, corners, *spans, size_px)
-    face_ids = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int()
-    barycentric = _barycentric(face_ids, corners, clip[:, 3][faces.long()], size_px)
+    face_ids, barycentric = _weighed(nearest, corners, clip[:, 3][faces.long()], size_px)
     return Raster(face_ids.view(size_px, size_px), barycentric.view(size_px, size_px, 3))
 
 
@@ -71,6 +71,9 @@ def interpolate(values: Tensor, raster: Raster, faces: Tensor) -> Tensor:
 
 def interpolate_at(values: Tensor, corner_ids: Tensor, weights: Tensor) -> Tensor:
     """[N,C] weighted sums of vertex values [V,C], from corner numbers [N,3] and weights [N,3]."""
+    result = torch.empty(len(corner_ids), values.shape[1], dtype=values.dtype, device=values.device)
+    if mix(result, values, corner_ids, weights):
+        return result
     corner_ids = corner_ids.long()
     result = values[corner_ids[:, 0]] * weights[:, :1]
     result += values[corner_ids[:, 1]] * weights[:, 1:2]
@@ -151,11 +154,13 @@ def _test_pixels(
         nearest.scatter_reduce_(0, row[span] * size_px + x[kept], key, "amin")
 
 
-def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> Tensor:
-    """[S*S,3] perspective-correct weights of the corners of each pixel's face [S*S]; 0 on the background."""
-    result = torch.zeros(len(face_ids), 3, device=corners.device)
-    if weigh(result, face_ids, corners, w, size_px):
-        return result
+def _weighed(nearest: Tensor, corners: Tensor, w: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """[S*S] int32 face + 1 of each pixel, [S*S,3] perspective-correct weights of its corners; 0 on the background."""
+    face_ids = torch.empty(len(nearest), dtype=torch.int32, device=nearest.device)
+    result = torch.empty(len(nearest), 3, device=corners.device)
+    if weigh(result, face_ids, nearest, corners, w, size_px):
+        return face_ids, result
+    face_ids, result = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int(), result.zero_()
     for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
         a, b, c = corners[face, :, :2].unbind(dim=1)
@@ -166,7 +171,7 @@ def _barycentric(face_ids: Tensor, corners: Tensor, w: Tensor, size_px: int) -> 
         alpha = (1.0 - beta.double() - gamma.double()).float()
         weights = torch.stack([alpha, beta, gamma], dim=1) / w[face]
         result[pixels] = weights * (1.0 / (weights[:, :1] + weights[:, 1:2] + weights[:, 2:]))
-    return result
+    return face_ids, result
 
 
 def _area(ab: Tensor, ac: Tensor) -> Tensor:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Camera
 from .cameras import HALF_WIDTH, project, view_from_rig
-from .project import MARGIN, MAX_ANGLE_DEG
+from .loops import find_jumps, look_up
+from .project import EXPONENT, MARGIN, MAX_ANGLE_DEG
 from .scene import Scene
 from .spans import depth_map
+from .texels import TEXELS_PER_STRIP, Texels
+
+_LEAST_COSINE = math.cos(math.radians(MAX_ANGLE_DEG))
 
 _JUMP = 5.0
 """Two neighbouring pixels whose depths differ by more than this many pixels are a depth edge. A surface at
@@ -36,11 +42,11 @@ class Shot:
 
     camera: Camera
     picture: Tensor
-    """[1,3,E,E] float32 0..1."""
+    """[E,E,3] float32 0..1."""
     depth: Tensor
-    """[S*S] float32 depth in pixels, larger is nearer; -inf on the background."""
+    """[S,S] float32 depth in pixels, larger is nearer; -inf on the background."""
     trust: Tensor
-    """[S*S] float32 factor for the weight of a pixel's colour: 1, _WEAK or 0."""
+    """[S,S] float32 factor for the weight of a pixel's colour: 1, _WEAK or 0."""
     size_px: int
     """S"""
 
@@ -58,9 +64,32 @@ def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int) -> Shot:
     jumps = _jumps(depth, thing)
     reach, near = int(MARGIN * size_px), round(_WEAK_MARGIN * size_px)
     trust = (thing & ~_widened(~thing, near) & ~_widened(jumps, reach // 2)).float().mul_(_WEAK)
-    trust[~_widened(~thing | jumps, reach)] = 1
+    trust.masked_fill_(~_widened(~thing | jumps, reach), 1)
     fine = _enlarged(_without_rim(picture.permute(2, 0, 1).unsqueeze(0), thing), size_px)
-    return Shot(camera, fine, depth.flatten(), trust.flatten(), size_px)
+    return Shot(camera, fine[0].permute(1, 2, 0).contiguous(), depth, trust, size_px)
+
+
+def add_view(total: Tensor, sums: Tensor, shot: Shot, texels: Texels, power: int = 1) -> None:
+    """Adds the view's weighted colours to the sums [N,3] of colours and [N] of weights of all texels, in RAM.
+
+    The weight is taken to a power. A higher one narrows the strip in which two views are mixed.
+
+    Memory: about 200 bytes of the device's memory per texel of a strip.
+    """
+    limits = (_scale(shot), _LEAST_COSINE, _TOLERANCE_PX, shot.camera.weight, EXPONENT, power)
+    if shot.depth.device.type == "cpu" and look_up(
+        total, sums, texels.places, texels.normals, view_from_rig(shot.camera), shot.depth, shot.trust, shot.picture,
+        torch.tensor(limits),
+    ):  # fmt: skip
+        return
+    for start in range(0, len(sums), TEXELS_PER_STRIP):
+        strip = slice(start, start + TEXELS_PER_STRIP)
+        places, normals = (part[strip].to(shot.depth.device) for part in (texels.places, texels.normals))
+        index, colours, cosine, trust = look(shot, places, normals)
+        weight = cosine.pow_(EXPONENT).mul_(shot.camera.weight).mul_(trust).pow_(power)
+        index = index.cpu() + start
+        total[index] += (colours * weight.unsqueeze(1)).cpu()
+        sums[index] += weight.cpu()
 
 
 def look(shot: Shot, places: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -72,9 +101,9 @@ def look(shot: Shot, places: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, T
     """
     matrix = view_from_rig(shot.camera).to(places.device)
     facing = -(normals @ matrix[2, :3])
-    index = (facing >= math.cos(math.radians(MAX_ANGLE_DEG))).nonzero().squeeze(1)
+    index = (facing >= _LEAST_COSINE).nonzero().squeeze(1)
     pixels = places[index] @ matrix[:3, :3].t() + matrix[:3, 3]
-    pixels = pixels.mul_((shot.size_px - 1) / (2 * HALF_WIDTH))
+    pixels = pixels.mul_(_scale(shot))
     place = pixels[:, :2] + (shot.size_px - 1) / 2
     nearest = place.round().clamp_(0, shot.size_px - 1)
     pixel = nearest[:, 1].long() * shot.size_px + nearest[:, 0].long()
@@ -83,19 +112,27 @@ def look(shot: Shot, places: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, T
     slope = normal[:, :2] / normal[:, 2:]
     depth = pixels[:, 2] - ((nearest - place) * slope).sum(dim=1)
     steep = slope.norm(dim=1)
-    trust = shot.trust[pixel]
-    visible = ((shot.depth[pixel] - depth).abs_() <= _TOLERANCE_PX + 0.5 * steep) & (trust > 0)
+    trust = shot.trust.view(-1)[pixel]
+    visible = ((shot.depth.view(-1)[pixel] - depth).abs_() <= _TOLERANCE_PX + 0.5 * steep) & (trust > 0)
     kept = visible.nonzero().squeeze(1)
     # The picture was resized, so the centre of its first pixel is not the centre of the depth map's.
     grid = ((place[kept] + 0.5) * (2 / shot.size_px) - 1).view(1, 1, -1, 2)
-    colours = F.grid_sample(shot.picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    picture = shot.picture.permute(2, 0, 1).unsqueeze(0)
+    colours = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
     index = index[kept]
     return index, colours[0, :, 0].t(), facing[index], trust[kept]
+
+
+def _scale(shot: Shot) -> float:
+    """Pixels of the depth map per unit of the rig."""
+    return (shot.size_px - 1) / (2 * HALF_WIDTH)
 
 
 def _jumps(depth: Tensor, thing: Tensor) -> Tensor:
     """[S,S] bool: pixels of the mesh on both sides of a depth edge: a step that the slopes beside it do not have."""
     found = torch.zeros_like(thing)
+    if find_jumps(found, depth, _JUMP):
+        return found
     for z, there, jumps in ((depth, thing, found), (depth.t(), thing.t(), found.t())):
         step = z[:, 1:] - z[:, :-1]
         sudden = ~((step[:, 1:] - step[:, :-1]).abs_() <= _JUMP / 2)  # true for NaN: beside the background
@@ -109,6 +146,14 @@ def _jumps(depth: Tensor, thing: Tensor) -> Tensor:
 
 def _widened(mask: Tensor, reach: int) -> Tensor:
     """[S,S] bool: a pixel of `mask` lies in the square of 2 * reach + 1 pixels around."""
+    if mask.device.type == "cpu":
+        window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+        return torch.from_numpy(cv2.dilate(mask.byte().numpy(), window)).bool()
+    return _windows(mask, reach)
+
+
+def _windows(mask: Tensor, reach: int) -> Tensor:
+    """Does what `_widened` does, in torch: OpenCV is faster, but it needs the CPU."""
     for _ in range(2):
         # The "or" of a window of n pixels is that of two windows of half the length.
         window = torch.zeros(mask.shape[0], mask.shape[1] + 2 * reach, dtype=torch.bool, device=mask.device)
@@ -131,9 +176,11 @@ def _without_rim(picture: Tensor, thing: Tensor) -> Tensor:
     known = (~_widened(outside, 1)).float()[None, None]
     total = torch.cat([picture * known, known], dim=1)
     for _ in range(_GROW_PX):
-        mean = F.avg_pool2d(total, 3, 1, 1)
-        mean /= mean[:, 3:].clamp(min=1e-6)
-        total = torch.where(total[:, 3:] > 0, total, mean * (mean[:, 3:] > 0.5))
+        wide = F.pad(total, (1, 1, 1, 1))
+        rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
+        around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+        around /= around[:, 3:].clamp(min=1)
+        total = torch.where(total[:, 3:] > 0, total, around)
     return torch.where(total[:, 3:] > 0, total[:, :3], picture)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ..checks.meshes import unique_edges
@@ -61,9 +62,22 @@ class _System:
         total = torch.zeros(len(free), 1, device=free.device)
         total.index_add_(0, self.one, self.weights).index_add_(0, self.other, self.weights)
         self.diagonal = torch.where(self.free, total, 1.0)
+        self.matrix = self._matrix(total) if free.device.type == "cpu" else None
+        """The same equations as a sparse matrix, which is several times as fast on the CPU."""
+
+    def _matrix(self, total: Tensor) -> csr_matrix:
+        """[V,V] what `_apply` does: the rows of free vertices; all others are empty."""
+        rows, columns = torch.cat([self.one, self.other]), torch.cat([self.other, self.one])
+        kept = self.free[rows, 0]
+        own = self.free[:, 0].nonzero().squeeze(1)
+        values = torch.cat([-self.weights.repeat(2, 1)[kept, 0], total[own, 0]])
+        places = torch.cat([rows[kept], own]).numpy(), torch.cat([columns[kept], own]).numpy()
+        return csr_matrix((values.numpy(), places), shape=(len(self.free), len(self.free)))
 
     def _apply(self, values: Tensor) -> Tensor:
         """[V,C] how far each free value is from the mean of its neighbours, times its diagonal; 0 at the others."""
+        if self.matrix is not None:
+            return torch.from_numpy(self.matrix @ values.numpy())
         flow = (values[self.one] - values[self.other]) * self.weights
         result = torch.zeros_like(values).index_add_(0, self.one, flow).index_add_(0, self.other, -flow)
         return result * self.free

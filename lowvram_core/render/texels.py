@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks.meshes import unique_edges
+from .loops import locate
 from .rasterize import interpolate_at, within
 from .scene import Scene
 from .spans import barycentric, face_numbers
@@ -79,13 +80,23 @@ class Layout:
         """The texels inside the faces, and those of the charts' borders."""
         numbers = face_numbers(self.points, self.faces, self.size_px, rows).flatten()
         free = numbers == len(self.faces)
+        return self._located(rows, numbers, free), self._border(rows, free)
+
+    def _located(self, rows: range, numbers: Tensor, free: Tensor) -> Band:
+        """The texels of a band that have a face number [R*W]; `free` [R*W] bool are all others."""
+        count, device = free.numel() - int(free.sum()), free.device
+        index, face = torch.empty(2, count, dtype=torch.int64, device=device)
+        corners, weights = torch.empty(count, 3, dtype=torch.int64, device=device), torch.empty(count, 3, device=device)
+        at = torch.tensor([rows.start * self.size_px, self.size_px])
+        if locate(index, corners, weights, face, numbers, self.points, self.faces, at):
+            return Band(index, corners, weights, face)
         texel = (~free).nonzero().squeeze(1)
         face = numbers[texel]
         corners = self.faces[face].long()
         index = texel + rows.start * self.size_px
         centres = torch.stack([index % self.size_px, index // self.size_px], dim=1).float()
         weights = barycentric(self.points[corners], centres)
-        return Band(index, corners, weights, face), self._border(rows, free)
+        return Band(index, corners, weights, face)
 
     def _border(self, rows: range, free: Tensor) -> Band:
         """The texels without a face that bilinear sampling of a chart's edge reads: each gets the nearest edge point.

@@ -18,20 +18,21 @@ from ..host import Host
 from ..lending.geometry import geometry_device
 from ..presets import Preset
 from ..render.facing import face_outwards
-from ..render.project import project_view
+from ..render.matching import gains
+from ..render.project import EXPONENT, project_view
 from ..render.scene import Scene
-from ..render.seen import Shot, look, shoot
-from ..render.texels import TEXELS_PER_STRIP, Texels, surface_points
+from ..render.seen import add_view, shoot
+from ..render.texels import surface_points
 from ..types import Atlas, Mesh, Views
 
 log = logging.getLogger(__name__)
 
-_EXPONENT = 4
-"""A texel's weight is the cosine of the angle between surface and view, to this power."""
 _PAINTED_SHARE = 0.99
 """A view is not used if more than this share of the texels that it sees has a colour already."""
 _MIN_TRUST = 1e-8
 """A texel with a smaller sum of weights counts as not seen."""
+_POWERS = {"weights": 1, "matched": 4}
+"""The power of a view's weight, by `preset.merge`."""
 TEXEL_BYTES = 40
 PIXEL_BYTES = 45
 CHUNK_BYTES = 100 * 2**20
@@ -48,7 +49,8 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
 
     texel: each texel looks up its colour in each view. A test against the view's depth map, in units of pixels, tells
         whether the view sees it. Pixels near the silhouette count only where no view sees the texel better. Views keep
-        their precision; upstream rounds them to bytes.
+        their precision; upstream rounds them to bytes. If `preset.merge` is matched, the views are first brought to
+        the same brightness where they overlap, and the best view of a texel counts nearly alone.
     upstream: each pixel of the enlarged views is spread over the texture, as upstream does it, to the same weights.
 
     Raises:
@@ -90,31 +92,25 @@ def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
         host.progress(0, len(views.images))
         texels = surface_points(scene, preset.texture_px)
         total, trust = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
-        for done, (image, camera) in enumerate(zip(views.images, views.cameras, strict=True), 1):
+        power, images = _POWERS[preset.merge], views.images
+        if preset.merge == "matched":
+            factors = gains(scene, images, views.cameras, texels)
+            images = (images.detach().cpu().float() * factors.view(-1, 1, 1, 3)).clamp_(0, 1)
+        for done, (image, camera) in enumerate(zip(images, views.cameras, strict=True), 1):
             shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
-            for start in range(0, len(trust), TEXELS_PER_STRIP):
-                _add_strip(total, trust, shot, texels, slice(start, start + TEXELS_PER_STRIP))
+            add_view(total, trust, shot, texels, power)
             del shot  # before the next view allocates its own
             host.progress(done, len(views.images))
-        return _atlas(total, trust, texels.index, preset.texture_px)
+        return _atlas(total, trust, texels.index, preset.texture_px, _MIN_TRUST**power)
 
 
-def _add_strip(total: Tensor, trust: Tensor, shot: Shot, texels: Texels, strip: slice) -> None:
-    """Adds one view's weighted colours of a strip of texels to the sums [N,3] and [N]."""
-    device = shot.picture.device
-    index, colours, cosine, pixel_trust = look(shot, texels.places[strip].to(device), texels.normals[strip].to(device))
-    weight = cosine.pow_(_EXPONENT).mul_(shot.camera.weight).mul_(pixel_trust)
-    index = index.cpu() + strip.start
-    total[index] += (colours * weight.unsqueeze(1)).cpu()
-    trust[index] += weight.cpu()
-
-
-def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int) -> Atlas:
-    """The atlas of the sums [N,3] and [N] of the texels with these numbers."""
-    kept = trust > _MIN_TRUST
+def _atlas(total: Tensor, trust: Tensor, index: Tensor, size_px: int, least: float) -> Atlas:
+    """The atlas of the sums [N,3] and [N] of the texels with these numbers, where the sum of weights is not smaller."""
+    kept = trust > least
     texture, seen = torch.zeros(size_px * size_px, 3), torch.zeros(size_px * size_px, dtype=torch.bool)
-    texture[index[kept]] = (total[kept] / trust[kept].unsqueeze(1)).clamp_(0, 1)
-    seen[index[kept]] = True
+    total.div_(trust.clamp(min=least).unsqueeze(1)).clamp_(0, 1).mul_(kept.unsqueeze(1))
+    texture.index_copy_(0, index, total)
+    seen.index_copy_(0, index, kept)
     return Atlas(texture.view(size_px, size_px, 3), seen.view(size_px, size_px))
 
 
@@ -129,7 +125,7 @@ def _by_pixels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
         for index, (picture, camera) in enumerate(zip(pictures, views.cameras, strict=True)):
             host.progress(index, len(pictures))
             colour, cosine = project_view(scene, picture.float().div_(255).to(scene.device), camera, size)
-            _add(total, trust, colour, cosine.pow_(_EXPONENT).mul_(camera.weight))
+            _add(total, trust, colour, cosine.pow_(EXPONENT).mul_(camera.weight))
             del colour, cosine  # before the next view allocates its own
         total /= trust.clamp(min=_MIN_TRUST).unsqueeze(-1)
         seen = trust > _MIN_TRUST

@@ -7,8 +7,10 @@ import torch
 from hosts import RecordingHost
 from meshes import blob, cube, join, picture_views, small_preset, texel_places, torus
 
+from lowvram_core.checks.meshes import unique_edges
 from lowvram_core.errors import BadInput, Cancelled
 from lowvram_core.render.fill import Patch, vertex_colours
+from lowvram_core.render.surface_graph import _System
 from lowvram_core.stages.bake import bake
 from lowvram_core.stages.inpaint import inpaint
 from lowvram_core.stages.unwrap import unwrap
@@ -141,3 +143,18 @@ def test_other_number_types_give_the_same_texture(mesh: Mesh, atlas: Atlas) -> N
     assert torch.equal(again.texture, atlas.texture)
     one, other = inpaint(mesh, atlas, RecordingHost()).texture, inpaint(odd, again, RecordingHost()).texture
     assert one is not None and other is not None and torch.equal(one, other)
+
+
+def test_the_sparse_matrix_is_the_same_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's matrix and the sums that a device computes."""
+    mesh = blob(3)
+    edges = unique_edges(mesh.faces)[0]
+    weights = torch.rand(len(edges), generator=torch.Generator().manual_seed(0)) + 0.1
+    free = torch.arange(len(mesh.vertices)) % 5 != 0
+    system = _System(edges, weights, free)
+    start = torch.where(free.unsqueeze(1), 0.0, mesh.vertices)
+    with_matrix, applied = system.solve(start), system._apply(start)
+    monkeypatch.setattr(system, "matrix", None)
+    assert torch.allclose(applied, system._apply(start), atol=1e-4) and applied[free].abs().max() > 0.1
+    assert torch.allclose(with_matrix, system.solve(start), atol=1e-3)
+    assert torch.equal(with_matrix[~free], start[~free])

@@ -30,9 +30,11 @@ from torch import Tensor
 from lowvram_core.presets import VIEW_SETS
 from lowvram_core.render import compiled
 from lowvram_core.render.cameras import project, view_from_rig
+from lowvram_core.render.maps import normal_map, position_map
 from lowvram_core.render.pyramid import pull_push
 from lowvram_core.render.rasterize import rasterize
 from lowvram_core.render.scene import Scene
+from lowvram_core.render.seen import _jumps, _widened, _windows, add_view, shoot
 from lowvram_core.render.spans import depth_map, face_numbers
 from lowvram_core.render.texels import surface_points
 from lowvram_core.stages.bake import bake
@@ -202,6 +204,7 @@ def test_pull_push_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = torch.rand(96, 96, 3, generator=torch.Generator().manual_seed(2))
     strips = whole.clone()
     pull_push(whole, weights, CPU)
+    monkeypatch.setattr(compiled, "_kernel", lambda function: None)
     monkeypatch.setattr("lowvram_core.render.pyramid._TEXELS_PER_STRIP", 96 * 10)
     pull_push(strips, weights, CPU)
     assert torch.allclose(whole, strips, atol=1e-6)
@@ -250,6 +253,81 @@ def test_machine_code_and_torch_agree(camera: Camera, monkeypatch: pytest.Monkey
     assert torch.equal(torch.isfinite(fast[3]), torch.isfinite(plain[3]))
     both = torch.isfinite(fast[3])
     assert (fast[3] - plain[3])[both].abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["narrow", "flat", "nearly on a line", "far outside", "on pixel centres"])
+def test_machine_code_tests_every_pixel_that_a_thin_face_covers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It skips columns that cannot be covered; float32 rounds thin faces most."""
+    pytest.importorskip("numba")
+    generator, size = torch.Generator().manual_seed(7), 300
+    corners = torch.rand(40, 3, 2, generator=generator) * 2.4 - 1.2
+    if kind in ("narrow", "flat"):
+        axis = int(kind == "flat")
+        corners[..., axis] = corners[:, :1, axis] + corners[..., axis] * 1e-2
+    if kind == "nearly on a line":
+        corners[:, 2] = corners[:, 0].lerp(corners[:, 1], 0.3) + torch.randn(40, 2, generator=generator) * 3e-3
+    if kind == "far outside":
+        corners *= 40
+    if kind == "on pixel centres":
+        corners = (corners * 20).round() / 20
+    clip = torch.cat([corners.view(-1, 2), torch.rand(120, 1, generator=generator), torch.ones(120, 1)], dim=1)
+    faces = torch.arange(120).view(-1, 3)
+    fast = rasterize(clip, faces, size)
+    monkeypatch.setattr(compiled, "_kernel", lambda function: None)
+    plain = rasterize(clip, faces, size)
+    assert (fast.face_ids > 0).sum() > 20
+    assert torch.equal(fast.face_ids, plain.face_ids) and torch.equal(fast.barycentric, plain.barycentric)
+
+
+def test_the_loops_and_torch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps to the bit; surface points, views and depth edges within rounding; the same texels are seen."""
+    pytest.importorskip("numba")
+    solid = Solid(group(), smooth)
+    mesh, size = unwrap(solid.mesh, PRESET, RecordingHost()), 256
+    scene, camera = Scene(mesh), CAMERAS[1]
+    picture = paint(solid, mesh, (camera,)).images[0]
+
+    def draw() -> tuple[list[Tensor], list[Tensor]]:
+        scene._last = None
+        texels, shot = surface_points(scene, size), shoot(scene, picture, camera, size)
+        total, sums = torch.zeros(len(texels.index), 3), torch.zeros(len(texels.index))
+        add_view(total, sums, shot, texels)
+        jumps = _jumps(shot.depth, shot.depth > -torch.inf)
+        exact = [normal_map(scene, camera, size), position_map(scene, camera, size), texels.index, jumps, sums > 0]
+        return exact, [texels.places, texels.normals, total, sums]
+
+    fast = draw()
+    monkeypatch.setattr(compiled, "_kernel", lambda function: None)
+    plain = draw()
+    assert fast[0][3].any() and fast[0][4].sum() > 1000
+    assert all(torch.equal(one, other) for one, other in zip(fast[0][:4], plain[0][:4], strict=True))
+    assert (fast[0][4] != plain[0][4]).sum() <= 2
+    both = fast[0][4] & plain[0][4]
+    for one, other in zip(fast[1], plain[1], strict=True):
+        assert torch.allclose(one[both], other[both], atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [2, 7, 64, 129])
+def test_pull_push_as_machine_code_is_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(size)
+    weights = torch.rand(size, size, generator=generator) * (torch.rand(size, size, generator=generator) < 0.3)
+    weights[0, 0] = 1
+    fast = torch.rand(size, size, 3, generator=generator)
+    plain = fast.clone()
+    pull_push(fast, weights, CPU)
+    monkeypatch.setattr(compiled, "_kernel", lambda function: None)
+    pull_push(plain, weights, CPU)
+    assert torch.allclose(fast, plain, atol=1e-5)
+
+
+def test_a_mask_is_widened_alike_on_every_device() -> None:
+    """OpenCV does it on the CPU, torch elsewhere."""
+    mask = torch.rand(70, 70, generator=torch.Generator().manual_seed(0)) < 0.01
+    for reach in (0, 1, 3):
+        window = F.max_pool2d(mask.float()[None], 2 * reach + 1, 1, reach)[0] > 0
+        assert torch.equal(_widened(mask, reach), window)
+        assert torch.equal(_windows(mask, reach), window)
 
 
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "bake.json").read_text(encoding="utf-8"))["rows"]

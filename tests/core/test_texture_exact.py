@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hosts import RecordingHost
+from maps import agreement
 from meshes import group, picture_views, small_preset, texel_truth, torus
 from PIL import Image
 from torch import Tensor
@@ -106,9 +107,8 @@ def test_texture_keeps_what_was_seen_and_fills_holes_better(case: Case) -> None:
 
 def _share_equal(mine: np.ndarray, theirs: np.ndarray) -> float:
     """Of the pixels that are not background in both, those within 1/255."""
-    thing = (theirs != 255).any(axis=-1) | (mine != 255).any(axis=-1)
-    near = (np.abs(mine.astype(int) - theirs.astype(int)) <= 1).all(axis=-1)
-    return float(near[thing].mean())
+    pixels, equal = agreement([mine], [theirs])
+    return equal / pixels
 
 
 def _psnr(image: Tensor, truth: Tensor) -> float:

@@ -27,6 +27,15 @@ from lowvram_core.render import rasterize as ours
 from lowvram_core.types import Camera, Mesh
 
 
+def rasterizer_is_compiled() -> bool:
+    """Upstream's own custom_rasterizer can be imported."""
+    try:
+        importlib.import_module("custom_rasterizer")
+    except ImportError:
+        return False
+    return True
+
+
 def _package(name: str, folder: Path) -> None:
     package = ModuleType(name)
     package.__path__ = [str(folder)]
