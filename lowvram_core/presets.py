@@ -43,8 +43,8 @@ BAKES = ("texel", "upstream")
 """texel: each texel is looked up in each view; upstream: each pixel is spread over the texture, as upstream does."""
 
 MERGES = ("weights", "matched")
-"""weights: a weighted mean of the views, as upstream; matched: views are matched in brightness and tint, and the best one
-counts nearly alone."""
+"""weights: a weighted mean of the views, as upstream; matched: views are matched in brightness and tint, and the best
+one counts nearly alone."""
 
 EDGE_COLOURS = ("estimated", "upstream")
 """Of a removed background's soft edges. estimated: the object's own, without what was behind it; upstream: as rembg
