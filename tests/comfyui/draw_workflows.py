@@ -193,10 +193,10 @@ def four_views() -> Graph:
     graph.node("report", "MemoryReport", (1640, 1000), (680, 290))
     graph.link("shape.mesh > clean.mesh", "clean.mesh > unwrap.mesh")
     graph.preset_to("shape", "clean", "unwrap")
-    texture(graph, "unwrap.mesh", 1640, width=480, below=760)
+    texture(graph, "unwrap.mesh", 1640, width=480, below=735)
     graph.group("1 Four pictures", PICTURE, (480, -95, 720, 1455))
     graph.group("2 Shape", SHAPE, (1240, -95, 360, 1455))
-    graph.group("3 Texture", TEXTURE, (1620, -95, 720, 1005))
+    graph.group("3 Texture", TEXTURE, (1620, -95, 720, 1012))
     graph.group("4 What it cost", RESULT, (1620, 925, 720, 435))
     return graph
 
