@@ -143,12 +143,12 @@ def _test_pixels(
         beta = (beta_0 - right * beta_x) * scale
         gamma = (right * gamma_x - gamma_0) * scale
         alpha = (1.0 - beta.double() - gamma.double()).float()
-        weights = torch.stack([alpha, beta, gamma], dim=1)
+        least, most = torch.minimum(torch.minimum(alpha, beta), gamma), torch.maximum(torch.maximum(alpha, beta), gamma)
         # Faces with area 0 have NaN or infinite weights, so they fail this test.
-        kept = ((weights >= 0) & (weights <= 1)).all(dim=1).nonzero().squeeze(1)
-        weights, span = weights[kept], span[kept]
-        terms = weights * corners[face[span], :, 2]
-        depth = terms[:, 0] + terms[:, 1] + terms[:, 2]
+        kept = ((least >= 0) & (most <= 1)).nonzero().squeeze(1)
+        span = span[kept]
+        z = corners[face[span], :, 2]
+        depth = alpha[kept] * z[:, 0] + beta[kept] * z[:, 1] + gamma[kept] * z[:, 2]
         key = ((depth * _DEPTH_STEPS).long() << 32) | (face[span] + 1)
         key = torch.where(depth >= 0, key, _FAR)
         nearest.scatter_reduce_(0, row[span] * size_px + x[kept], key, "amin")
