@@ -160,7 +160,9 @@ def _weighed(nearest: Tensor, corners: Tensor, w: Tensor, size_px: int) -> tuple
     result = torch.empty(len(nearest), 3, device=corners.device)
     if weigh(result, face_ids, nearest, corners, w, size_px):
         return face_ids, result
-    face_ids, result = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int(), result.zero_()
+    del face_ids, result  # what follows needs the room
+    face_ids = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int()
+    result = torch.zeros(len(nearest), 3, device=corners.device)
     for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
         face = face_ids[pixels].long() - 1
         a, b, c = corners[face, :, :2].unbind(dim=1)
