@@ -352,3 +352,16 @@ def test_the_results_are_those_of_this_code() -> None:
     case = Case(Solid(slab(), smooth))
     (row,) = (row for row in RESULTS if (row["mesh"], row["stage"], row["texture_px"]) == ("slab", "bake", 1024))
     assert case.seen(case.ours) == pytest.approx(row["coverage_ours"], abs=0.002)
+
+
+@pytest.mark.parametrize("page", ["docs/performance.md", "docs/ko/performance.md"])
+def test_what_is_told_of_the_seconds_is_what_was_measured(page: str) -> None:
+    """At 2048 px; at least 6 times as fast as upstream."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = [row for row in RESULTS if (row["mesh"], row["texture_px"]) == ("carved", 2048)]
+    keys = ("ours_s", "ours_torch_s", "upstream_s")
+    for row in rows:
+        assert " | ".join(f"{row[key]:.1f}" for key in keys) in text, row
+    ours, torch_alone, upstream = (sum(row[key] for row in rows) for key in keys)
+    assert f"{ours:.1f} | {torch_alone:.1f} | {upstream:.1f} |" in text
+    assert upstream >= 6 * ours
