@@ -123,7 +123,7 @@ def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
     """The core's Mesh from a MESH with one item.
 
     Raises:
-        BadInput: it holds several meshes.
+        BadInput: it holds several meshes, or a part of it is missing.
     """
     if len(mesh.vertices) != 1:
         raise BadInput(
@@ -134,6 +134,12 @@ def mesh_from_comfy(mesh: Any, stage: str) -> Mesh:
     texture, uvs, normals, colors = (
         getattr(mesh, name, None) for name in ("texture", "uvs", "normals", "vertex_colors")
     )
+    parts = {"faces": mesh.faces, "texture": texture, "UVs": uvs, "normals": normals, "colours": colors}
+    for name, part in parts.items():
+        if part is not None and len(part) != 1:
+            raise BadInput(
+                f"{stage}: one mesh has {name} for {len(part)} meshes; wanted one each. Check the node that made it."
+            )
     return Mesh(
         vertices=mesh.vertices[0, :vertex_count].float().cpu(),
         faces=mesh.faces[0, :face_count].long().cpu(),

@@ -90,7 +90,12 @@ def _plain(mesh: Mesh) -> Mesh:
 
 
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    """Converts a Mesh to a trimesh with a matte material and normals, its own or smooth ones."""
+    """Converts a Mesh to a trimesh with a matte material and normals, its own or smooth ones.
+
+    Raises:
+        BadInput: the mesh is broken.
+    """
+    check_mesh(mesh, "trimesh", needs_uvs=mesh.uvs is not None, tiles=True)
     visual = None
     if mesh.colors is not None and mesh.texture is None:
         visual = trimesh.visual.ColorVisuals(vertex_colors=_bytes(mesh.colors).numpy())

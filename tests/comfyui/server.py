@@ -22,6 +22,10 @@ from urllib.error import HTTPError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
+sys.path.append(str(DEMO))
+
+import turbo_model  # noqa: E402  (needs the path above)
+
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 CHROMIUM = BROWSER if find_spec("playwright") is not None else ""
 """The browser. Empty if there is no browser or no playwright."""
@@ -176,6 +180,7 @@ def _lay_out(base: Path) -> Path:
     (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(ROOT)
     shutil.copy(Path(__file__).with_name("probe.py"), base / "custom_nodes")
     _put_inputs(base / "input")
+    turbo_model.write(base / "models" / "hunyuan3d_lowvram")  # the other models are those of the demo's folder
     paths = base / "extra_model_paths.yaml"
     paths.write_text(f"demo:\n  base_path: {json.dumps(str(DEMO))}\n  hunyuan3d_lowvram: .\n")
     return paths

@@ -322,6 +322,26 @@ def test_four_views_workflow(server: Server, info: Info) -> None:
     assert np.abs(both[0] - both[1]).mean() > 1
 
 
+def test_turbo_painting(server: Server, info: Info) -> None:
+    """The turbo paint model paints the demo's capsule in its colour, without guidance."""
+    prompt = shrunk(to_prompt(workflow("texture_own_mesh"), info), info)
+    for part in prompt.values():
+        if part["class_type"] == PREFIX + "PresetCustom":
+            part["inputs"] |= {"paint_variant": "turbo", "paint_steps": 10}
+        elif part["class_type"] == "LoadImage":
+            part["inputs"]["image"] = "capsule.png"
+    kinds = {part["class_type"]: key for key, part in prompt.items()}
+    turbo = server.run(prompt)
+    bars = [data["nodes"].get(kinds[PREFIX + "PaintViews"]) for data in turbo.of("progress_state")]
+    assert 10 in {bar["max"] for bar in bars if bar}
+    texture = textured(*saved(server.output, turbo.ui(kinds["SaveGLB"]))).visual.material.baseColorTexture
+    texture.convert("RGB").save(server.output / "turbo.png")
+    shown = np.asarray(texture.convert("RGB")).reshape(-1, 3).mean(axis=0)
+    picture = np.asarray(Image.open(server.input / "capsule.png").convert("RGBA")).reshape(-1, 4)
+    assert np.abs(shown - picture[picture[:, 3] > 128, :3].mean(axis=0)).max() < 60
+    assert loaded(server, info) == "0"
+
+
 def test_full_quality_workflow(server: Server, info: Info) -> None:
     """Every node of the workflow runs, with small values."""
     prompt = shrunk(to_prompt(workflow("full_quality"), info), info)

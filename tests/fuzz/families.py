@@ -44,6 +44,7 @@ from lowvram_core.stages.paint import paint_views
 from lowvram_core.stages.shape import generate_shape
 from lowvram_core.stages.unwrap import unwrap
 from lowvram_core.types import Camera, Cutout, Mesh, Views
+from workflows import Workflows
 
 PICTURES = Path(__file__).resolve().parents[2] / "demo" / "pictures"
 
@@ -80,6 +81,7 @@ class Families:
             "pictures": self.picture, "glTF documents": self.gltf, "mesh files": self.mesh_file,
             "meshes": self.mesh, "cutouts": self.cutout, "views": self.views, "presets": self.preset,
             "checkpoints": self.checkpoint, "command lines": self.commands,
+            "workflow values": lambda rng, folder: self._workflows.case(rng, folder),
         }  # fmt: skip
 
     # --- pictures ---
@@ -288,6 +290,10 @@ class Families:
                 assert getattr(changed, name) == value and type(value) in (VALUES[name].kind, int), f"{name}={value!r}"
 
         return run
+
+    @cached_property
+    def _workflows(self) -> Workflows:
+        return Workflows(self._store.roots[0], self._tensor, Borrowed)
 
     # --- files of models ---
 

@@ -98,16 +98,8 @@ def judge(case: Case, folder: Path, report: Report) -> tuple[str, str]:
         with _limited(), _strict():
             case()
         end, error = "result", ""
-    except Borrowed:
-        end, error = "accepted", ""
-    except LowVramError:
-        end, error = "refused", ""
-    except (Exception, RecursionError) as caught:
-        place = traceback.extract_tb(caught.__traceback__)[-1]
-        end, error = (
-            "failure",
-            f"{type(caught).__name__}: {str(caught)[:200]} ({Path(place.filename).name}:{place.lineno})",
-        )
+    except Exception as caught:
+        end, error = _end_of(caught)
     seconds, used = time.perf_counter() - start, resident_mib("VmHWM") - resident
     report.slowest, report.largest_mib = max(report.slowest, seconds), max(report.largest_mib, used)
     if used > LARGEST_MIB:
@@ -116,6 +108,15 @@ def judge(case: Case, folder: Path, report: Report) -> tuple[str, str]:
     if added:
         end, error = "failure", f"it wrote {', '.join(str(path) for path in sorted(added)[:3])}"
     return end, error
+
+
+def _end_of(error: Exception) -> tuple[str, str]:
+    if isinstance(error, Borrowed):
+        return "accepted", ""
+    if any(cls.__name__ == LowVramError.__name__ for cls in type(error).__mro__):  # ComfyUI imports a second one
+        return "refused", ""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return "failure", f"{type(error).__name__}: {str(error)[:200]} ({Path(place.filename).name}:{place.lineno})"
 
 
 @contextmanager

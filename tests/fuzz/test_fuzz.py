@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_the_first_inputs_end_well(tmp_path: Path) -> None:
                    "command lines"], COUNT, 0, tmp_path)  # fmt: skip
     assert report.failures == [] and sum(report.ends.values()) == 9 * COUNT
     assert {end for _, end in report.ends} == {"result", "refused", "accepted"}
+
+
+def test_the_first_values_of_workflows_end_well() -> None:
+    """In a process of its own: it changes the pack, so that no network is lent."""
+    command = [sys.executable, str(HERE / "runner.py"), "--family", "workflow values", "--count", "25"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "25 inputs" in said and " 0 failures" in said, said
 
 
 def test_bad_ends_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
