@@ -62,7 +62,7 @@ def test_a_faint_pixel_in_a_corner_changes_no_stage(store: ModelStore, alpha: in
     both("v2-0", clean, dotted)
     both("mv-turbo", {"front": clean, "back": clean}, {"front": dotted, "back": dotted})
     assert torch.equal(delight(clean, QUICK, RecordingHost(), store), delight(dotted, QUICK, RecordingHost(), store))
-    pictures = [np.asarray(_reference_picture(cutout)) for cutout in (clean, dotted)]
+    pictures = [np.asarray(_reference_picture(cutout, "paint")) for cutout in (clean, dotted)]
     assert np.array_equal(*pictures)
 
 
