@@ -187,6 +187,8 @@ class Families:
         vertices, faces = base.vertices.clone(), base.faces.clone()
         for _ in range(rng.choice((1, 2, 5))):
             kind = rng.randrange(8)
+            if vertices.dim() != 2 or vertices.shape[-1] != 3 or not vertices.is_floating_point():
+                break  # broken enough
             row, face = rng.randrange(max(1, len(vertices))), rng.randrange(max(1, len(faces)))
             if kind == 0 and len(vertices):
                 vertices[row, rng.randrange(3)] = rng.choice((float("nan"), float("inf"), 1e30, -1e-30, 0.0))
