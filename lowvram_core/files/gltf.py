@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ _UP = torch.tensor([0.0, 1.0, 0.0])
 
 def write_glb(mesh: Mesh, normals: Tensor, name: str, texture: Encoded | None) -> bytes:
     """The content of a .glb file; see `_document`."""
-    document, binary = _document(mesh, normals, name, texture)
+    return packed(*_document(mesh, normals, name, texture))
+
+
+def packed(document: Mapping[str, Any], binary: bytes) -> bytes:
+    """A .glb file of a document and its binary part, whose length is a multiple of 4."""
     head = json.dumps(document, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 4)
     chunks = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(binary), b"BIN\0") + binary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..checks.meshes import check_mesh
 from ..errors import BadInput
 from ..host import Host
+from ..pictures.convert import image_from_pil
 from ..pictures.transfer import linear, srgb
 from ..types import Mesh
 from .formats import READABLE_MESHES
@@ -68,10 +68,10 @@ def from_trimesh(thing: Any, host: Host | None = None) -> Mesh:
         raise BadInput(f"trimesh: {met}; wanted a trimesh.Trimesh or trimesh.Scene. {advice}")
     notes: list[str] = []
     scene = trimesh.Scene(thing) if isinstance(thing, trimesh.Trimesh) else thing
-    parts = [(part, None) for part in _dumped(scene) if isinstance(part, trimesh.Trimesh)]
-    if not any(len(part.faces) for part, _ in parts):
+    parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
+    if not any(len(part.faces) for part in parts):
         raise BadInput("trimesh: it holds no triangles; wanted a mesh. Connect another one.")
-    mesh = joined([_part(part, normals) for part, normals in parts], lambda text: notes.append(f"trimesh: {text}."))
+    mesh = joined([_part(part, None) for part in parts], lambda text: notes.append(f"trimesh: {text}."))
     if host is not None:
         for note in notes:
             host.note(note)
@@ -82,10 +82,9 @@ def _mesh_of(scene: trimesh.Scene, path: Path, notes: list[str]) -> Mesh:
     for part in scene.geometry.values():
         check_textures(part, path)
     try:
-        parts = _dumped(scene)  # this copies the textures, and so decodes them
         found = [
             _part(part, _given_normals(scene, part))
-            for part in parts
+            for part in scene.dump()  # this copies the textures, and so decodes them
             if isinstance(part, trimesh.Trimesh) and len(part.faces)
         ]
     except BadInput:
@@ -95,11 +94,6 @@ def _mesh_of(scene: trimesh.Scene, path: Path, notes: list[str]) -> Mesh:
     if not found:
         raise BadInput(f"load: {path.name} holds no triangles; wanted a mesh. Export it as triangles.")
     return joined(found, lambda text: notes.append(f"load: {path.name}: {text}."))
-
-
-def _dumped(scene: trimesh.Scene) -> Sequence[trimesh.parent.Geometry]:
-    """The scene's parts at their places."""
-    return list(scene.dump())
 
 
 def _read_scene(path: Path, notes: list[str]) -> trimesh.Scene:
@@ -169,7 +163,7 @@ def _part(mesh: trimesh.Trimesh, normals: Tensor | None) -> Part:
     colors = _colors(mesh, material)
     if picture is None:
         return Part(vertices, faces, normals, uvs, None, colors)
-    texture = torch.from_numpy(np.array(to_eight_bit(picture, "a texture").convert("RGB"))).float() / 255
+    texture = image_from_pil(to_eight_bit(picture, "a texture"))
     factor = _factor(mesh, material)
     return Part(vertices, faces, normals, uvs, texture if factor is None else srgb(linear(texture) * factor))
 

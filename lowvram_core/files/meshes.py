@@ -19,6 +19,7 @@ from ..checks.meshes import check_mesh
 from ..errors import BadInput
 from ..geometry.weld import smooth_normals
 from ..host import Host
+from ..pictures.convert import pil_from_image, to_bytes
 from ..types import Mesh
 from .formats import WRITABLE_MESHES
 from .gltf import write_glb, write_gltf
@@ -98,7 +99,7 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     check_mesh(mesh, "trimesh", needs_uvs=mesh.uvs is not None, tiles=True)
     visual = None
     if mesh.colors is not None and mesh.texture is None:
-        visual = trimesh.visual.ColorVisuals(vertex_colors=_bytes(mesh.colors).numpy())
+        visual = trimesh.visual.ColorVisuals(vertex_colors=to_bytes(mesh.colors))
     elif mesh.uvs is not None:
         up = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=1).numpy()
         material = trimesh.visual.material.PBRMaterial(
@@ -110,10 +111,6 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     )
 
 
-def _bytes(colors: Tensor) -> Tensor:
-    return colors.clamp(0, 1).mul(255).round().byte()
-
-
 def _normals(mesh: Mesh) -> Tensor:
     """[V,3] the mesh's own normals, else normals that are smooth across UV seams."""
     return smooth_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
@@ -122,7 +119,7 @@ def _normals(mesh: Mesh) -> Tensor:
 def _image(texture: Tensor | None) -> Image.Image | None:
     if texture is None:
         return None
-    image = Image.fromarray(_bytes(texture).numpy())
+    image = pil_from_image(texture)
     image.format = "PNG"
     return image
 
@@ -140,7 +137,7 @@ def _encoded(mesh: Mesh, coding: Coding) -> Encoded | None:
 
 
 def _ply(mesh: Mesh, path: Path, _: Coding) -> dict[Path, bytes]:
-    colors = None if mesh.colors is None else _bytes(mesh.colors).numpy()
+    colors = None if mesh.colors is None else to_bytes(mesh.colors)
     whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), vertex_colors=colors, process=False)
     return {path: whole.export(file_type="ply")}
 

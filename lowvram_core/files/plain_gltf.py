@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
+from .gltf import packed
 
 COLOR = "_LOWVRAM_COLOR"
 """The attribute [V,3] that holds the linear colour of an untextured primitive: its vertex colours times its material's
@@ -119,11 +119,7 @@ class _Plain:
         self.document["buffers"] = [{"byteLength": self._length}]
         for key in ("extensionsRequired", "animations", "skins"):
             self.document.pop(key, None)
-        head = json.dumps(self.document).encode()
-        head += b" " * (-len(head) % 4)
-        binary = b"".join(self._binary)
-        chunks = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+        return packed(self.document, b"".join(self._binary))
 
     def _primitive(self, primitive: Document) -> None:
         attributes = primitive["attributes"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 from torch import Tensor
 
 from ..errors import BadInput
+from ..pictures.convert import pil_from_image
 from .formats import TEXTURE_FORMATS, TEXTURE_QUALITY
 
 _SRGB_CHUNK = b"sRGB", b"\0"
@@ -50,7 +51,7 @@ class Encoded:
 
 def encode(texture: Tensor, coding: Coding = PNG) -> Encoded:
     """The picture file of a texture [H,W,3] float32 sRGB 0..1, rounded to 1/255."""
-    image = Image.fromarray(texture.clamp(0, 1).mul(255).round().byte().numpy())
+    image = pil_from_image(texture)
     stream = BytesIO()
     if coding.format == "png":
         chunks = PngImagePlugin.PngInfo()

@@ -34,7 +34,7 @@ def image_from_pil(rgb: Image.Image) -> Tensor:
 
 def pil_from_image(image: Tensor) -> Image.Image:
     """RGB picture of [H,W,3] values in 0..1, rounded to 8 bits."""
-    return Image.fromarray(_bytes_of(image))
+    return Image.fromarray(to_bytes(image))
 
 
 def cutout_from_rgba(image: Image.Image) -> Cutout:
@@ -45,8 +45,9 @@ def cutout_from_rgba(image: Image.Image) -> Cutout:
 
 def rgba_from_cutout(cutout: Cutout) -> Image.Image:
     """Returns an RGBA picture. Its alpha is the mask of the cutout; 8-bit values survive the round trip."""
-    return Image.fromarray(_bytes_of(torch.cat((cutout.image, cutout.mask[..., None]), dim=-1)))
+    return Image.fromarray(to_bytes(torch.cat((cutout.image, cutout.mask[..., None]), dim=-1)))
 
 
-def _bytes_of(values: Tensor) -> np.ndarray:
+def to_bytes(values: Tensor) -> np.ndarray:
+    """uint8 of values in 0..1, rounded. Values outside are limited."""
     return values.detach().cpu().float().mul(255).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -11,7 +11,6 @@ import weakref
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from PIL import Image, ImageDraw
 
@@ -26,11 +25,6 @@ QUICK = [
     "--views", "minimal", "--render-px", "128", "--texture-px", "128", "--face-budget", "500", "--device", "cpu",
     "--unwrapper", "uvunwrap", "--offline",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
 
 
 def draw(path: Path) -> Path:

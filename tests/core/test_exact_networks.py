@@ -42,16 +42,6 @@ EXACT = PRESETS["8 GB Full"].with_(
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def store(models: Path) -> ModelStore:
-    return ModelStore([models], offline=True)
-
-
 @pytest.fixture(params=["free", "stream", "keep"])
 def host(request: pytest.FixtureRequest) -> TorchHost:
     """The stand-alone host in each residency. None may change a bit."""

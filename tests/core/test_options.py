@@ -31,16 +31,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def store(models: Path) -> ModelStore:
-    return ModelStore([models], offline=True)
-
-
-@pytest.fixture(scope="module")
 def mesh() -> Mesh:
     import meshes
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-import tiny
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -32,16 +31,6 @@ from lowvram_core.types import Cutout, Mesh
 
 SMALL = EXACT.with_(views="minimal", paint_steps=2, delight_steps=2, render_px=64, octree=16, texture_px=64)
 PAINT = "hunyuan3d-paint-v2-0"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def store(models: Path) -> ModelStore:
-    return ModelStore([models], offline=True)
 
 
 def sheet() -> Mesh:

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import order_of_peaks
 import pytest
-import tiny
 import torch
 from order_of_peaks import ledger
 
@@ -23,11 +22,6 @@ from lowvram_core.presets import PRESETS, Preset
 
 def core(name: str) -> ModuleType:
     return importlib.import_module(f"lowvram_core.{name}")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 import page_cache
 import pytest
 import speed
-import tiny
 import torch
 import upstream as upstream_on_cpu
 import upstream_job
@@ -34,11 +33,6 @@ PRESET = PRESETS["8 GB Full"].with_(
 )  # fmt: skip
 RENDERED = {"maps", "bake", "inpaint"}
 """The stages that need upstream's compiled code."""
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module", autouse=True)

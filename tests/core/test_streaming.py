@@ -28,11 +28,6 @@ FLOAT = torch.float32
 Run = Callable[[Any], Tensor]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_all(tmp_path_factory.mktemp("models"))
-
-
 def there(*shape: int) -> Tensor:
     return torch.zeros(*shape, device=THERE)
 

@@ -54,11 +54,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(models: Path) -> ModelStore:
-    return ModelStore([models], offline=True)
-
-
-@pytest.fixture(scope="module")
 def mesh() -> Mesh:
     ring = meshes.torus()
     return ring.with_(uvs=(ring.vertices[:, :2] * 0.4 + 0.5).clamp(0, 1))
