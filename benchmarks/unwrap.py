@@ -136,9 +136,9 @@ def difference(one: Tensor, other: Tensor) -> Row:
     }
 
 
-def row(name: str, mesh: Mesh, unwrapper: str, size_px: int, cut: Callable[[Mesh, int], Mesh]) -> tuple[Row, Mesh]:
+def row(name: str, mesh: Mesh, unwrapper: str, size_px: int, cut: Callable[[Mesh], Mesh]) -> tuple[Row, Mesh]:
     """One line of the table, and the unwrapped mesh."""
-    result, seconds = timed(lambda: cut(mesh, size_px))
+    result, seconds = timed(lambda: cut(mesh))
     covered, mixed = use(result, size_px)
     found: Row = {
         "mesh": name, "faces": len(mesh.faces), "unwrapper": unwrapper, "texture_px": size_px,
@@ -149,7 +149,7 @@ def row(name: str, mesh: Mesh, unwrapper: str, size_px: int, cut: Callable[[Mesh
     return found, result
 
 
-def by_default(mesh: Mesh, size_px: int) -> Mesh:
+def by_default(mesh: Mesh) -> Mesh:
     """xatlas as upstream calls it: it chooses the resolution, and packs without padding."""
     return unwrappers._split(mesh, *parametrize(*unwrappers._arrays(mesh), 0, 0))
 
@@ -174,7 +174,7 @@ def in_parts(name: str, mesh: Mesh, count: int) -> Row:
     for part in parts_of(mesh, count):
         used, faces = torch.unique(mesh.faces[part], return_inverse=True)
         piece = Mesh(mesh.vertices[used], faces)
-        result, taken = timed(lambda piece=piece: by_default(piece, 0))
+        result, taken = timed(lambda piece=piece: by_default(piece))
         seconds.append(taken)
         found += int(charts(result).max()) + 1
         seams += seam_length(result) * float((piece.vertices.amax(0) - piece.vertices.amin(0)).norm())
@@ -227,7 +227,7 @@ def sizes() -> Row:
                       for name in FIELDS]}  # fmt: skip
 
 
-UNWRAPPERS: dict[str, Callable[[Mesh, int], Mesh]] = {
+UNWRAPPERS: dict[str, Callable[[Mesh], Mesh]] = {
     "xatlas": unwrappers.unwrap_xatlas, "uvunwrap": unwrappers.unwrap_uvunwrap,
 }  # fmt: skip
 MEASURES: dict[str, Callable[[], Row]] = {"table": table, "parts": parts, "sizes": sizes}

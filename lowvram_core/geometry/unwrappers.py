@@ -23,28 +23,29 @@ _LARGEST_POSITION = 1e6
 """A mesh with larger coordinates is scaled down for the unwrapper; the result keeps its own positions."""
 LARGEST_FOR_XATLAS = 100_000
 """Faces. For that many xatlas takes 70 to 110 s on one CPU core, and the time grows faster than the faces."""
+PACKING_PX = 1024
+"""Charts are packed for a texture of this width, whatever the width of the texture: so another width keeps the UVs, and
+what was painted with them. Packing for 2048 px would give the charts 2 to 5 % more texels."""
 _PADDING_PX = 5
-"""Empty texels around each chart of a texture of 1024 px or more: with it, at least 8 lie between two charts. A texel
-of mip level 3 is made of 8 x 8, so none mixes two charts. A padding of 8 would take another 13 to 23 %
-of their texels from the charts of a bumpy ball."""
-_LARGEST_PACKING_PX = 2048
-"""xatlas packs charts for larger textures as for this one, since its time grows with the texels."""
+"""Empty texels around each chart of a texture of PACKING_PX: at least 8 lie between two charts. A texel of mip level 3
+is made of 8 x 8, so none mixes two charts. A padding of 8 would take another 13 to 23 % of their texels from the charts
+of a bumpy ball."""
 
 
 def unwrap_xatlas(
     mesh: Mesh,
-    page_px: int = 2048,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Mesh:
     """The mesh with [V,2] UVs from xatlas, with its default chart options as upstream uses it.
+
+    Upstream also lets xatlas choose the packing; that changes only the UVs.
 
     It takes 16 to 30 s for 40,000 faces (benchmarks/unwrap.py).
 
     xatlas runs in a child process. Where none can be started, it runs in this process, and other threads stand still.
 
     Args:
-        page_px: width of the texture that the charts are packed for. Upstream lets xatlas choose; only UVs change.
         progress: called with (done, total) ten times a second; an error that it raises stops the work.
         note: called with a sentence if no child process could be started.
 
@@ -55,17 +56,16 @@ def unwrap_xatlas(
     if not is_there("xatlas"):
         raise missing_package("unwrap", ["xatlas"], otherwise=_OTHERWISE)
     arrays = _arrays(mesh)
-    packing = min(page_px, _LARGEST_PACKING_PX), _padding(page_px, min(page_px, _LARGEST_PACKING_PX))
     try:
         try:
-            source, indices, uvs = parametrize_in_child(*arrays, *packing, progress)
+            source, indices, uvs = parametrize_in_child(*arrays, PACKING_PX, _PADDING_PX, progress)
         except NoChild as reason:
             if note is not None:
                 note(
                     f"unwrap: no other process could be started for xatlas ({reason}), so it runs in this one. "
                     "Until it ends, the program does not answer and cannot be interrupted. uvunwrap has no such pause."
                 )
-            source, indices, uvs = parametrize(*arrays, *packing)
+            source, indices, uvs = parametrize(*arrays, PACKING_PX, _PADDING_PX)
     except ImportError as error:
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     except Refused as error:
@@ -78,11 +78,10 @@ def unwrap_xatlas(
     return _split(mesh, source, indices, uvs)
 
 
-def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None = None) -> Mesh:
+def unwrap_uvunwrap(mesh: Mesh, progress: Progress | None = None) -> Mesh:
     """The mesh with [V,2] UVs from uvunwrap: many times faster than xatlas, with fewer charts and less stretch.
 
     Args:
-        page_px: width of the texture; the gaps between charts are chosen for it.
         progress: called with (done, total) now and then; an error that it raises stops the work.
 
     Raises:
@@ -95,7 +94,7 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
-        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=page_px, padding=_padding(page_px))
+        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=PACKING_PX, padding=_PADDING_PX)
         _watch(job, progress)
         atlas = job.result()
     except uvunwrap.UnwrapError as error:
@@ -104,12 +103,6 @@ def unwrap_uvunwrap(mesh: Mesh, page_px: int = 2048, progress: Progress | None =
     if atlas.page_count != 1:
         raise BadInput(f"unwrap: the charts need {atlas.page_count} pages; wanted one. Choose xatlas.")
     return _split(mesh, np.asarray(result.xref), np.asarray(result.indices), np.asarray(result.uv, dtype=np.float32))
-
-
-def _padding(page_px: int, packing_px: int | None = None) -> int:
-    """The padding for a texture, in texels of the one that its charts are packed for. A small one gets less of it."""
-    wanted = min(_PADDING_PX, max(1, page_px * _PADDING_PX // 1024))
-    return -(-wanted * (packing_px or page_px) // page_px)
 
 
 def _watch(job: Any, progress: Progress | None) -> None:

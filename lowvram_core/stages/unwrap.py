@@ -22,7 +22,7 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
     It may run in any thread. Other threads of the program go on meanwhile, unless the host got a note that they cannot.
 
     Args:
-        preset: reads unwrapper and texture_px. A mesh of more than LARGEST_FOR_XATLAS faces gets uvunwrap, and a note.
+        preset: reads unwrapper. A mesh of more than LARGEST_FOR_XATLAS faces gets uvunwrap, and a note.
         keep_uvs: a mesh that has UVs keeps them.
 
     Raises:
@@ -43,9 +43,9 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
         host.progress(0, 100)
         mesh = face_outwards(mesh)
         if unwrapper == "xatlas":
-            result = unwrap_xatlas(mesh, preset.texture_px, host.progress, host.note)
+            result = unwrap_xatlas(mesh, host.progress, host.note)
         else:
-            result = unwrap_uvunwrap(mesh, preset.texture_px, host.progress)
+            result = unwrap_uvunwrap(mesh, host.progress)
         host.progress(100, 100)
     log.info("unwrap: %d faces, %d -> %d vertices, %s", len(mesh.faces), len(mesh.vertices), len(result.vertices),
              unwrapper)  # fmt: skip

@@ -168,7 +168,7 @@ def test_it_works_under_another_name_and_without_the_parents_main(tmp_path: Path
         "vertices = torch.tensor([[0., 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])\n"
         "faces = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])\n"
         "notes = []\n"
-        "mesh = unwrappers.unwrap_xatlas(types.Mesh(vertices, faces), 256, None, notes.append)\n"
+        "mesh = unwrappers.unwrap_xatlas(types.Mesh(vertices, faces), None, notes.append)\n"
         "assert mesh.uvs is not None and len(mesh.faces) == 4 and not notes, notes\n"
     )
     run = subprocess.run([sys.executable, str(main)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -191,7 +191,7 @@ def test_without_a_child_it_runs_here_and_says_so(why: str, monkeypatch: pytest.
     monkeypatch.undo()
     (note,) = host.notes
     assert note.startswith("unwrap: no other process could be started for xatlas (")
-    assert mesh.uvs is not None and mesh.uvs.equal(unwrap_xatlas(cube(), 256).uvs)
+    assert mesh.uvs is not None and mesh.uvs.equal(unwrap_xatlas(cube()).uvs)
 
 
 def test_a_crash_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
