@@ -17,6 +17,10 @@ DOWNLOAD = "download"
 """The phase before them, in a run that downloads models."""
 
 
+OTHER = "other"
+"""A row after the phases: what a node's time holds beside them."""
+
+
 @dataclass(frozen=True)
 class PhaseRecord:
     """What one phase took. Figures of the device are None where the device does not count its memory, as on the CPU."""
@@ -63,22 +67,38 @@ def merge(records: Iterable[PhaseRecord]) -> list[PhaseRecord]:
 
 
 def format_table(records: Sequence[PhaseRecord]) -> str:
-    """The records as a text table with a line for the total, which counts seconds that overlap once."""
+    """The records as a text table with the total, which counts seconds that overlap once.
+
+    Where some phases are cached, the total of this run stands before the total with what was cached. The columns of the
+    device are left out where no record has figures of one.
+    """
     rows = merge(records)
     total = sum(row.added_seconds for row in rows)
-    lines = [f"{'phase':<12}{'seconds':>9}{'share':>8}{'alloc GiB':>11}{'reserved':>10}{'peak':>8}{'RAM GiB':>9}"]
+    on_device = any(row.peak_bytes is not None for row in rows)
+    lines = [_line("phase", "seconds", "share", ("alloc GiB", "reserved", "peak"), "RAM GiB", on_device)]
     for row in rows:
         share = row.added_seconds / total if total else 0.0
-        lines.append(
-            f"{row.name:<12}{row.seconds:>9.2f}{share:>8.1%}{_gib(row.allocated_bytes):>11}"
-            f"{_gib(row.reserved_bytes):>10}{_gib(row.peak_bytes):>8}{_gib(row.ram_bytes):>9}"
-            f"{f'  {row.hidden_seconds:.2f} s beside others' if row.hidden_seconds >= 0.005 else ''}"
-            f"{'  cached' if row.cached else ''}"
-        )
+        device = _gib(row.allocated_bytes), _gib(row.reserved_bytes), _gib(row.peak_bytes)
+        line = _line(row.name, f"{row.seconds:.2f}", f"{share:.1%}", device, _gib(row.ram_bytes), on_device)
+        beside = f"  {row.hidden_seconds:.2f} s beside others" if row.hidden_seconds >= 0.005 else ""
+        lines.append(f"{line}{beside}{'  cached' if row.cached else ''}")
+    here = [row for row in rows if not row.cached]
+    if len(here) < len(rows):
+        lines.append(_total("this run", here, sum(row.added_seconds for row in here), total, on_device))
+    lines.append(_total("total" if len(here) == len(rows) else "with cached", rows, total, total, on_device))
+    return "\n".join(lines)
+
+
+def _total(name: str, rows: Sequence[PhaseRecord], seconds: float, of: float, on_device: bool) -> str:
     peak = max((row.peak_bytes for row in rows if row.peak_bytes is not None), default=None)
     ram = max((row.ram_bytes for row in rows), default=None)
-    lines.append(f"{'total':<12}{total:>9.2f}{'100.0%':>8}{'':>11}{'':>10}{_gib(peak):>8}{_gib(ram):>9}")
-    return "\n".join(lines)
+    share = f"{seconds / of if of else 1.0:.1%}"
+    return _line(name, f"{seconds:.2f}", share, ("", "", _gib(peak)), _gib(ram), on_device)
+
+
+def _line(name: str, seconds: str, share: str, device: tuple[str, str, str], ram: str, on_device: bool) -> str:
+    columns = f"{device[0]:>11}{device[1]:>10}{device[2]:>8}" if on_device else ""
+    return f"{name:<12}{seconds:>9}{share:>8}{columns}{ram:>9}"
 
 
 def _gib(count: int | None) -> str:

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,37 @@ FULL_PATHS = (
 """What the tooltips of loading nodes say about other folders."""
 log = logging.getLogger(__name__)
 
+Prompt = dict[str, dict[str, Any]]
+"""In the format of ComfyUI's API."""
+
 
 def register_folders() -> None:
     """Makes models/hunyuan3d_lowvram a models folder, after those that extra_model_paths.yaml names."""
     folder_paths.add_model_folder_path(FOLDER_KEY, str(Path(folder_paths.models_dir) / FOLDER_KEY))
+
+
+def change_prompts(change: Callable[[Prompt], Prompt]) -> None:
+    """Has each prompt changed before ComfyUI checks and runs it. Where that fails, it runs unchanged."""
+
+    def handler(data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {**data, "prompt": change(data["prompt"])}
+        except Exception:
+            log.warning("The cache keys of stages could not be narrowed.", exc_info=True)
+            return data
+
+    server = _server()
+    if server is not None:
+        server.add_on_prompt_handler(handler)
+
+
+def _server() -> Any:
+    """ComfyUI's running server; None outside of it."""
+    try:
+        from server import PromptServer
+    except ImportError:
+        return None
+    return getattr(PromptServer, "instance", None)
 
 
 def model_store(host: ComfyHost) -> Any:
@@ -141,14 +168,10 @@ def card() -> tuple[str, int, int]:
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
 
 
-def _running_prompt() -> dict[str, Any]:
+def _running_prompt() -> Prompt:
     """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
     context = _records.executing()
-    try:
-        from server import PromptServer
-    except ImportError:
-        return {}
-    queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
+    queue = getattr(_server(), "prompt_queue", None)
     running = list(getattr(queue, "currently_running", {}).values()) if context is not None else []
     return next((dict(item[2]) for item in running if item[1] == context.prompt_id), {})
 
@@ -256,9 +279,11 @@ class ComfyHost(LendingHost):
         numbers. The list of peaks is empty where the device does not count its memory.
         """
         peaks = [record.peak_bytes or 0 for record in self.records]
+        seconds = time.perf_counter() - self._start
+        self._run.took(seconds)
         counted = memory_of(self.device) is not None
         return {
-            "hy3d_seconds": [time.perf_counter() - self._start],
+            "hy3d_seconds": [seconds],
             "hy3d_peak_bytes": [max(peaks, default=0)] if counted else [],
         }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from ..lowvram_core.report import PhaseRecord
+from ..lowvram_core.report import OTHER, PhaseRecord
 
 KEPT = 512
 """Runs whose records are kept. The oldest run is dropped first."""
@@ -20,6 +20,8 @@ class NodeRun:
     """The phases of one node's run."""
 
     prompt_id: str
+    seconds: float = 0.0
+    """From the start of the node to its end."""
     records: list[PhaseRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was done in another way than the preset asks."""
@@ -96,11 +98,15 @@ class Records(list[PhaseRecord]):
         """Adds a note to the node's entry."""
         self._run.notes.append(text)
 
+    def took(self, seconds: float) -> None:
+        """Adds the time of a call to the node's entry."""
+        self._run.seconds += seconds
+
 
 def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[PhaseRecord], list[str]]:
     """The phases of these nodes, and their notes without repetitions.
 
-    Phases of an earlier prompt are marked as cached.
+    Phases of an earlier prompt are marked as cached. The time of a node outside of its phases is a record `other`.
     """
     context = executing()
     current = context.prompt_id if context is not None else ""
@@ -109,6 +115,13 @@ def of(prompt: dict[str, Any], node_ids: set[str]) -> tuple[list[PhaseRecord], l
     notes: list[str] = []
     for run in [_runs[key] for key in dict.fromkeys(found.values()) if key in _runs]:
         cached = run.prompt_id != current
-        records += [replace(record, cached=cached) for record in run.records]
+        records += [replace(record, cached=cached) for record in (*run.records, *_others(run))]
         notes += run.notes
     return records, list(dict.fromkeys(notes))
+
+
+def _others(run: NodeRun) -> list[PhaseRecord]:
+    """The rest of a node's time: imports of packages on first use, opening of files, conversions."""
+    seconds = run.seconds - sum(record.added_seconds for record in run.records)
+    ram = max((record.ram_bytes for record in run.records), default=0)
+    return [PhaseRecord(OTHER, seconds, None, None, None, ram)] if seconds > 0 else []

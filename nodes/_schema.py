@@ -7,19 +7,24 @@ position, but knows neither the control after a seed nor the choices of V3 schem
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..lowvram_core.presets import VALUES, Preset
+from ..lowvram_core.presets import VALUES, Preset, get
+from ..lowvram_core.stage_values import preset_of_values
 from ..lowvram_core.types import SIDES
 
 PREFIX = "Hy3dLowVram_"
 CATEGORY = "Hunyuan3D Low VRAM"
 FROM_PRESET = "from preset"
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+GivenPreset = Preset | Mapping[str, Any] | str
+"""What arrives at a preset socket; see `preset_of`."""
 
 KOREAN: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[1] / "locales" / "ko.toml").read_text(encoding="utf-8")
@@ -90,6 +95,21 @@ def steps_input(value: str, cost: str) -> Any:
 def choice_input(name: str, options: tuple[str, ...], tooltip: str) -> Any:
     """A choice that overrides the preset's; the first option takes the preset's."""
     return io.Combo.Input(name, options=[FROM_PRESET, *options], default=FROM_PRESET, tooltip=tooltip)
+
+
+def preset_of(given: GivenPreset) -> Preset:
+    """The preset that a stage runs with.
+
+    Args:
+        given: a preset from a link; or, as a constant of the prompt, a preset's name or the values that the stage
+            reads.
+
+    Raises:
+        BadInput: there is no such preset or no such value.
+    """
+    if isinstance(given, Preset):
+        return given
+    return get(given) if isinstance(given, str) else preset_of_values(given)
 
 
 def overridden(preset: Preset, **values: Any) -> Preset:

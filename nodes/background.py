@@ -11,10 +11,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput, MissingModel
+from ..lowvram_core.files.names import is_folder
 from ..lowvram_core.presets import BACKGROUND_MODELS, Preset
 from . import _convert, _host
 from ._core import core, stage
-from ._schema import preset_input, schema
+from ._schema import GivenPreset, preset_input, preset_of, schema
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ class RemoveBackground(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, preset: Preset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
+        cls, image: Tensor, preset: GivenPreset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """Cuts each picture out; one mask may serve all pictures."""
-        host = _host.ComfyHost()
+        host, chosen = _host.ComfyHost(), preset_of(preset)
         known = _convert.usable_mask(mask, invert=invert_mask)
         if known is not None and len(known) not in (1, len(image)):
             raise BadInput(
@@ -65,7 +66,7 @@ class RemoveBackground(io.ComfyNode):
             own = None if known is None else known[min(index, len(known) - 1)]
             if own is not None and invert_mask and not core("checks.pictures").is_used(own.numpy() < 0.5):
                 own = None  # made of the alpha of an opaque file, in a batch with others or not quite 255
-            cutouts.append(_cut(picture[None], own, preset, host, keep_background))
+            cutouts.append(_cut(picture[None], own, chosen, host, keep_background))
         images = [_convert.to_image(cutout.image) for cutout in cutouts]
         masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]
         return io.NodeOutput(images, masks, ui=host.badge())
@@ -127,7 +128,7 @@ class LoadPictures(io.ComfyNode):
             where = _host.readable(folder, "picture")
         except BadInput:
             return []
-        files = sorted(where.iterdir()) if where.is_dir() else []
+        files = sorted(where.iterdir()) if is_folder(where) else []
         return [(file.name, file.stat().st_mtime) for file in files]
 
     @classmethod

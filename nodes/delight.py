@@ -5,10 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lowvram_core.presets import Preset
 from . import _convert, _host
 from ._core import stage
-from ._schema import further_inputs, overridden, preset_input, schema, seed_input, steps_input
+from ._schema import GivenPreset, further_inputs, overridden, preset_input, preset_of, schema, seed_input, steps_input
 
 
 class Delight(io.ComfyNode):
@@ -37,13 +36,20 @@ class Delight(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, preset: Preset, seed: int, steps: int, mask: Tensor | None = None, **sides: Tensor | None
+        cls,
+        image: Tensor,
+        preset: GivenPreset,
+        seed: int,
+        steps: int,
+        mask: Tensor | None = None,
+        **sides: Tensor | None,
     ) -> io.NodeOutput:
         """[R,512,512,3]."""
-        host = _host.ComfyHost(preset.precision)
+        chosen = overridden(preset_of(preset), delight_steps=steps)
+        host = _host.ComfyHost(chosen.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "delight")
         delit = stage("delight").delight_all(
             [_convert.cutout(*picture, name) for name, picture in pictures.items()],
-            overridden(preset, delight_steps=steps), host, _host.model_store(host), seed=seed,
+            chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

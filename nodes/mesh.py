@@ -10,11 +10,11 @@ from comfy_api.latest import io
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.files.formats import READABLE_MESHES, TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..lowvram_core.files.names import is_file
-from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
+from ..lowvram_core.presets import UNWRAPPERS, VALUES
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
 from ._core import core, guarded, stage
-from ._schema import TrimeshType, choice_input, overridden, preset_input, schema
+from ._schema import GivenPreset, TrimeshType, choice_input, overridden, preset_input, preset_of, schema
 
 
 class CleanMesh(io.ComfyNode):
@@ -40,11 +40,11 @@ class CleanMesh(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, preset: Preset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
+    def execute(cls, mesh: object, preset: GivenPreset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
         """A closed mesh stays closed."""
         host = _host.ComfyHost()
         cleaned = stage("clean").clean(
-            _convert.mesh_from_comfy(mesh, "clean"), overridden(preset, face_budget=face_budget), host,
+            _convert.mesh_from_comfy(mesh, "clean"), overridden(preset_of(preset), face_budget=face_budget), host,
             remove_floaters=remove_floaters,
         )  # fmt: skip
         return io.NodeOutput(_convert.mesh_to_comfy(cleaned), ui=host.badge())
@@ -70,12 +70,13 @@ class UnwrapUVs(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, preset: Preset, unwrapper: str, keep_uvs: bool) -> io.NodeOutput:
+    def execute(cls, mesh: object, preset: GivenPreset, unwrapper: str, keep_uvs: bool) -> io.NodeOutput:
         """Vertices are split at the seams."""
         host = _host.ComfyHost()
         unwrapped = stage("unwrap").unwrap(
-            _convert.mesh_from_comfy(mesh, "unwrap"), overridden(preset, unwrapper=unwrapper), host, keep_uvs=keep_uvs
-        )
+            _convert.mesh_from_comfy(mesh, "unwrap"), overridden(preset_of(preset), unwrapper=unwrapper), host,
+            keep_uvs=keep_uvs,
+        )  # fmt: skip
         return io.NodeOutput(_convert.mesh_to_comfy(unwrapped), ui=host.badge())
 
 

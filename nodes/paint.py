@@ -5,10 +5,21 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lowvram_core.presets import VIEW_SETS, Preset
+from ..lowvram_core.presets import VIEW_SETS
 from . import _convert, _host
 from ._core import core, stage
-from ._schema import ViewsType, choice_input, further_inputs, overridden, preset_input, schema, seed_input, steps_input
+from ._schema import (
+    GivenPreset,
+    ViewsType,
+    choice_input,
+    further_inputs,
+    overridden,
+    preset_input,
+    preset_of,
+    schema,
+    seed_input,
+    steps_input,
+)
 
 
 class PaintViews(io.ComfyNode):
@@ -44,12 +55,12 @@ class PaintViews(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, mesh: object, image: Tensor, preset: Preset, seed: int, steps: int, views: str,
+        cls, mesh: object, image: Tensor, preset: GivenPreset, seed: int, steps: int, views: str,
         mask: Tensor | None = None, **sides: Tensor | None,
     ) -> io.NodeOutput:  # fmt: skip
         """[N,512,512,3], their cameras, and the mesh."""
-        host = _host.ComfyHost(preset.precision)
-        chosen = overridden(preset, paint_steps=steps, views=views)
+        chosen = overridden(preset_of(preset), paint_steps=steps, views=views)
+        host = _host.ComfyHost(chosen.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "paint")
         core("checks.pictures").check_reference_count(len(pictures))
         references = [_reference(*picture, name) for name, picture in pictures.items()]

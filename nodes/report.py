@@ -12,15 +12,15 @@ from ._schema import PREFIX, schema
 
 
 class MemoryReport(io.ComfyNode):
-    """Passes the mesh through; as the last node it sees every phase."""
+    """The end of a branch. It runs again if something before it ran again. Older graphs pass the mesh through it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Put it between the last stage and Save 3D Model."""
+        """Connect the mesh of the last stage."""
         return schema(
             "MemoryReport", "Memory Report",
-            "Shows seconds, graphics memory and RAM of everything that ran before it. Passes the mesh through, so that "
-            "it runs last.",
+            "Shows seconds, graphics memory and RAM of everything that ran before it. Connect the final mesh. Connect "
+            "the same mesh to Save 3D Model, not this node's, so that no mesh is saved twice.",
             ["vram", "profile", "timing"],
             inputs=[io.Mesh.Input("mesh", tooltip="The final mesh.")],
             outputs=[
@@ -29,13 +29,8 @@ class MemoryReport(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             is_input_list=True,
-            not_idempotent=True,
+            is_output_node=True,
         )  # fmt: skip
-
-    @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> float:
-        """NaN, so that it runs at every queueing: the cached phases change although the mesh does not."""
-        return float("nan")
 
     @classmethod
     def execute(cls, mesh: list[object]) -> io.NodeOutput:

@@ -6,11 +6,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.presets import VARIANTS, Preset
+from ..lowvram_core.presets import VARIANTS
 from ..lowvram_core.types import SIDES
 from . import _convert, _host
 from ._core import stage
-from ._schema import choice_input, overridden, preset_input, schema, seed_input, steps_input
+from ._schema import GivenPreset, choice_input, overridden, preset_input, preset_of, schema, seed_input, steps_input
 
 _STEPS = "More steps take longer. turbo variants need 4 to 10, the others 50."
 
@@ -38,11 +38,11 @@ class GenerateShape(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, preset: Preset, seed: int, variant: str, steps: int, mask: Tensor | None = None
+        cls, image: Tensor, preset: GivenPreset, seed: int, variant: str, steps: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """The surface as marching cubes leaves it."""
-        host = _host.ComfyHost(preset.precision)
-        chosen = overridden(preset, variant=variant, shape_steps=steps)
+        chosen = overridden(preset_of(preset), variant=variant, shape_steps=steps)
+        host = _host.ComfyHost(chosen.precision)
         mesh = stage("shape").generate_shape(
             _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=seed
         )
@@ -76,7 +76,9 @@ class GenerateShapeMultiView(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, preset: Preset, seed: int, variant: str, steps: int, **pictures: Tensor | None) -> io.NodeOutput:
+    def execute(
+        cls, preset: GivenPreset, seed: int, variant: str, steps: int, **pictures: Tensor | None
+    ) -> io.NodeOutput:
         """The views that are connected."""
         cutouts = {
             view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}")
@@ -85,7 +87,8 @@ class GenerateShapeMultiView(io.ComfyNode):
         }
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
-        host = _host.ComfyHost(preset.precision)
-        chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
+        own = preset_of(preset)
+        chosen = overridden(own.with_(variant=own.multiview_variant), variant=variant, shape_steps=steps)
+        host = _host.ComfyHost(chosen.precision)
         mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

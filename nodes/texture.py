@@ -6,11 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.presets import Preset
 from ..lowvram_core.types import Atlas, Camera, Views
 from . import _convert, _host
 from ._core import stage
-from ._schema import ViewsType, preset_input, schema
+from ._schema import GivenPreset, ViewsType, preset_input, preset_of, schema
 
 
 class BakeTexture(io.ComfyNode):
@@ -35,11 +34,11 @@ class BakeTexture(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: Preset) -> io.NodeOutput:
+    def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: GivenPreset) -> io.NodeOutput:
         """The texture, black where no view saw it, and the mask of the seen texels."""
         host = _host.ComfyHost()
         core_mesh = _convert.mesh_from_comfy(mesh, "bake")
-        atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset, host)
+        atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset_of(preset), host)
         textured = core_mesh.with_(texture=atlas.texture)
         return io.NodeOutput(_convert.mesh_to_comfy(textured), _convert.to_mask(atlas.seen), ui=host.badge())
 

@@ -19,7 +19,7 @@ from ..files import manifest
 from ..files.convert import convert_pickles
 from ..files.formats import TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..files.meshes import save
-from ..files.names import pasted
+from ..files.names import exists, pasted
 from ..files.pictures import find_pictures, load_picture
 from ..files.store import ModelStore, default_roots
 from ..files.textures import Coding
@@ -162,7 +162,7 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
     strips: list[Image.Image] = []
     failures, stopped = 0, False
     for pictures, output in jobs:
-        noted, there = len(host.notes), output.exists()
+        noted, there = len(host.notes), exists(output)
         try:
             problem = _attempt(pictures, output, preset, host, store, options, strips)
         except (Cancelled, KeyboardInterrupt):

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import BadInput
 from ..files.formats import OTHER_MESHES, WRITABLE_MESHES
 from ..files.meshes import sidecars
+from ..files.names import exists, is_folder
 from ..files.pictures import SUFFIXES, unique_stems
 
 
@@ -18,7 +19,7 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
         BadInput: `out` has the wrong kind, or cannot be written.
     """
     suffix = out.suffix.lower()
-    if suffix in (*OTHER_MESHES, *SUFFIXES) and not out.is_dir():
+    if suffix in (*OTHER_MESHES, *SUFFIXES) and not is_folder(out):
         raise BadInput(
             f"save: {out.name} ends in {out.suffix!r}; wanted {', '.join(WRITABLE_MESHES)}. Choose one of these."
         )
@@ -29,7 +30,7 @@ def mesh_paths(pictures: Sequence[Path], out: Path, extension: str) -> list[Path
     else:
         paths = [out / f"{stem}.{extension}" for stem in unique_stems(pictures)]
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             raise BadInput(f"save: {path} is a folder; wanted a file name. Choose another -o.")
     check_writable(paths[0].parent)
     return paths
@@ -50,17 +51,17 @@ def check_writable(folder: Path) -> None:
 
 def check_sheet(sheet: Path) -> None:
     """Raises BadInput if a contact sheet cannot be written."""
-    if sheet.suffix.lower() != ".png" or sheet.is_dir():
+    if sheet.suffix.lower() != ".png" or is_folder(sheet):
         raise BadInput(f"sheet: {sheet} is no name of a PNG file; wanted one, such as sheet.png. Choose another.")
     check_writable(sheet.parent)
 
 
 def check_pictures_are_kept(pictures: Iterable[Path], meshes: Iterable[Path], sheet: Path | None) -> None:
     """Raises BadInput if a mesh, a file beside it, or the sheet would overwrite one of the pictures."""
-    inputs = {_identity(picture): picture for picture in pictures if picture.exists()}
+    inputs = {_identity(picture): picture for picture in pictures if exists(picture)}
     written = [path for mesh in meshes for path in (mesh, *sidecars(mesh))]
     for path in [*written, *([sheet] if sheet else [])]:
-        if path.exists() and _identity(path) in inputs:
+        if exists(path) and _identity(path) in inputs:
             raise BadInput(
                 f"save: {path} would replace the picture {inputs[_identity(path)]}; wanted a place of its own. "
                 "Choose another -o or --sheet."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,7 +14,21 @@ def pasted(name: str) -> str:
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file. A name that the system cannot have, such as one that is too long, is no file."""
+    return _holds(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; see `is_file`."""
+    return _holds(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; see `is_file`."""
+    return _holds(path.exists)
+
+
+def _holds(question: Callable[[], bool]) -> bool:
     try:
-        return path.is_file()
+        return question()
     except OSError:
         return False

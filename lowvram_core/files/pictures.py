@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..checks.pictures import SHORTER, check_size
 from ..errors import BadInput
+from .names import is_file, is_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """The file endings that count as pictures when a folder is searched."""
@@ -128,13 +129,13 @@ def find_pictures(paths: Sequence[Path | str], note: Callable[[str], None] | Non
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir():
+        if is_folder(path):
             entries = sorted(path.iterdir())
             skipped = [entry for entry in entries if not _looks_like_a_picture(entry)]
             found.update((entry, None) for entry in entries if entry not in skipped)
             if skipped and note is not None:
                 note(_skipped(path, skipped))
-        elif path.is_file():
+        elif is_file(path):
             found[path] = None
         else:
             raise BadInput(f"picture: {path} is not there; wanted a picture file or a folder. Check the path.")
@@ -146,11 +147,11 @@ def find_pictures(paths: Sequence[Path | str], note: Callable[[str], None] | Non
 
 def _looks_like_a_picture(path: Path) -> bool:
     """Whether a file of a folder is read. `._a.png` is not: macOS keeps the attributes of a.png in it."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and not path.is_dir()
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and not is_folder(path)
 
 
 def _skipped(folder: Path, skipped: Sequence[Path]) -> str:
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in skipped[:NAMED]]
+    names = [f"{path.name}/" if is_folder(path) else path.name for path in skipped[:NAMED]]
     more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     return f"picture: skipped in {folder.name or folder}, since only picture files are read: {', '.join(names)}{more}."
 

@@ -62,6 +62,21 @@ def test_a_folder_with_one_broken_picture(models: Path, tmp_path: Path, capsys: 
         assert sheet.size == (10 * 256, 2 * 276)
 
 
+@pytest.mark.parametrize("where", ["picture", "out", "sheet"])
+def test_a_name_that_is_too_long_is_an_error_with_a_reason(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by the fuzzer: such a name raised an OSError."""
+    long, picture = "a" * 5000 + ".png", str(draw(tmp_path / "a.png"))
+    run = {
+        "picture": [long],
+        "out": [picture, "-o", "a" * 5000],
+        "sheet": [picture, "-o", str(tmp_path), "--sheet", long],
+    }
+    assert cli.main([*run[where], "--offline"]) == 2
+    assert "wanted" in capsys.readouterr().err
+
+
 def test_what_lies_in_a_folder_beside_pictures_is_named(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
