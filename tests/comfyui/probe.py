@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import json
+import sys
+from pathlib import Path
 
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import ComfyExtension, Types, io
 
 SIDE = 24
+PACK = Path(__file__).parent / "hunyuan3d-lowvram"
 
 
 class Loaded(io.ComfyNode):
@@ -81,12 +86,37 @@ class MeshFields(io.ComfyNode):
         )
 
 
+class Names(io.ComfyNode):
+    """Looks for the names that the pack takes from ComfyUI."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """An output node that runs every time."""
+        return io.Schema(
+            "Hy3dTest_Names", inputs=[io.Int.Input("salt", default=0)], outputs=[], is_output_node=True,
+            not_idempotent=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, salt: int) -> io.NodeOutput:
+        """What changed, by name, as JSON; and the class of the node that runs."""
+        spec = importlib.util.spec_from_file_location("comfy_names", PACK / "tests" / "nodes" / "comfy_names.py")
+        names = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = names
+        spec.loader.exec_module(names)
+        comfy = next(module for name, module in sys.modules.items() if name.endswith("lowvram.nodes._comfy"))
+        now = comfy.executing()
+        found = {name.where: names.check(name) for name in names.NAMES}
+        found["prompt"] = comfy.queued_prompts()[now.prompt_id][now.node_id]["class_type"]
+        return io.NodeOutput(ui={"text": [json.dumps(found)]})
+
+
 class Probe(ComfyExtension):
     """Gives ComfyUI the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns all nodes."""
-        return [Loaded, Ball, Foreground, MeshFields]
+        return [Loaded, Ball, Foreground, MeshFields, Names]
 
 
 async def comfy_entrypoint() -> Probe:
