@@ -136,9 +136,14 @@ def card() -> tuple[str, int, int]:
     """The device's name, its total memory and its free memory, in bytes."""
     device = mm.get_torch_device()
     name = (
-        "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        "CPU" if on_cpu() else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     )
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
+
+
+def on_cpu() -> bool:
+    """Whether ComfyUI computes without a graphics card."""
+    return bool(mm.get_torch_device().type == "cpu")
 
 
 def _running_prompt() -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Korean:
             return self._read(verb, "title"), self._read(verb, "description")
         own = _preset_text("presets", fixed[verb])
         values = description.split("\n")[1:]
-        return self._read("Preset", "title").format(name=own["name"]["ko"]), "\n".join([own["summary"]["ko"], *values])
+        return self._read("FixedPreset", "title").format(name=own["name"]["ko"]), "\n".join([own["summary"]["ko"], *values])
 
     def _item(self, verb: str, item: Any) -> Texts:
         found = {"name": self._own(verb, "names", item.id)}
