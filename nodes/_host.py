@@ -135,9 +135,7 @@ def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
 def card() -> tuple[str, int, int]:
     """The device's name, its total memory and its free memory, in bytes."""
     device = mm.get_torch_device()
-    name = (
-        "CPU" if on_cpu() else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    )
+    name = "CPU" if on_cpu() else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
 
 

@@ -77,8 +77,8 @@ class ChosenPreset(io.ComfyNode):
         """One choice. An output node, so that its text shows even where the stages need no preset node to run."""
         return schema(
             "Preset", "Preset",
-            "All settings in one node. Choose the preset for your card. Auto chooses by the card's total memory when it "
-            "runs. The node shows the preset's values.",
+            "All settings in one node. Choose the preset for your card. Auto chooses by the card's total memory when "
+            "it runs. The node shows the preset's values.",
             ["preset", "settings", "automatic", "vram"], category=PRESET_CATEGORY, is_output_node=True,
             inputs=[
                 io.Combo.Input(
