@@ -11,12 +11,13 @@ from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
 from .paint import PaintViews
-from .presets import FIXED_PRESETS, PresetAuto, PresetCustom
+from .presets import FIXED_PRESETS, ChosenPreset, PresetAuto, PresetCustom
 from .report import MemoryReport
 from .shape import GenerateShape, GenerateShapeMultiView
 from .texture import BakeTexture, InpaintTexture
 
 NODES: list[type[io.ComfyNode]] = [
+    ChosenPreset,
     *FIXED_PRESETS,
     PresetAuto,
     PresetCustom,

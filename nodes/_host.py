@@ -125,10 +125,13 @@ def output_target(prefix: str, extension: str) -> tuple[Path, str, str]:
 def card() -> tuple[str, int, int]:
     """The device's name, its total memory and its free memory, in bytes."""
     device = _comfy.device()
-    name = (
-        "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    )
+    name = "CPU" if on_cpu() else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return name, _comfy.total_bytes(device), _comfy.free_bytes(device)
+
+
+def on_cpu() -> bool:
+    """Whether ComfyUI computes without a graphics card."""
+    return bool(_comfy.device().type == "cpu")
 
 
 def _running_prompt() -> dict[str, Any]:

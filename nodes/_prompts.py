@@ -14,9 +14,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lowvram_core.errors import LowVramError
 from ..lowvram_core.presets import Preset
 from ..lowvram_core.stage_values import read_values
-from ._schema import PREFIX, PresetType
+from ._schema import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def with_constants(prompt: Prompt, nodes: Mapping[str, type[io.ComfyNode]]) -> P
     not one of this pack's nodes.
 
     Args:
-        nodes: this pack's nodes by id, such as Hy3dLowVram_Preset2GB.
+        nodes: this pack's nodes by id, such as Hy3dLowVram_Preset2GB. A preset node has `settings`, which returns its
+            preset from its inputs.
     """
     changed = copy.deepcopy(prompt)
     for node in changed.values():
@@ -58,18 +60,13 @@ def with_constants(prompt: Prompt, nodes: Mapping[str, type[io.ComfyNode]]) -> P
 
 def _preset(node: Mapping[str, Any], nodes: Mapping[str, type[io.ComfyNode]]) -> Preset | None:
     """The preset that a node gives; None if it is not known before the run, or if the run will raise an error."""
-    kind = nodes.get(str(node.get("class_type", "")))
+    settings = getattr(nodes.get(str(node.get("class_type", ""))), "settings", None)
     inputs = node.get("inputs", {})
-    if kind is None or not _gives_preset(kind) or any(isinstance(value, list) for value in inputs.values()):
+    if settings is None or any(isinstance(value, list) for value in inputs.values()):
         return None
     try:
-        first = kind.execute(**inputs).args[0]  # type: ignore[attr-defined]
-    except Exception as error:
-        log.debug("the preset is not known before the run: %s", error)
+        preset: Preset = settings(**inputs)
+    except (LowVramError, TypeError) as error:  # the run meets the same error and shows it on the node
+        log.debug("The preset is not known before the run: %s", error)
         return None
-    return first if isinstance(first, Preset) else None
-
-
-def _gives_preset(kind: type[io.ComfyNode]) -> bool:
-    outputs = kind.GET_SCHEMA().outputs
-    return bool(outputs) and outputs[0].io_type == PresetType.io_type
+    return preset

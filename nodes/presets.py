@@ -1,4 +1,7 @@
-"""Preset nodes: a preset is one value that every stage node reads. Another preset node changes all stages at once."""
+"""Preset nodes: a preset is one value that every stage node reads. Another preset changes all stages at once.
+
+`settings` of each node returns its preset from its inputs alone, without a run.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..lowvram_core.presets import PRESETS, VALUES, Preset, Value, cost, texts
+from ..lowvram_core.presets import PRESETS, VALUES, Preset, Value, cost, get, texts
 from ..lowvram_core.report import GIB
 from . import _host
 from ._schema import CATEGORY, PresetType, schema
@@ -20,6 +23,10 @@ CARDS: tuple[tuple[float, str], ...] = (
 )
 """Total memory in GiB under which a card gets this preset; a card sold with 10 or 16 GB reports a little less."""
 LARGEST = "16 GB"
+NO_CARD = "8 GB Fast"
+"""For the CPU, whose memory says nothing about its speed: the preset with the least work."""
+AUTO = "Auto"
+"""The choice of Preset that takes what Preset Auto chooses."""
 BASE = PRESETS["8 GB Balanced"]
 """Preset Custom starts with its values."""
 
@@ -41,9 +48,14 @@ def _fixed(preset: Preset) -> type[io.ComfyNode]:
             """No inputs: the values are the node's."""
             return schema(
                 node_id, f"Preset {preset.name}", f"{summary}\n{values_of(preset)}",
-                ["preset", "settings", "vram"], category=PRESET_CATEGORY, korean="Preset",
+                ["preset", "settings", "vram"], category=PRESET_CATEGORY, korean="FixedPreset",
                 outputs=[PresetType.Output("preset_out", display_name="preset")],
             )  # fmt: skip
+
+        @classmethod
+        def settings(cls) -> Preset:
+            """Returns the preset."""
+            return preset
 
         @classmethod
         def execute(cls) -> io.NodeOutput:
@@ -57,27 +69,67 @@ def _fixed(preset: Preset) -> type[io.ComfyNode]:
 FIXED_PRESETS = [_fixed(preset) for preset in PRESETS.values()]
 
 
+class ChosenPreset(io.ComfyNode):
+    """Any fixed preset, or the one that Preset Auto chooses."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One choice. An output node, so that its text shows even where the stages need no preset node to run."""
+        return schema(
+            "Preset", "Preset",
+            "All settings in one node. Choose the preset for your card. Auto chooses by the card's total memory when "
+            "it runs. The node shows the preset's values.",
+            ["preset", "settings", "automatic", "vram"], category=PRESET_CATEGORY, is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "preset", options=[AUTO, *PRESETS], default=AUTO,
+                    tooltip="Auto: by the card's total memory, or without a card the preset with the least work. The "
+                    "others are named after the cards that they are made for.",
+                ),
+            ],
+            outputs=[PresetType.Output("preset_out", display_name="preset")],
+        )  # fmt: skip
+
+    @classmethod
+    def settings(cls, preset: str = AUTO) -> Preset:
+        """Returns the chosen preset."""
+        return PresetAuto.settings() if preset == AUTO else get(preset)
+
+    @classmethod
+    def execute(cls, preset: str = AUTO) -> io.NodeOutput:
+        """The chosen preset. For Auto it shows the card and the choice."""
+        if preset == AUTO:
+            return PresetAuto.execute()
+        return io.NodeOutput(cls.settings(preset), ui=_host.ComfyHost().badge())
+
+
 class PresetAuto(io.ComfyNode):
     """The preset for the card that is in this computer."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """No inputs."""
+        """No inputs. An output node for the same reason as Preset."""
         return schema(
             "PresetAuto", "Preset Auto",
             "Chooses a preset by the card's total memory. Shows the card, its total and free memory, and the choice.",
-            ["preset", "automatic", "vram"], category=PRESET_CATEGORY,
+            ["preset", "automatic", "vram"], category=PRESET_CATEGORY, is_output_node=True,
             outputs=[PresetType.Output("preset_out", display_name="preset")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def settings(cls) -> Preset:
         """Reads the total memory only; each stage looks at the free memory when it runs."""
-        host = _host.ComfyHost()
+        return PRESETS[NO_CARD if _host.on_cpu() else for_card(_host.card()[1])]
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """The choice, with a text that names the card."""
+        host, preset = _host.ComfyHost(), PresetAuto.settings()
         name, total, free = _host.card()
-        preset = PRESETS[for_card(total)]
-        text = f"{name}: {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free\n{preset.name}\n{values_of(preset)}"
-        return io.NodeOutput(preset, ui={**host.badge(), "text": [text]})
+        lines = [f"{name}: {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free", preset.name, values_of(preset)]
+        if _host.on_cpu():
+            lines.insert(1, "No graphics card: the preset with the least work.")
+        return io.NodeOutput(preset, ui={**host.badge(), "text": ["\n".join(lines)]})
 
 
 def for_card(total_bytes: int) -> str:
@@ -99,10 +151,15 @@ class PresetCustom(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def settings(cls, **values: Any) -> Preset:
+        """Returns the preset of these values."""
+        return BASE.with_(name="Custom", **values)
+
+    @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """The preset of these values."""
         host = _host.ComfyHost()
-        return io.NodeOutput(BASE.with_(name="Custom", **values), ui=host.badge())
+        return io.NodeOutput(cls.settings(**values), ui=host.badge())
 
 
 def _widget(value: Value) -> Any:

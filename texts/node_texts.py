@@ -127,8 +127,8 @@ class Korean:
         if verb not in fixed:
             return self._read(verb, "title"), self._read(verb, "description")
         own = _preset_text("presets", fixed[verb])
-        values = description.split("\n")[1:]
-        return self._read("Preset", "title").format(name=own["name"]["ko"]), "\n".join([own["summary"]["ko"], *values])
+        described = "\n".join([own["summary"]["ko"], *description.split("\n")[1:]])
+        return self._read("FixedPreset", "title").format(name=own["name"]["ko"]), described
 
     def _item(self, verb: str, item: Any) -> Texts:
         found = {"name": self._own(verb, "names", item.id)}

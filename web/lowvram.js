@@ -1,13 +1,10 @@
-// Adds to our nodes: a badge with the cost after a run, the table of Memory Report, the values of a preset.
+// Adds to our nodes: a badge with the cost after a run, and the table of Memory Report.
 import { app } from "/scripts/app.js";
+import { readOnly, showText, textWidget } from "./lib/text.js";
 
 const PREFIX = "Hy3dLowVram_";
-const TEXT_WIDGET = "lowvram_text";
 const COST_WIDGET = "lowvram_cost";
-const SHOWS_TEXT = ["MemoryReport", "PresetAuto"];
-const LINE_PX = 15;
-const COLUMN_PX = 7.3;
-const MOST_COLUMNS = 80; // the report's table is narrower than this; longer notes wrap
+const REPORT = `${PREFIX}MemoryReport`;
 const GIB = 2 ** 30;
 
 /** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
@@ -64,65 +61,21 @@ function costLine(node) {
   return readOnly(widget, "GiB · s");
 }
 
-/** Makes a widget read-only. Its value is neither saved nor sent to the server. */
-function readOnly(widget, label) {
-  Object.assign(widget, { label, serialize: false, serializeValue: () => undefined });
-  Object.assign(widget.options, { serialize: false, read_only: true });
-  return widget;
-}
-
-/** Returns the widget for the text; adds it if it is missing. Its label is the translated name of the last output. */
-function textWidget(node) {
-  const known = node.widgets?.find((widget) => widget.name === TEXT_WIDGET);
-  if (known) return known;
-  const { widget } = app.widgets.STRING(node, TEXT_WIDGET, ["STRING", { multiline: true }], app);
-  const output = node.outputs.at(-1);
-  readOnly(widget, output.localized_name ?? output.name);
-  if (widget.element) {
-    Object.assign(widget.element, { readOnly: true, spellcheck: false });
-    Object.assign(widget.element.style, { fontFamily: "monospace", whiteSpace: "pre-wrap", opacity: 0.85 });
-  }
-  return widget;
-}
-
-function showText(node, text) {
-  textWidget(node).value = text;
-  const lengths = text.split("\n").map((line) => line.length);
-  const columns = Math.min(Math.max(...lengths), MOST_COLUMNS);
-  const rows = lengths.reduce((sum, length) => sum + Math.max(1, Math.ceil(length / columns)), 0);
-  const [width, height] = [columns * COLUMN_PX + 50, Math.min(rows * LINE_PX + 70, 640)];
-  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-  node.setDirtyCanvas(true, true);
-}
-
-/** Returns a preset's `name: value` lines from the server. The front end's own description may be translated. */
-async function presetValues(comfyClass) {
-  const answer = await app.api.fetchApi(`/object_info/${comfyClass}`);
-  const { description } = (await answer.json())[comfyClass];
-  return description.split("\n").slice(1).join("\n");
-}
-
 app.registerExtension({
   name: "hunyuan3dlowvram.nodes",
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX)) return;
-    const showsText = SHOWS_TEXT.includes(nodeData.name.slice(PREFIX.length));
     const onExecuted = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
       if (output?.hy3d_seconds) showBadge(this, costText(output));
-      if (output?.text && showsText) showText(this, output.text.join("\n"));
+      if (output?.text && nodeData.name === REPORT) showText(this, output.text.join("\n"));
     };
   },
 
   async nodeCreated(node) {
-    const verb = node.comfyClass?.startsWith(PREFIX) ? node.comfyClass.slice(PREFIX.length) : "";
     // Before the first run: what the node does, in the user's language.
-    if (SHOWS_TEXT.includes(verb)) textWidget(node).value = node.constructor.nodeData.description;
-    if (verb.startsWith("Preset") && verb !== "PresetAuto" && verb !== "PresetCustom") {
-      textWidget(node).value = "";
-      showText(node, await presetValues(node.comfyClass));
-    }
+    if (node.comfyClass === REPORT) textWidget(node).value = node.constructor.nodeData.description;
   },
 });

@@ -47,14 +47,43 @@ def test_fixed_presets(pack: Pack, name: str) -> None:
 )  # fmt: skip
 def test_auto_preset(pack: Pack, monkeypatch: pytest.MonkeyPatch, total: float, name: str) -> None:
     monkeypatch.setattr(module("nodes._host"), "card", lambda: ("A card", int(total * GIB), 2 * GIB))
-    output = pack.output("PresetAuto")
-    assert output[0].name == name
-    shown = output.ui["text"][0]
-    assert shown.startswith(f"A card: {total:.1f} GiB, 2.0 GiB free\n{name}\n")
+    monkeypatch.setattr(module("nodes._host"), "on_cpu", lambda: False)
+    for output in (pack.output("PresetAuto"), pack.output("Preset", preset="Auto")):
+        assert output[0].name == name
+        shown = output.ui["text"][0]
+        assert shown.startswith(f"A card: {total:.1f} GiB, 2.0 GiB free\n{name}\n")
 
 
-def test_auto_preset_on_this_machine(pack: Pack) -> None:
-    assert pack.output("PresetAuto").ui["text"][0].startswith("CPU: ")
+def test_auto_preset_without_a_card(pack: Pack) -> None:
+    """This machine's RAM does not count: it takes the preset with the least work."""
+    presets = module("lowvram_core.presets").PRESETS
+    for output in (pack.output("PresetAuto"), pack.output("Preset")):
+        assert output[0].name == "8 GB Fast"
+        card, note, name, *values = output.ui["text"][0].split("\n")
+        assert card.startswith("CPU: ") and note == "No graphics card: the preset with the least work."
+        assert name == "8 GB Fast" and "octree: 128" in values
+    least = presets["8 GB Fast"]
+    for value in ("shape_steps", "octree", "delight_steps", "paint_steps", "render_px", "texture_px"):
+        assert getattr(least, value) == min(getattr(preset, value) for preset in presets.values()), value
+    assert len(least.cameras) == min(len(preset.cameras) for preset in presets.values())
+
+
+def test_preset_has_every_fixed_preset(pack: Pack) -> None:
+    presets = module("lowvram_core.presets").PRESETS
+    (choice,) = pack.by_id["Preset"].GET_SCHEMA().inputs
+    assert choice.options == ["Auto", *presets]
+    for name, preset in presets.items():
+        output = pack.output("Preset", preset=name)
+        assert output[0] == pack.run("Preset" + name.replace(" ", "")) == preset
+        assert "text" not in output.ui, "the values are on the node before it runs"
+
+
+def test_settings_of_preset_nodes_need_no_run(pack: Pack) -> None:
+    """Each preset node's `settings` gives what it hands on."""
+    for name, node in pack.by_id.items():
+        if name.startswith("Preset"):
+            given = {item.id: item.default for item in node.GET_SCHEMA().inputs}
+            assert node.settings(**given) == pack.run(name, **given), name
 
 
 def test_custom_preset(pack: Pack) -> None:

@@ -49,7 +49,8 @@ def test_computed_figures_stand_elsewhere(language: str) -> None:
 
 
 def test_the_front_end_brings_no_words_of_its_own() -> None:
-    """What lowvram.js shows comes from the nodes' texts, which the locales translate; units need no translation."""
-    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", (HELP.parent / "lowvram.js").read_text(encoding="utf-8"), flags=re.DOTALL)
-    sentences = [text for text in re.findall(r'"([^"\n]*)"', code) if re.search(r"[a-z] [a-z]", text)]
-    assert not sentences, sentences
+    """What our scripts show comes from the nodes' texts, which the locales translate; units need no translation."""
+    for script in HELP.parent.rglob("*.js"):
+        code = re.sub(r"//[^\n]*|/\*.*?\*/", "", script.read_text(encoding="utf-8"), flags=re.DOTALL)
+        sentences = [text for text in re.findall(r'"([^"\n]*)"', code) if re.search(r"[a-z] [a-z]", text)]
+        assert not sentences, (script.name, sentences)
