@@ -119,9 +119,9 @@ def change_prompts(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             log.warning("A prompt could not be changed.", exc_info=True)
             return data
 
-    server = _server()
-    if server is not None:
-        server.add_on_prompt_handler(handler)
+    add = getattr(_server(), "add_on_prompt_handler", None)
+    if add is not None:
+        add(handler)
 
 
 def _server() -> Any:

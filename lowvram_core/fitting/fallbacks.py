@@ -77,7 +77,7 @@ def attempts(preset: Preset, needs: Needs) -> Iterator[Attempt]:
     attempt = _with_fallbacks(preset, (), needs)
     yield attempt
     for fallback in FALLBACKS:
-        if not fallback.applies(attempt.preset) or not fallback.helps(needs(attempt.preset)):
+        if not fallback.helps(needs(attempt.preset)) or not fallback.applies(attempt.preset):
             continue
         longer = _with_fallbacks(preset, (*attempt.fallbacks, fallback), needs)
         wanted = preset.allow_lossy if fallback.lossy else _demand(longer, needs) != _demand(attempt, needs)

@@ -109,7 +109,7 @@ def texture(info: dict[str, Any], mesh: list[Any], image: list[Any]) -> Prompt:
         "bake": ours(info, "BakeTexture", mesh=["paint", 2], images=["paint", 0], views=["paint", 1], preset=p),
         "inpaint": ours(info, "InpaintTexture", mesh=["bake", 0], seen=["bake", 1]),
         "report": ours(info, "MemoryReport", mesh=["inpaint", 0]),
-        "save": node(info, "SaveGLB", mesh=["report", 0], filename_prefix="3d/test"),
+        "save": node(info, "SaveGLB", mesh=["inpaint", 0], filename_prefix="3d/test"),
     }
 
 

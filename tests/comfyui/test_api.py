@@ -74,10 +74,11 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
         assert run.ui(stage)["hy3d_seconds"][0] > 0
     report = run.ui("report")["text"][0]
     assert "decode" in report and "inpaint" in report and "cached" not in report
+    files = set(server.output.rglob("*"))
     again = server.run(prompt)
-    assert {"shape", "delight", "paint", "bake", "inpaint"} <= again.cached()
-    steps = again.ui("report")["text"][0].splitlines()[1:-1]
-    assert steps and all(line.endswith("cached") for line in steps)
+    assert again.cached() >= set(prompt) - {"preset"}, "nothing runs again"
+    assert again.ui("report")["text"] == [report], "of the run that made the mesh"
+    assert set(server.output.rglob("*")) == files, "no file is written again"
     prompt["paint"]["inputs"]["seed"] = 2**63 + 5
     other = server.run(prompt)
     assert {"cut", "shape", "clean", "unwrap", "delight"} <= other.cached()
@@ -85,10 +86,62 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     lines = other.ui("report")["text"][0].splitlines()
     marked = {line.split()[0]: line.endswith("cached") for line in lines}
     assert marked["decode"] and not marked["paint"]
+    this, every = (float(line[12:].split()[0]) for line in lines if line.startswith(("this run", "with cached")))
+    assert this < every
     renamed = server.run(other_ids(prompt))
-    steps = renamed.ui("tab:report")["text"][0].splitlines()[1:-1]
-    assert len(steps) == len(lines) - 2 and all(line.endswith("cached") for line in steps)
+    assert "tab:inpaint" in renamed.cached()
     assert loaded(server, info) == "0"
+
+
+AFTER = {"texture_px": "bake", "merge": "bake", "face_budget": "clean", "delight_steps": "delight", "views": "paint"}
+"""The first stage that reads each value."""
+FOLLOWING = {
+    "bake": {"bake", "inpaint"},
+    "clean": {"clean", "unwrap", "paint", "bake", "inpaint"},
+    "delight": {"delight", "paint", "bake", "inpaint"},
+    "paint": {"paint", "bake", "inpaint"},
+}
+
+
+def test_a_change_of_the_preset_runs_only_what_reads_it(server: Server, info: Info) -> None:
+    """Each value, changed alone; then another preset node with the same values; then values that only others read."""
+    prompt = picture_to_mesh(info, "capsule.png")
+    server.run(prompt)
+    for name, value in (
+        ("texture_px", 512), ("merge", "matched"), ("face_budget", 1000), ("delight_steps", 1), ("views", "fast"),
+    ):  # fmt: skip
+        prompt["preset"]["inputs"][name] = value
+        run = server.run(prompt)
+        ran = set(prompt) - run.cached()
+        assert ran - {"preset", "report", "save"} == FOLLOWING[AFTER[name]], name
+    prompt["preset"]["inputs"] |= {"residency": "stream", "texture_px": 256}
+    other = server.run(prompt)
+    assert {"cut", "clean", "unwrap"} - other.cached() <= {"clean", "unwrap"}, "Clean follows a shape that ran again"
+    assert "cut" in other.cached() and "shape" not in other.cached()
+
+
+def test_a_graph_of_an_earlier_release_saves_once(server: Server, info: Info) -> None:
+    """Memory Report stood between the last stage and Save 3D Model, and ran every time."""
+    prompt = picture_to_mesh(info, "capsule.png")
+    prompt["save"]["inputs"]["mesh"] = ["report", 0]
+    first = server.run(prompt)
+    files = set(server.output.rglob("*"))
+    second = server.run(prompt)
+    assert second.ui("save")["3d"] == first.ui("save")["3d"] and set(server.output.rglob("*")) == files
+
+
+def test_a_preset_as_a_constant(server: Server, info: Info) -> None:
+    """In a prompt of the API, a preset's name or values may stand in place of a preset node."""
+    prompt = {
+        "mesh": ours(info, "LoadMesh", file="mesh.glb"),
+        "clean": ours(info, "CleanMesh", mesh=["mesh", 0], preset="8 GB Fast"),
+        "less": ours(info, "CleanMesh", mesh=["mesh", 0], preset={"face_budget": 500}),
+        "save": node(info, "SaveGLB", mesh=["clean", 0]),
+        "save2": node(info, "SaveGLB", mesh=["less", 0]),
+    }
+    run = server.run(prompt)
+    many, few = (trimesh.load(*saved(server.output, run.ui(name)), force="mesh") for name in ("save", "save2"))
+    assert len(few.faces) <= 500 < len(many.faces)
 
 
 def other_ids(prompt: Prompt) -> Prompt:

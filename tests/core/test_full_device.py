@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from counted import counted, ledger
+from watched import watch
 
 from lowvram_core.app.torch_host import TorchHost
 from lowvram_core.errors import Cancelled, OutOfMemory
@@ -24,8 +25,9 @@ from lowvram_core.networks.delight import open_delight
 from lowvram_core.networks.paint import open_paint
 from lowvram_core.networks.shape import open_shape
 from lowvram_core.networks.turbo_paint import open_turbo_paint
-from lowvram_core.presets import PRESETS, Residency
+from lowvram_core.presets import PRESETS, VIEW_SETS, Residency
 from lowvram_core.render import project, rasterize
+from lowvram_core.stage_values import STAGE_VALUES
 from lowvram_core.stages import bake, delight, inpaint, paint, shape
 from lowvram_core.types import Atlas, Cutout, Mesh, Views
 
@@ -71,7 +73,7 @@ def ball() -> Any:
 
 
 def views() -> Views:
-    return Views(torch.full((3, 64, 64, 3), 0.4), PRESET.cameras)
+    return Views(torch.full((3, 64, 64, 3), 0.4), VIEW_SETS["minimal"])
 
 
 def seen_in_part() -> Atlas:
@@ -339,3 +341,26 @@ def test_whole_runs_leave_nothing() -> None:
     found = json.loads((BENCHMARKS / "results" / "leaks.json").read_text())
     assert leaks.measure(3)["bytes_left_on_the_device"] == found["bytes_left_on_the_device"] == 0
     assert found["runs"] >= 100 and found["rss_slope_percent_per_100_runs"] < 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [*((stage, {}) for stage in STAGES), ("paint", {"paint_variant": "turbo"}), ("bake", {"bake": "upstream"})],
+)
+def test_a_stage_reads_only_its_values(
+    stage: str, changes: dict[str, str], device: torch.device, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for all, and on a full device, where every fallback is tried and advice is given."""
+
+    class Wrong(TorchHost):
+        def make_room(self, wanted_bytes: int) -> int | None:
+            return None
+
+    preset = PRESET.with_(**changes)
+    for allow_lossy in (False, True):
+        watched = watch(preset.with_(allow_lossy=allow_lossy))
+        monkeypatch.setitem(globals(), "PRESET", watched)
+        STAGES[stage](TorchHost(device, torch.float32), store)
+        with ledger.set(cap=20_000), pytest.raises(OutOfMemory):
+            STAGES[stage](Wrong(device, torch.float32), store)
+    assert watched.read <= STAGE_VALUES.get(stage, frozenset())

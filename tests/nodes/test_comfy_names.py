@@ -19,6 +19,7 @@ LACKING = {
     "comfy_api.latest:ComfyAPISync",
     "comfy_api.latest:ComfyAPISync().execution.set_progress",
     "comfy_execution.utils:get_executing_context",
+    "server:PromptServer.instance.add_on_prompt_handler",
     "server:PromptServer.instance.prompt_queue",
     "server:PromptServer.instance.prompt_queue.currently_running",
 }

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from comfy_mesh import MeshData
 from comfy_pack import PREFIX, ROOT, Pack, module
@@ -64,7 +63,8 @@ def graph(budget: int = 0, name: str = "{}") -> Prompt:
 
 def marks(lines: list[str]) -> dict[str, bool]:
     """Whether each step is marked as cached."""
-    return {line.split()[0]: line.endswith("cached") for line in lines[1:] if line.split()[0] != "total"}
+    other = ("total", "this run", "with cached", "other")
+    return {line.split()[0]: line.endswith("cached") for line in lines[1:] if not line.startswith(other)}
 
 
 def test_steps_of_this_prompt_and_of_the_one_before(queue: Queue, ball: MeshData, preset: Any) -> None:
@@ -83,7 +83,24 @@ def test_steps_of_this_prompt_and_of_the_one_before(queue: Queue, ball: MeshData
     queue.now.node_id = "5"
     module("nodes._host").ComfyHost().note("clean: little memory: by the test")
     assert queue.report("second", "4", ball)[-1] == "clean: little memory: by the test"
-    assert np.isnan(queue.pack.by_id["MemoryReport"].fingerprint_inputs(mesh=[ball]))
+
+
+def test_this_run_and_what_was_cached(queue: Queue, ball: MeshData, preset: Any) -> None:
+    """The totals: a node's whole time counts, not only its phases."""
+    queue.prompt = graph()
+    queue.run("first", "2", mesh=ball, preset=preset)
+    first = queue.report("first", "4", ball)
+    assert first[0].split() == ["phase", "seconds", "share", "RAM", "GiB"], "no columns of a device that counts nothing"
+    assert first[-1].startswith("total ") and any(line.startswith("other ") for line in first)
+    records = module("nodes._records")
+    run, last = (records.signatures(queue.prompt, [node])[node] for node in "23")
+    run = records._runs[run]
+    assert f"{run.seconds:.2f}" in first[-1] and run.seconds > sum(record.seconds for record in run.records)
+    queue.run("second", "3", mesh=ball, preset=preset)
+    *_, this, every = queue.report("second", "4", ball)
+    last = records._runs[last]
+    assert this.startswith("this run ") and f"{last.seconds:.2f}" in this
+    assert every.startswith("with cached ") and f"{run.seconds + last.seconds:.2f}" in every
 
 
 def test_values_that_were_left_and_taken_up_again(queue: Queue, ball: MeshData, preset: Any) -> None:
@@ -113,8 +130,8 @@ def test_two_equal_nodes_are_one_in_the_cache(queue: Queue, ball: MeshData, pres
     queue.prompt["2b"] = dict(queue.prompt["2"])
     queue.prompt["3"]["inputs"]["other"] = ["2b", 0]
     queue.run("first", "2", mesh=ball, preset=preset)
-    (record,) = module("nodes._records").of(queue.prompt, {"2", "2b"})[0]
-    assert record.name == "clean"
+    records = module("nodes._records").of(queue.prompt, {"2", "2b"})[0]
+    assert [record.name for record in records] == ["clean", "other"]
 
 
 def test_the_oldest_records_go(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
