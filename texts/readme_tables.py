@@ -19,6 +19,7 @@ import measured_tables
 
 from lowvram_core.files.manifest import MODELS, gigabytes, needed
 from lowvram_core.presets import PRESETS, VALUES, Value, cost, texts
+from lowvram_core.stage_values import STAGE_VALUES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "vram-meta.json"
@@ -30,6 +31,10 @@ HEADS = {
         "en": ["preset", "shape", "delight", "paint", "bake", "most", "reserved", "upstream's most", "reserved"],
         "ko": ["프리셋", "형상", "조명 제거", "채색", "굽기", "최대", "예약", "원본의 최대", "예약"],
     },
+    "stage-values": {
+        "en": ["node", "runs again if one of these changes"],
+        "ko": ["노드", "다음 값이 바뀌면 다시 실행됩니다"],
+    },
     "preset-options": {
         "en": ["option", "default", "range or choices", "what it does and costs"],
         "ko": ["옵션", "기본값", "범위 또는 선택지", "하는 일과 드는 비용"],
@@ -39,6 +44,17 @@ WORDS = {
     "en": {"preset": "preset", True: "on", False: "off", None: "the preset's", "to": " to "},
     "ko": {"preset": "프리셋", True: "켬", False: "끔", None: "프리셋 값", "to": "~"},
 }
+
+STAGE_NODES = {
+    "background": {"en": "Remove Background", "ko": "배경 제거"},
+    "shape": {"en": "Generate Shape", "ko": "형상 생성"},
+    "clean": {"en": "Clean Mesh", "ko": "메시 정리"},
+    "unwrap": {"en": "Unwrap UVs", "ko": "UV 펼치기"},
+    "delight": {"en": "Delight", "ko": "조명 제거"},
+    "paint": {"en": "Paint Views", "ko": "시점 채색"},
+    "bake": {"en": "Bake Texture", "ko": "텍스처 굽기"},
+}
+"""The node of each stage."""
 
 Row = Sequence[str]
 
@@ -122,6 +138,13 @@ def preset_options(language: str) -> str:
     return table(HEADS["preset-options"][language], rows)
 
 
+def stage_values(language: str) -> str:
+    """The values of a preset that each stage reads."""
+    rows = [[STAGE_NODES[stage][language], ", ".join(f"`{name}`" for name in VALUES if name in names)]
+            for stage, names in STAGE_VALUES.items()]  # fmt: skip
+    return table(HEADS["stage-values"][language], rows)
+
+
 def _option(value: Value) -> str:
     if value.kind is bool:
         return f"`{value.option}`, `{value.option.replace('--', '--no-', 1)}`"
@@ -159,6 +182,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "models": models,
     "memory": memory,
     "preset-options": preset_options,
+    "stage-values": stage_values,
     "measured-memory": _of_rows(lambda language: measured_tables.memory_rows(language, memory_mib())),
     "seconds": _of_rows(measured_tables.seconds_rows),
     "whole": _of_rows(measured_tables.whole_rows),
