@@ -131,7 +131,7 @@ class PresetAuto(io.ComfyNode):
         name, total, free = _host.card()
         lines = [f"{name}: {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free", preset.name, values_of(preset)]
         if _host.on_cpu():
-            lines.insert(1, "No graphics card: the preset with the least work.")
+            lines.insert(1, texts()["notes"]["no_card"]["text"]["en"])
         return io.NodeOutput(preset, ui={**host.badge(), "text": ["\n".join(lines)]})
 
 
