@@ -70,19 +70,23 @@ around the equator; minimal: three. The tilted sets look a little from above and
 (benchmarks/views.py). How well the real model paints them is not measured, so no preset uses them."""
 
 
-def number(low: float, high: float, step: float = 1, *, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+Group = Literal["shape", "texture", "memory", "advanced"]
+"""Which part of the settings a value belongs to. advanced: values that hardly anyone changes."""
+
+
+def number(group: Group, low: float, high: float, step: float = 1, *, later: bool = False) -> dict[str, Any]:
     """Declares a number from low to high; the widget moves by step."""
-    return {"low": low, "high": high, "step": step, "later": later, "advanced": advanced}
+    return {"group": group, "low": low, "high": high, "step": step, "later": later}
 
 
-def choice(choices: tuple[str, ...], *, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+def choice(group: Group, choices: tuple[str, ...], *, later: bool = False) -> dict[str, Any]:
     """Declares one of several names."""
-    return {"choices": choices, "later": later, "advanced": advanced}
+    return {"group": group, "choices": choices, "later": later}
 
 
-def switch(*, later: bool = False, advanced: bool = False) -> dict[str, Any]:
+def switch(group: Group, *, later: bool = False) -> dict[str, Any]:
     """Declares an on or off."""
-    return {"later": later, "advanced": advanced}
+    return {"group": group, "later": later}
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Value:
     """int, float, bool or str."""
     default: Any
     """None: every preset states its own value."""
+    group: Group
+    """The group of its widget in Preset Custom. ComfyUI shows the widgets of the group advanced on request."""
     choices: tuple[str, ...] = ()
     low: float = 0
     high: float = 0
@@ -101,8 +107,6 @@ class Value:
     later: bool = False
     """Came after the first release. Its widget is optional and stands after the others: saved workflows hold widgets by
     position, and saved prompts may lack it."""
-    advanced: bool = False
-    """ComfyUI's Nodes 2.0 shows the widget on request."""
 
     @property
     def option(self) -> str:
@@ -140,69 +144,71 @@ class Preset:
     """
 
     name: str
-    variant: str = field(metadata=choice(VARIANTS))
-    shape_steps: int = field(metadata=number(1, 200))
-    octree: int = field(metadata=number(16, 1024, 16))
+    variant: str = field(metadata=choice("shape", VARIANTS))
+    shape_steps: int = field(metadata=number("shape", 1, 200))
+    octree: int = field(metadata=number("shape", 16, 1024, 16))
     """Cells along one edge of the grid that the shape is decoded on."""
-    guidance: float = field(metadata=number(0.0, 50.0, 0.1))
+    guidance: float = field(metadata=number("shape", 0.0, 50.0, 0.1))
     """How closely the shape follows the picture. At 0 the plain models ignore the picture, as upstream's do; fast and
     turbo models were trained on the value."""
-    delight_steps: int = field(metadata=number(1, 200))
-    paint_steps: int = field(metadata=number(1, 200))
-    views: str = field(metadata=choice(tuple(VIEW_SETS)))
+    delight_steps: int = field(metadata=number("texture", 1, 200))
+    paint_steps: int = field(metadata=number("texture", 1, 200))
+    views: str = field(metadata=choice("texture", tuple(VIEW_SETS)))
     """A key of VIEW_SETS."""
-    render_px: int = field(metadata=number(64, 8192, 64))
+    render_px: int = field(metadata=number("texture", 64, 8192, 64))
     """Edge of the rendered maps, and of the painted views when they are baked."""
-    texture_px: int = field(metadata=number(64, 8192, 64))
-    residency: Residency = field(metadata=choice(get_args(Residency)))
-    cfg_together: bool = field(default=False, metadata=switch())
+    texture_px: int = field(metadata=number("texture", 64, 8192, 64))
+    residency: Residency = field(metadata=choice("memory", get_args(Residency)))
+    cfg_together: bool = field(default=False, metadata=switch("memory"))
     """Both halves of classifier-free guidance run in one batch: faster, twice the activations."""
-    points_per_chunk: int = field(default=8000, metadata=number(1000, 4_000_000, 1000))
+    points_per_chunk: int = field(default=8000, metadata=number("memory", 1000, 4_000_000, 1000))
     """Grid points per pass of the geometry decoder."""
-    vae_slicing: bool = field(default=True, metadata=switch())
-    vae_tiling: bool = field(default=True, metadata=switch())
-    background_model: str = field(default="u2net", metadata=choice(BACKGROUND_MODELS))
-    picture_px: int = field(default=1024, metadata=number(64, 8192, 64))
+    vae_slicing: bool = field(default=True, metadata=switch("memory"))
+    vae_tiling: bool = field(default=True, metadata=switch("memory"))
+    background_model: str = field(default="u2net", metadata=choice("shape", BACKGROUND_MODELS))
+    picture_px: int = field(default=1024, metadata=number("shape", 64, 8192, 64))
     """The longest side of a picture before background removal."""
-    face_budget: int = field(default=40_000, metadata=number(100, 10_000_000, 100))
-    unwrapper: str = field(default="xatlas", metadata=choice(UNWRAPPERS))
-    attention: str = field(default="auto", metadata=choice(("auto", "fused", "xformers", "sliced")))
+    face_budget: int = field(default=40_000, metadata=number("shape", 100, 10_000_000, 100))
+    unwrapper: str = field(default="xatlas", metadata=choice("texture", UNWRAPPERS))
+    attention: str = field(default="auto", metadata=choice("memory", ("auto", "fused", "xformers", "sliced")))
     """The kernels of the UNets' attention; auto: fused where torch has a fused kernel for the card, else sliced."""
-    vae_tile_px: int = field(default=512, metadata=number(128, 512, 64))
+    vae_tile_px: int = field(default=512, metadata=number("memory", 128, 512, 64))
     """Edge of a tile. 512 does not split the pictures, which is exact; less saves memory and shows in the picture."""
-    view_by_view: bool = field(default=False, metadata=switch())
+    view_by_view: bool = field(default=False, metadata=switch("memory"))
     """Each view is painted alone: least memory, but the views no longer agree with each other."""
-    compile_shape: bool = field(default=False, metadata=switch())
+    compile_shape: bool = field(default=False, metadata=switch("advanced"))
     """torch.compile for the shape transformer."""
-    allow_lossy: bool = field(default=True, metadata=switch())
+    allow_lossy: bool = field(default=True, metadata=switch("memory"))
     """Where the device is too small, quality may be reduced, after every fallback that costs none."""
-    precision: str = field(default="auto", metadata=choice(("auto", "float16", "bfloat16", "float32"), later=True))
+    precision: str = field(
+        default="auto", metadata=choice("memory", ("auto", "float16", "bfloat16", "float32"), later=True)
+    )
     """Of the networks; auto: float16 on a device that is good at it, else float32."""
-    prefetch: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    prefetch: bool = field(default=True, metadata=switch("advanced", later=True))
     """While one layer computes, the streamed weights of the next are copied."""
-    skip_last_step: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    skip_last_step: bool = field(default=True, metadata=switch("advanced", later=True))
     """Skips upstream's last step of the shape, which has length zero."""
-    keys_once: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    keys_once: bool = field(default=True, metadata=switch("advanced", later=True))
     """The geometry decoder computes its keys and values once per decode, not once per chunk."""
-    logits_on_host: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    logits_on_host: bool = field(default=True, metadata=switch("advanced", later=True))
     """The decoded logits are gathered in RAM, not on the device."""
-    reference_once: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    reference_once: bool = field(default=True, metadata=switch("advanced", later=True))
     """The reference picture is read once per run, not at every step with both UNets on the device."""
-    skip_unguided_reference: bool = field(default=True, metadata=switch(later=True, advanced=True))
+    skip_unguided_reference: bool = field(default=True, metadata=switch("advanced", later=True))
     """Guidance runs the UNet with and without the picture. The run without it skips the attention to it."""
-    paint_guidance: float = field(default=2.0, metadata=number(0.0, 20.0, 0.1, later=True, advanced=True))
+    paint_guidance: float = field(default=2.0, metadata=number("advanced", 0.0, 20.0, 0.1, later=True))
     """How closely the painted views follow the picture; upstream's is 2."""
-    decode: str = field(default="sparse", metadata=choice(DECODES, later=True))
+    decode: str = field(default="sparse", metadata=choice("shape", DECODES, later=True))
     """Which points of the grid the geometry decoder is asked for: sparse: those near the surface; dense: all."""
-    shape_vae: str = field(default="own", metadata=choice(("own", "turbo"), later=True, advanced=True))
+    shape_vae: str = field(default="own", metadata=choice("advanced", ("own", "turbo"), later=True))
     """The VAE that decodes the shape: the one in the shape model's file, or the published one with a small decoder."""
-    bake: str = field(default="texel", metadata=choice(BAKES, later=True))
+    bake: str = field(default="texel", metadata=choice("texture", BAKES, later=True))
     """How the views get onto the texture."""
-    edge_colours: str = field(default="estimated", metadata=choice(EDGE_COLOURS, later=True, advanced=True))
+    edge_colours: str = field(default="estimated", metadata=choice("advanced", EDGE_COLOURS, later=True))
     """The colours of the soft edges of an object whose background was removed."""
-    paint_variant: str = field(default="standard", metadata=choice(PAINT_VARIANTS, later=True))
+    paint_variant: str = field(default="standard", metadata=choice("texture", PAINT_VARIANTS, later=True))
     """The paint model."""
-    merge: str = field(default="weights", metadata=choice(MERGES, later=True))
+    merge: str = field(default="weights", metadata=choice("texture", MERGES, later=True))
     """How views that disagree are merged where the bake is texel."""
 
     def with_(self, **changes: Any) -> Preset:

@@ -11,7 +11,7 @@ from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
 from .paint import PaintViews
-from .presets import FIXED_PRESETS, ChosenPreset, PresetAuto, PresetCustom
+from .presets import FIXED_PRESETS, ChosenPreset, PresetAuto, PresetCustom, PresetFromJson, PresetToJson
 from .report import MemoryReport
 from .shape import GenerateShape, GenerateShapeMultiView
 from .texture import BakeTexture, InpaintTexture
@@ -21,6 +21,8 @@ NODES: list[type[io.ComfyNode]] = [
     *FIXED_PRESETS,
     PresetAuto,
     PresetCustom,
+    PresetFromJson,
+    PresetToJson,
     LoadPictures,
     RemoveBackground,
     GenerateShape,

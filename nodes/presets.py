@@ -9,10 +9,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lowvram_core.files.preset_files import EXAMPLE, from_json, to_json
 from ..lowvram_core.presets import PRESETS, VALUES, Preset, Value, cost, get, texts
 from ..lowvram_core.report import GIB
 from . import _host
-from ._schema import CATEGORY, PresetType, schema
+from ._schema import CATEGORY, PresetType, preset_input, schema
 
 PRESET_CATEGORY = f"{CATEGORY}/presets"
 CARDS: tuple[tuple[float, str], ...] = (
@@ -27,6 +28,8 @@ NO_CARD = "8 GB Fast"
 """For the CPU, whose memory says nothing about its speed: the preset with the least work."""
 AUTO = "Auto"
 """The choice of Preset that takes what Preset Auto chooses."""
+GROUP = "hy3d_group"
+"""What web/groups.js calls the group of a widget."""
 BASE = PRESETS["8 GB Balanced"]
 """Preset Custom starts with its values."""
 
@@ -128,7 +131,7 @@ class PresetAuto(io.ComfyNode):
         name, total, free = _host.card()
         lines = [f"{name}: {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free", preset.name, values_of(preset)]
         if _host.on_cpu():
-            lines.insert(1, "No graphics card: the preset with the least work.")
+            lines.insert(1, texts()["notes"]["no_card"]["text"]["en"])
         return io.NodeOutput(preset, ui={**host.badge(), "text": ["\n".join(lines)]})
 
 
@@ -165,8 +168,9 @@ class PresetCustom(io.ComfyNode):
 def _widget(value: Value) -> Any:
     settings: dict[str, Any] = {
         "default": getattr(BASE, value.name), "tooltip": cost(value.name), "optional": value.later,
+        "extra_dict": {GROUP: value.group},
     }  # fmt: skip
-    if value.advanced:
+    if value.group == "advanced":
         settings["advanced"] = True
     if value.kind is str:
         return io.Combo.Input(value.name, options=list(value.choices), **settings)
@@ -174,3 +178,56 @@ def _widget(value: Value) -> Any:
         return io.Boolean.Input(value.name, **settings)
     kind = io.Float if value.kind is float else io.Int
     return kind.Input(value.name, min=value.low, max=value.high, step=value.step, **settings)
+
+
+class PresetFromJson(io.ComfyNode):
+    """The preset that a text describes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One text."""
+        return schema(
+            "PresetFromJson", "Preset from JSON",
+            "Reads a preset from a text, so that people can share their settings. Preset to JSON writes such a text.",
+            ["preset", "settings", "share", "import"], category=PRESET_CATEGORY,
+            inputs=[
+                io.String.Input(
+                    "text", multiline=True, default=EXAMPLE,
+                    tooltip="A JSON object. base names the fixed preset to start from; the others are values of Preset "
+                    "Custom, by the names that its help lists.",
+                ),
+            ],
+            outputs=[PresetType.Output("preset_out", display_name="preset")],
+        )  # fmt: skip
+
+    @classmethod
+    def settings(cls, text: str) -> Preset:
+        """Returns the preset. An unknown name or value raises BadInput."""
+        return from_json(text)
+
+    @classmethod
+    def execute(cls, text: str) -> io.NodeOutput:
+        """The preset."""
+        return io.NodeOutput(cls.settings(text), ui=_host.ComfyHost().badge())
+
+
+class PresetToJson(io.ComfyNode):
+    """A preset as a text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """An output node, so that it shows its text without a node after it."""
+        return schema(
+            "PresetToJson", "Preset to JSON",
+            "Shows a preset as a short text to share: a fixed preset, and the values that differ from it. Preset from "
+            "JSON and the command line read it.",
+            ["preset", "settings", "share", "export"], category=PRESET_CATEGORY, is_output_node=True,
+            inputs=[preset_input()],
+            outputs=[io.String.Output("json", display_name="json")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, preset: Preset) -> io.NodeOutput:
+        """The text."""
+        text = to_json(preset)
+        return io.NodeOutput(text, ui={**_host.ComfyHost().badge(), "text": [text]})

@@ -20,6 +20,8 @@ TAIL = {"en": "## What to change", "ko": "## 무엇을 바꿀까"}
 TABLES = {"en": ("Inputs", "input", "Outputs", "output"), "ko": ("입력", "입력", "출력", "출력")}
 FIELDS = ("default", "min", "max", "step", "options", "control_after_generate")
 KOREAN = LOCALES / "ko.toml"
+SCRIPT_WORDS = "hunyuan3dlowvram"
+"""The part of main.json that web/lib/words.js reads."""
 CHANGED = (
     "The nodes' schemas change: saved workflows may break. Read the diff of tests/nodes/schemas.json, and say in "
     "CHANGELOG.md what users have to know."
@@ -164,6 +166,15 @@ def _preset_text(kind: str, name: str) -> Texts:
     return own
 
 
+def script_words(language: str) -> Texts:
+    """What our scripts show beside the nodes' texts (web/lib/words.js): the titles of groups, and notes."""
+    found = presets.texts()
+    return {
+        "groups": {name: own["title"][language] for name, own in found["groups"].items()},
+        "notes": {name: own["text"][language] for name, own in found["notes"].items()},
+    }
+
+
 def page(node_id: str, language: str) -> Path:
     """Where ComfyUI's front end looks for a node's help: a page of the language, else the English one."""
     return HELP / f"{node_id}.md" if language == "en" else HELP / node_id / f"{language}.md"
@@ -214,7 +225,9 @@ def files(nodes: list[Any]) -> dict[Path, str]:
     found = {GOLDEN: dump({key: contract(node) for key, node in zip(ids, nodes, strict=True)})}
     for language in LANGUAGES:
         found[LOCALES / language / "nodeDefs.json"] = dump(defs[language])
-        found[LOCALES / language / "main.json"] = dump({"nodeCategories": menus[language]})
+        found[LOCALES / language / "main.json"] = dump(
+            {"nodeCategories": menus[language], SCRIPT_WORDS: script_words(language)}
+        )
         for key, node in zip(ids, nodes, strict=True):
             found[page(key, language)] = help_page(node, defs[language][key], language)
     return found

@@ -1,11 +1,13 @@
-// Shows the values of a preset on its node: Preset, the fixed presets and Preset Auto.
+// Shows the values of a preset on its node: Preset, the fixed presets and Preset Auto; and the text of Preset to JSON.
 import { app } from "/scripts/app.js";
 import { showText, textWidget } from "./lib/text.js";
+import { readWords, translated } from "./lib/words.js";
 
 const PREFIX = "Hy3dLowVram_Preset";
 const CHOSEN = PREFIX;
 const AUTO = `${PREFIX}Auto`;
-const OTHERS = [`${PREFIX}Custom`]; // their widgets show their values
+const TO_JSON = `${PREFIX}ToJson`;
+const OTHERS = [`${PREFIX}Custom`, `${PREFIX}FromJson`]; // their widgets show their values
 const BY_CARD = "Auto"; // the choice of Preset that does what Preset Auto does
 
 /** Returns a fixed preset's `name: value` lines from the server. The front end's own description may be translated. */
@@ -21,12 +23,12 @@ function chosen(node) {
 
 /** Returns the fixed node whose values this node has; nothing if only a run tells them. */
 function fixedNode(node) {
-  if (node.comfyClass === AUTO) return undefined;
+  if ([AUTO, TO_JSON].includes(node.comfyClass)) return undefined;
   if (node.comfyClass !== CHOSEN) return node.comfyClass;
   return chosen(node) === BY_CARD ? undefined : PREFIX + chosen(node).replaceAll(" ", "");
 }
 
-/** Shows the values; for Auto before its first run: what the node does, in the user's language. */
+/** Shows the values; where only a run tells them: what the node does, in the user's language. */
 async function showValues(node) {
   const fixed = fixedNode(node);
   if (!fixed) {
@@ -55,12 +57,14 @@ function follow(node) {
 app.registerExtension({
   name: "hunyuan3dlowvram.presets",
 
+  init: readWords,
+
   async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (![CHOSEN, AUTO].includes(nodeData.name)) return;
+    if (![CHOSEN, AUTO, TO_JSON].includes(nodeData.name)) return;
     const { onExecuted } = nodeType.prototype;
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
-      if (output?.text && !fixedNode(this)) showText(this, output.text.join("\n"));
+      if (output?.text && !fixedNode(this)) showText(this, translated(output.text.join("\n")));
     };
   },
 

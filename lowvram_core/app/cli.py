@@ -21,6 +21,7 @@ from ..files.formats import TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..files.meshes import save
 from ..files.names import exists, pasted
 from ..files.pictures import find_pictures, load_picture
+from ..files.preset_files import EXAMPLE, read_preset
 from ..files.store import ModelStore, default_roots
 from ..files.textures import Coding
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
@@ -74,7 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
                         help="of the texture inside .glb and .gltf; jpeg and webp are smaller")  # fmt: skip
     parser.add_argument("--texture-quality", type=int, default=TEXTURE_QUALITY, metavar="N",
                         help=f"of jpeg and webp, 1 to 100; default: {TEXTURE_QUALITY}")  # fmt: skip
-    parser.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
+    presets = parser.add_mutually_exclusive_group()
+    presets.add_argument("--preset", default="8 GB Balanced", help=f"one of: {', '.join(PRESETS)}")
+    presets.add_argument("--preset-file", type=_path, metavar="FILE.json",
+                         help=f"a preset as JSON text: {EXAMPLE}; the node Preset to JSON writes it")  # fmt: skip
     parser.add_argument("--models", type=Path, action="append", default=[], metavar="DIR",
                         help="a models folder, searched first; may be given several times")  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="never download a model")
@@ -125,10 +129,11 @@ def chosen_preset(options: argparse.Namespace) -> Preset:
     """Returns the preset, changed by the values on the command line.
 
     Raises:
-        BadInput: the preset is unknown or a value out of range.
+        BadInput: the preset is unknown, its file cannot be used, or a value is out of range.
     """
     given = {name: getattr(options, name) for name in VALUES if getattr(options, name) is not None}
-    return get(options.preset).with_(**given)
+    base = read_preset(options.preset_file) if options.preset_file else get(options.preset)
+    return base.with_(**given)
 
 
 def _coding(options: argparse.Namespace) -> Coding:

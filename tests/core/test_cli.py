@@ -143,6 +143,19 @@ def test_values_given_win_over_the_presets() -> None:
     assert cli.chosen_preset(options) == PRESETS["8 GB Balanced"]
 
 
+def test_a_preset_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"base": "12 GB", "octree": 96, "paint_steps": 9}', encoding="utf-8")
+    options = cli.build_parser().parse_args(["x.png", "--preset-file", f"'{file}'", "--octree", "64"])
+    assert cli.chosen_preset(options) == PRESETS["12 GB"].with_(name="Custom", octree=64, paint_steps=9)
+    file.write_text('{"base": "12 GB", "octre": 96}', encoding="utf-8")
+    assert cli.main([str(draw(tmp_path / "a.png")), "-o", str(tmp_path), "--preset-file", str(file)]) == 2
+    assert "Write octree if you mean that. The file is" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.build_parser().parse_args(["x.png", "--preset", "2 GB", "--preset-file", str(file)])
+    assert "not allowed with argument --preset" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

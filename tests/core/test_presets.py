@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from lowvram_core.errors import BadInput
 from lowvram_core.files.manifest import MODELS
-from lowvram_core.presets import PRESETS, VALUES, VIEW_SETS, Preset, cost, get, texts
+from lowvram_core.presets import PRESETS, VALUES, VIEW_SETS, Group, Preset, cost, get, texts
 
 TABLE = """
 | 2 GB          | v2-0       | 50 | 384 | 5 | 50 | 30 | standard | 2048 | 2048 | stream |
@@ -131,12 +132,14 @@ def test_every_value_is_declared() -> None:
             value.check(value.default)
     later = [value.later for value in VALUES.values()]
     assert later == sorted(later) and later.index(True) == 23, "a new value is declared last, and later"
-    assert all(value.later and value.default is not None for value in VALUES.values() if value.advanced)
+    assert all(value.default is not None for value in VALUES.values() if value.group == "advanced")
 
 
 def test_every_preset_and_value_has_its_texts() -> None:
     """In both languages, in the order of the declarations, and none is left over."""
     kinds = {"presets": (PRESETS, {"name": {"ko"}, "summary": {"en", "ko"}}),
+             "groups": (get_args(Group), {"title": {"en", "ko"}}),
+             "notes": (["no_card"], {"text": {"en", "ko"}}),
              "values": (VALUES, {"label": {"ko"}, "cost": {"en", "ko"}})}  # fmt: skip
     assert texts().keys() == kinds.keys()
     for kind, (declared, wanted) in kinds.items():

@@ -174,7 +174,8 @@ mesh = MeshData(torch.rand(1, 12, 3), torch.arange(12).view(1, 4, 3), uvs=torch.
                 texture=torch.rand(1, 8, 8, 3))
 own = {"image": image, "mesh": mesh, "preset": preset, "seen": mask, "trimesh": object(), "front": image,
        "images": image}
-rest = {"MemoryReport": {"mesh": [mesh]}, "BakeTexture": {"views": ()}, "LoadPictures": {"folder": PICTURES}}
+rest = {"MemoryReport": {"mesh": [mesh]}, "BakeTexture": {"views": ()}, "LoadPictures": {"folder": PICTURES},
+        "Preset": {"preset": "Auto"}}
 for name, node in pack.by_id.items():
     wanted = {item.id for item in node.GET_SCHEMA().inputs}
     given = {key: value for key, value in own.items() if key in wanted}
@@ -206,7 +207,7 @@ def test_missing_packages_cost_their_nodes_and_not_the_pack() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert len(said) == 27
+    assert len(said) == 29
     ran = {name for name, text in said.items() if text == "ran"}
     assert ran == {name for name in said if name.startswith("Preset")} | {"LoadPictures", "MemoryReport"}
     for name in said.keys() - ran:
