@@ -9,14 +9,31 @@ LowVramError
 |-- OutOfMemory             the device is full
 `-- Cancelled               the user stopped the run
 
-Messages read `stage: what was met; what is wanted. What to do.`
+Messages read `stage: what was met; what is wanted. What to do.` This is the first line; lists follow on further lines.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+SHOWN_MODULE = "hunyuan3d_lowvram"
+"""The module that the errors name as theirs. ComfyUI shows it in front of the class, and so do tracebacks. The real name
+holds the path of the folder that ComfyUI loaded the pack from."""
+
 
 class LowVramError(Exception):
     """Base of all errors that this package raises on purpose."""
+
+    __module__ = SHOWN_MODULE
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.__module__ = SHOWN_MODULE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Names the class for pickle, which cannot import SHOWN_MODULE."""
+        _, arguments, *state = super().__reduce__()
+        return (_again, (type(self).__name__, arguments), *state)
 
 
 class BadInput(LowVramError, ValueError):
@@ -45,3 +62,9 @@ class OutOfMemory(LowVramError):
 
 class Cancelled(LowVramError):
     """The user cancelled. Everything that was borrowed has been given back."""
+
+
+def _again(name: str, arguments: tuple[Any, ...]) -> LowVramError:
+    """Makes a pickled error again. Its class stands in this module."""
+    error: LowVramError = globals()[name](*arguments)
+    return error

@@ -99,12 +99,14 @@ class ModelStore:
         return self.offline or switched
 
     def _missing(self, model: Model, why: str) -> MissingModel:
-        looked = "\n".join(f"  {folder}{_lacks(model, folder)}" for folder in self.candidates(model)) or "  nowhere"
+        into = "a models folder"
+        if self.download_to is not None:
+            into = str(self.download_to / model.repo.rpartition("/")[2] / model.folder)
         files = "\n".join(f"  {file.path}  {file.bytes / 1e6:,.1f} MB" for file in model.files if not file.optional)
         return MissingModel(
-            f"models: {model.id} is in no models folder ({why}). Looked in:\n{looked}\n"
-            f"wanted these files, {model.bytes / 1e9:.2f} GB in all:\n{files}\n"
-            f"Get them from {model.address} into one of these folders, or allow downloads."
+            f"models: {model.id} is in no models folder ({why}); wanted its files, {model.bytes / 1e9:.2f} GB in all. "
+            f"Allow downloads, or get them from {model.address} into {into}.\n"
+            f"Files:\n{files}\nFolders that were searched:\n{_searched(model, self.candidates(model))}"
         )
 
     def _download(self, model: Model, progress: Progress) -> Path:
@@ -193,6 +195,15 @@ def _lacks(model: Model, folder: Path) -> str:
     if len(missing) == sum(not file.optional for file in model.files):
         return ""
     return f" (lacks {', '.join(file.path for file in missing)})"
+
+
+def _searched(model: Model, folders: Sequence[Path]) -> str:
+    """Lists the folders that exist, a line each, with what each of them lacks. The others are counted."""
+    lines = [f"  {folder}{_lacks(model, folder)}" for folder in folders if folder.is_dir()]
+    absent = len(folders) - len(lines)
+    if absent:
+        lines.append(f"  not there: {absent} more" if lines else f"  not there: {absent}")
+    return "\n".join(lines) or "  nowhere"
 
 
 def _places_on_the_hub(root: Path, model: Model) -> Iterator[Path]:

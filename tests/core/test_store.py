@@ -148,12 +148,15 @@ def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) 
     (fill(tmp_path / "b" / "folder") / "model_index.json").unlink()
     with pytest.raises(MissingModel) as caught:
         offline(tmp_path / "a", tmp_path / "b").folder("paint")
-    for part in (
-        str(tmp_path / "a" / "name" / "folder"), f"{tmp_path / 'b' / 'folder'} (lacks model_index.json)",
-        "unet/net.safetensors  2.0 MB", "https://huggingface.co/owner/name/tree/main/folder",
-        "downloads are switched off",
-    ):  # fmt: skip
-        assert part in str(caught.value)
+    told, *lists = str(caught.value).split("\n")
+    target = tmp_path / "a" / "name" / "folder"
+    assert "(downloads are switched off)" in told
+    assert told.endswith(f"get them from https://huggingface.co/owner/name/tree/main/folder into {target}.")
+    assert "  unet/net.safetensors  2.0 MB" in lists
+    assert lists[-3:] == [
+        "Folders that were searched:", f"  {tmp_path / 'b' / 'folder'} (lacks model_index.json)",
+        "  not there: 5 more",
+    ]  # fmt: skip
 
 
 def test_a_download_reports_and_arrives_whole(tmp_path: Path, hub: Hub) -> None:
