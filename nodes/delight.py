@@ -43,7 +43,7 @@ class Delight(io.ComfyNode):
         host = _host.ComfyHost(preset.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "delight")
         delit = stage("delight").delight_all(
-            [_convert.cutout(*picture, name) for name, picture in pictures.items()],
+            [_convert.cutout(*picture, name, host) for name, picture in pictures.items()],
             overridden(preset, delight_steps=steps), host, _host.model_store(host), seed=seed,
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

@@ -44,7 +44,7 @@ class GenerateShape(io.ComfyNode):
         host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(
-            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=seed
+            _convert.cutout(image, mask, "shape", host), chosen, host, _host.model_store(host), seed=seed
         )
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
@@ -78,14 +78,14 @@ class GenerateShapeMultiView(io.ComfyNode):
     @classmethod
     def execute(cls, preset: Preset, seed: int, variant: str, steps: int, **pictures: Tensor | None) -> io.NodeOutput:
         """The views that are connected."""
+        host = _host.ComfyHost(preset.precision)
         cutouts = {
-            view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}")
+            view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}", host)
             for view in SIDES
             if (image := pictures.get(view)) is not None
         }
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
-        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
         mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
