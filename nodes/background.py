@@ -64,21 +64,39 @@ class RemoveBackground(io.ComfyNode):
         cutouts = []
         for index, picture in enumerate(image):
             own = None if known is None else known[min(index, len(known) - 1)]
-            if own is not None and invert_mask and not core("checks.pictures").is_used(own.numpy() < 0.5):
-                own = None  # made of the alpha of an opaque file, in a batch with others or not quite 255
+            if own is not None and invert_mask:
+                own = _inverted(own, core("checks.pictures").named("background", index, len(image)))
             cutouts.append(_cut(picture[None], own, chosen, host, keep_background))
         images = [_convert.to_image(cutout.image) for cutout in cutouts]
         masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]
         return io.NodeOutput(images, masks, ui=host.badge())
 
 
+def _inverted(mask: Tensor, stage_name: str) -> Tensor | None:
+    """A mask [H,W] that was inverted, 1 = object. None if it was made of the alpha of an opaque file.
+
+    Such a mask comes in a batch with others, or from an alpha that is not quite 255. `stage_name` begins the message.
+
+    Raises:
+        BadInput: nothing is left of the picture.
+    """
+    if not bool(mask.any()):
+        raise BadInput(
+            f"{stage_name}: the mask is 1 everywhere and invert_mask is on, so nothing is left of the picture; wanted "
+            "an object. If the mask is 1 = object, switch invert_mask off. If the picture is fully transparent, use "
+            "another one."
+        )
+    return mask if core("checks.pictures").is_used(mask.numpy() < 0.5) else None
+
+
 def _cut(image: Tensor, mask: Tensor | None, preset: Preset, host: _host.ComfyHost, keep: bool) -> _convert.Cutout:
     convert = core("pictures.convert")
     if mask is not None:
-        cutout = _convert.cutout(image[..., :3], mask[None], "background")
-        rgba = convert.rgba_from_cutout(cutout)
+        picture = _convert.single_picture(image, "background")
+        alpha = _convert.resize_mask(mask[None], *picture.shape[:2])[0]
+        rgba = convert.rgba_from_cutout(_convert.Cutout(picture[..., :3], alpha))
     else:
-        rgb = _convert.cutout(image, None, "background")
+        rgb = _convert.own_cutout(image, "background")
         rgba = convert.rgba_from_cutout(rgb) if image.shape[-1] == 4 else convert.pil_from_image(rgb.image)
     store = _host.model_store(host)
     remove = partial(stage("background").remove_background, rgba, host=host, store=store)
@@ -148,19 +166,23 @@ class LoadPictures(io.ComfyNode):
 
 
 def _load(paths: list[Path], limit: int, host: _host.ComfyHost) -> dict[Path, Any]:
-    """The pictures by path, `limit` at most; 0: all. One that cannot be read is skipped, with a note.
+    """The pictures by path, `limit` at most; 0: all. One that cannot be used is skipped, with a note.
+
+    A picture cannot be used if it cannot be read, if it is fully transparent, or if its path leads out of the folders
+    that may be read.
 
     Raises:
-        BadInput: none can be read, or a path leads out of the folders that may be read.
+        BadInput: none can be used.
     """
     loaded: dict[Path, Any] = {}
     failed: list[BadInput] = []
     for path in paths:
         if limit and len(loaded) == limit:
             break
-        allowed = _host.readable(str(path), "picture")
         try:
-            loaded[path] = core("files.pictures").load_picture(allowed)
+            picture = core("files.pictures").load_picture(_host.readable(str(path), "picture"))
+            core("checks.pictures").check_visible(picture, path.name)
+            loaded[path] = picture
         except BadInput as error:
             failed.append(error)
             host.note(f"{error} It was skipped.")

@@ -49,7 +49,7 @@ class Delight(io.ComfyNode):
         host = _host.ComfyHost(chosen.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "delight")
         delit = stage("delight").delight_all(
-            [_convert.cutout(*picture, name) for name, picture in pictures.items()],
+            [_convert.cutout(*picture, name, host) for name, picture in pictures.items()],
             chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
         return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

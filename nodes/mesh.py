@@ -43,11 +43,12 @@ class CleanMesh(io.ComfyNode):
     def execute(cls, mesh: object, preset: GivenPreset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
         """A closed mesh stays closed."""
         host = _host.ComfyHost()
-        cleaned = stage("clean").clean(
-            _convert.mesh_from_comfy(mesh, "clean"), overridden(preset_of(preset), face_budget=face_budget), host,
-            remove_floaters=remove_floaters,
-        )  # fmt: skip
-        return io.NodeOutput(_convert.mesh_to_comfy(cleaned), ui=host.badge())
+        chosen = overridden(preset_of(preset), face_budget=face_budget)
+        cleaned = _convert.one_by_one(
+            _convert.meshes_from_comfy(mesh, "clean", host),
+            lambda item: stage("clean").clean(item, chosen, host, remove_floaters=remove_floaters),
+        )
+        return io.NodeOutput(_convert.meshes_to_comfy(cleaned), ui=host.badge())
 
 
 class UnwrapUVs(io.ComfyNode):
@@ -73,11 +74,12 @@ class UnwrapUVs(io.ComfyNode):
     def execute(cls, mesh: object, preset: GivenPreset, unwrapper: str, keep_uvs: bool) -> io.NodeOutput:
         """Vertices are split at the seams."""
         host = _host.ComfyHost()
-        unwrapped = stage("unwrap").unwrap(
-            _convert.mesh_from_comfy(mesh, "unwrap"), overridden(preset_of(preset), unwrapper=unwrapper), host,
-            keep_uvs=keep_uvs,
-        )  # fmt: skip
-        return io.NodeOutput(_convert.mesh_to_comfy(unwrapped), ui=host.badge())
+        chosen = overridden(preset_of(preset), unwrapper=unwrapper)
+        unwrapped = _convert.one_by_one(
+            _convert.meshes_from_comfy(mesh, "unwrap", host),
+            lambda item: stage("unwrap").unwrap(item, chosen, host, keep_uvs=keep_uvs),
+        )
+        return io.NodeOutput(_convert.meshes_to_comfy(unwrapped), ui=host.badge())
 
 
 class LoadMesh(io.ComfyNode):
@@ -141,7 +143,8 @@ class SaveMesh(io.ComfyNode):
                                "program reads it. webp: smaller still, for programs that know EXT_texture_webp. An "
                                "obj has a png."),
             ],
-            outputs=[io.String.Output("path", display_name="path")],
+            outputs=[io.String.Output("path", display_name="path", is_output_list=True,
+                                      tooltip="A batch of meshes gives a path each.")],
         )  # fmt: skip
 
     @classmethod
@@ -149,13 +152,19 @@ class SaveMesh(io.ComfyNode):
         cls, mesh: object, filename_prefix: str, format: str,
         texture_quality: int = TEXTURE_QUALITY, texture_format: str = TEXTURE_FORMATS[0],
     ) -> io.NodeOutput:  # fmt: skip
-        """The file's path."""
+        """The path of each mesh's file."""
         host = _host.ComfyHost()
-        path, name, subfolder = _host.output_target(filename_prefix, f".{format}")
         coding = core("files.textures").Coding(texture_format, texture_quality)
-        saved: Path = guarded("files.meshes").save(_convert.mesh_from_comfy(mesh, "save"), path, host, coding)
-        shown = {"3d": [{"filename": name, "subfolder": subfolder, "type": "output"}]}
-        return io.NodeOutput(str(saved), ui={**host.badge(), **shown})
+        shown: list[dict[str, str]] = []
+
+        def save(item: Mesh) -> str:
+            path, name, subfolder = _host.output_target(filename_prefix, f".{format}")
+            saved: Path = guarded("files.meshes").save(item, path, host, coding)
+            shown.append({"filename": name, "subfolder": subfolder, "type": "output"})
+            return str(saved)
+
+        paths = _convert.one_by_one(_convert.meshes_from_comfy(mesh, "save", host), save)
+        return io.NodeOutput(paths, ui={**host.badge(), "3d": shown})
 
 
 class MeshToTrimesh(io.ComfyNode):
@@ -168,14 +177,17 @@ class MeshToTrimesh(io.ComfyNode):
             "MeshToTrimesh", "Mesh to Trimesh", "Converts a mesh for packs whose sockets carry a trimesh.Trimesh.",
             ["convert", "trimesh"],
             inputs=[io.Mesh.Input("mesh", tooltip="A mesh of ComfyUI's own kind.")],
-            outputs=[TrimeshType.Output("trimesh", display_name="trimesh")],
+            outputs=[TrimeshType.Output("trimesh", display_name="trimesh", is_output_list=True,
+                                        tooltip="A batch of meshes gives one each.")],
         )  # fmt: skip
 
     @classmethod
     def execute(cls, mesh: object) -> io.NodeOutput:
-        """A trimesh.Trimesh."""
+        """A trimesh.Trimesh for each mesh."""
         host = _host.ComfyHost()
-        converted = core("files.meshes").to_trimesh(_convert.mesh_from_comfy(mesh, "trimesh"))
+        converted = _convert.one_by_one(
+            _convert.meshes_from_comfy(mesh, "trimesh", host), core("files.meshes").to_trimesh
+        )
         return io.NodeOutput(converted, ui=host.badge())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.presets import VIEW_SETS
+from ..lowvram_core.types import Mesh, Views
 from . import _convert, _host
 from ._core import core, stage
 from ._schema import (
@@ -58,21 +60,42 @@ class PaintViews(io.ComfyNode):
         cls, mesh: object, image: Tensor, preset: GivenPreset, seed: int, steps: int, views: str,
         mask: Tensor | None = None, **sides: Tensor | None,
     ) -> io.NodeOutput:  # fmt: skip
-        """[N,512,512,3], their cameras, and the mesh."""
+        """[N,512,512,3], their cameras, and the mesh. The views of several meshes follow each other."""
         chosen = overridden(preset_of(preset), paint_steps=steps, views=views)
         host = _host.ComfyHost(chosen.precision)
-        pictures = _convert.pictures_of_one(image, mask, sides, "paint")
-        core("checks.pictures").check_reference_count(len(pictures))
-        references = [_reference(*picture, name) for name, picture in pictures.items()]
-        core_mesh = stage("unwrap").unwrap(_convert.mesh_from_comfy(mesh, "paint"), chosen, host, keep_uvs=True)
-        painted = stage("paint").paint_views(core_mesh, references, chosen, host, _host.model_store(host), seed=seed)
+        meshes = _convert.meshes_from_comfy(mesh, "paint", host)
+        shares = _convert.shared_out({"image": image, "mask": mask, **sides}, len(meshes), "paint")
+        references = [_references(share, host) for share in shares]
+
+        def paint(item: Mesh, own: list[Tensor | _convert.Cutout]) -> tuple[Mesh, Views]:
+            unwrapped = stage("unwrap").unwrap(item, chosen, host, keep_uvs=True)
+            store = _host.model_store(host)
+            return unwrapped, stage("paint").paint_views(unwrapped, own, chosen, host, store, seed=seed)
+
+        done = _convert.one_by_one(meshes, paint, references)
+        cameras = [painted.cameras for _, painted in done]
         return io.NodeOutput(
-            _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()
-        )
+            _convert.to_image(torch.cat([painted.images for _, painted in done])),
+            cameras[0] if len(cameras) == 1 else tuple(cameras),
+            _convert.meshes_to_comfy([unwrapped for unwrapped, _ in done]), ui=host.badge(),
+        )  # fmt: skip
 
 
-def _reference(image: Tensor, mask: Tensor | None, name: str) -> Tensor | _convert.Cutout:
+def _references(given: dict[str, Tensor | None], host: _host.ComfyHost) -> list[Tensor | _convert.Cutout]:
+    """The reference pictures of one mesh.
+
+    Args:
+        given: `image`, `mask`, and the further pictures and masks by name.
+    """
+    image, mask, *_ = given.values()
+    assert image is not None
+    pictures = _convert.pictures_of_one(image, mask, given, "paint")
+    core("checks.pictures").check_reference_count(len(pictures))
+    return [_reference(*picture, name, host) for name, picture in pictures.items()]
+
+
+def _reference(image: Tensor, mask: Tensor | None, name: str, host: _host.ComfyHost) -> Tensor | _convert.Cutout:
     """The whole picture if nothing marks an object in it, else the cutout."""
     picture = _convert.single_picture(image, name)
     whole = _convert.usable_mask(mask) is None and picture.shape[-1] == 3
-    return picture if whole else _convert.cutout(image, mask, name)
+    return picture if whole else _convert.cutout(image, mask, name, host)

@@ -44,7 +44,7 @@ class GenerateShape(io.ComfyNode):
         chosen = overridden(preset_of(preset), variant=variant, shape_steps=steps)
         host = _host.ComfyHost(chosen.precision)
         mesh = stage("shape").generate_shape(
-            _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=seed
+            _convert.cutout(image, mask, "shape", host), chosen, host, _host.model_store(host), seed=seed
         )
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
 
@@ -80,15 +80,15 @@ class GenerateShapeMultiView(io.ComfyNode):
         cls, preset: GivenPreset, seed: int, variant: str, steps: int, **pictures: Tensor | None
     ) -> io.NodeOutput:
         """The views that are connected."""
+        own = preset_of(preset)
+        host = _host.ComfyHost(own.precision)
         cutouts = {
-            view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}")
+            view: _convert.cutout(image, pictures.get(f"{view}_mask"), f"shape, {view}", host)
             for view in SIDES
             if (image := pictures.get(view)) is not None
         }
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
-        own = preset_of(preset)
         chosen = overridden(own.with_(variant=own.multiview_variant), variant=variant, shape_steps=steps)
-        host = _host.ComfyHost(chosen.precision)
         mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())

@@ -6,10 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.types import Atlas, Camera, Views
+from ..lowvram_core.types import Atlas, Camera, Mesh, Views
 from . import _convert, _host
 from ._core import stage
 from ._schema import GivenPreset, ViewsType, preset_input, preset_of, schema
+
+Rigs = tuple[Camera, ...] | tuple[tuple[Camera, ...], ...]
+"""The cameras of one mesh, or those of each mesh of a batch."""
 
 
 class BakeTexture(io.ComfyNode):
@@ -34,13 +37,33 @@ class BakeTexture(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: GivenPreset) -> io.NodeOutput:
+    def execute(cls, mesh: object, images: Tensor, views: Rigs, preset: GivenPreset) -> io.NodeOutput:
         """The texture, black where no view saw it, and the mask of the seen texels."""
-        host = _host.ComfyHost()
-        core_mesh = _convert.mesh_from_comfy(mesh, "bake")
-        atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset_of(preset), host)
-        textured = core_mesh.with_(texture=atlas.texture)
-        return io.NodeOutput(_convert.mesh_to_comfy(textured), _convert.to_mask(atlas.seen), ui=host.badge())
+        host, chosen = _host.ComfyHost(), preset_of(preset)
+        meshes = _convert.meshes_from_comfy(mesh, "bake", host)
+        atlases = _convert.one_by_one(
+            meshes, lambda item, own: stage("bake").bake(item, own, chosen, host), _views(images, views, len(meshes))
+        )
+        textured = [item.with_(texture=atlas.texture) for item, atlas in zip(meshes, atlases, strict=True)]
+        seen = _convert.to_masks([atlas.seen for atlas in atlases])
+        return io.NodeOutput(_convert.meshes_to_comfy(textured), seen, ui=host.badge())
+
+
+def _views(images: Tensor, rigs: Rigs, count: int) -> list[Views]:
+    """The views of each of so many meshes.
+
+    Raises:
+        BadInput: they are not those of so many meshes.
+    """
+    pictures = images[..., :3].float().cpu()
+    each = [rig for rig in rigs if isinstance(rig, tuple)] or [tuple(rig for rig in rigs if isinstance(rig, Camera))]
+    if len(each) != count or (count > 1 and len(pictures) != sum(map(len, each))):
+        raise BadInput(
+            f"bake: {len(pictures)} pictures and the cameras of {len(each)} meshes came for {count}; wanted those of "
+            "the same meshes. Connect mesh, images and views of one Paint Views."
+        )
+    shares = [pictures] if count == 1 else pictures.split([len(rig) for rig in each])
+    return [Views(share, rig) for share, rig in zip(shares, each, strict=True)]
 
 
 class InpaintTexture(io.ComfyNode):
@@ -63,12 +86,18 @@ class InpaintTexture(io.ComfyNode):
     def execute(cls, mesh: object, seen: Tensor) -> io.NodeOutput:
         """The same mesh with a texture without holes."""
         host = _host.ComfyHost()
-        core_mesh = _convert.mesh_from_comfy(mesh, "inpaint")
-        if core_mesh.texture is None:
-            raise BadInput("inpaint: the mesh has no texture; wanted one from Bake Texture. Connect its mesh.")
+        meshes = _convert.meshes_from_comfy(mesh, "inpaint", host)
         masks = seen.reshape(-1, *seen.shape[-2:]).float().cpu()
-        if len(masks) != 1:
-            raise BadInput(f"inpaint: {len(masks)} masks for one texture; wanted one. Connect Bake Texture's.")
-        kept = _convert.resize_mask(masks, *core_mesh.texture.shape[:2])[0] >= 0.5
-        filled = stage("inpaint").inpaint(core_mesh, Atlas(core_mesh.texture, kept), host)
-        return io.NodeOutput(_convert.mesh_to_comfy(filled), ui=host.badge())
+        if len(masks) != len(meshes):
+            textures = "one texture; wanted one" if len(meshes) == 1 else f"{len(meshes)} textures; wanted one each"
+            raise BadInput(f"inpaint: {len(masks)} masks for {textures}. Connect Bake Texture's.")
+
+        def inpaint(item: Mesh, mask: Tensor) -> Mesh:
+            if item.texture is None:
+                raise BadInput("inpaint: the mesh has no texture; wanted one from Bake Texture. Connect its mesh.")
+            kept = _convert.resize_mask(mask, *item.texture.shape[:2])[0] >= 0.5
+            filled: Mesh = stage("inpaint").inpaint(item, Atlas(item.texture, kept), host)
+            return filled
+
+        filled = _convert.one_by_one(meshes, inpaint, masks.split(1))
+        return io.NodeOutput(_convert.meshes_to_comfy(filled), ui=host.badge())

@@ -21,6 +21,10 @@ SHORTER = "Scale it down and try again."
 MIN_CLEAR_PX = 4
 """The fewest clear pixels of an alpha channel that is used: one in each corner of a rounded card."""
 
+INVERTED_BORDER = 0.98
+INVERTED_CLEAR = 0.01
+"""A mask looks inverted if it marks this share of the border, and leaves out this share of the picture."""
+
 
 def check_size(size_px: tuple[int, int], name: str, smallest_px: int = MIN_SIDE_PX) -> None:
     """Raises BadInput if (width, height) is out of range. Call it before the pixels are decoded."""
@@ -63,6 +67,19 @@ def touched_sides(mask: Tensor) -> list[str]:
     solid = mask >= 0.5
     lines = {"left": solid[:, 0], "right": solid[:, -1], "top": solid[0], "bottom": solid[-1]}
     return [side for side, line in lines.items() if bool(line.any())]
+
+
+def looks_inverted(mask: Tensor) -> bool:
+    """Returns whether a mask [H,W] probably marks the background: it marks the border all round, but not all inside.
+
+    A mask that marks the whole picture does not look inverted.
+    """
+    solid = mask >= 0.5
+    if min(mask.shape) < 2 or bool(solid.all()):
+        return False
+    border = torch.cat([solid[0], solid[-1], solid[1:-1, 0], solid[1:-1, -1]])
+    clear = float((~solid).float().mean())
+    return float(border.float().mean()) >= INVERTED_BORDER and clear >= INVERTED_CLEAR
 
 
 def check_reference_count(count: int) -> None:

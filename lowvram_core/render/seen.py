@@ -32,6 +32,9 @@ _WEAK = 1e-4
 """Factor for the weight of pixels near the silhouette: they count only where no view sees the texel better."""
 _FINEST = 2
 """The picture is enlarged by at most this factor before it is sampled bilinearly."""
+_RIM_PX = 512
+"""The silhouette's pixels are those of a picture of this size, or of its own size if it is smaller: the size that views
+are painted at. In a picture that was enlarged after painting, the background reaches as far in."""
 _GROW_PX = 4
 """So many pixels of the painted picture around the silhouette are replaced by their inner neighbours."""
 
@@ -51,10 +54,23 @@ class Shot:
     """S"""
 
 
-def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int) -> Shot:
+def picture_px(given_px: int, size_px: int, finest_px: int) -> int:
+    """The edge E of the picture that texels are looked up in.
+
+    A picture that is smaller than the depth map is enlarged by at most _FINEST. A larger one keeps its size, up to
+    `finest_px`.
+    """
+    return min(max(given_px, min(size_px, _FINEST * given_px)), max(size_px, finest_px))
+
+
+def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int, finest_px: int = 0) -> Shot:
     """The picture [P,P,3] on the scene's device, with a depth map of `size_px` pixels.
 
-    Memory: about 15 S^2 bytes while it is made, 8 S^2 and 12 min(S, 2 P)^2 after that, and for a chunk see spans.py.
+    Args:
+        finest_px: a picture that is larger than the depth map keeps up to so many pixels; 0: those of the depth map.
+
+    Memory: about 15 S^2 bytes while it is made, 8 S^2 and 12 E^2 after that (see picture_px), and for a chunk see
+    spans.py. If P > 512, 37 E^2 more while it is made.
     """
     positions, clip = project(scene.rig, camera)
     scale = (size_px - 1) / 2
@@ -65,7 +81,9 @@ def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int) -> Shot:
     reach, near = int(MARGIN * size_px), round(_WEAK_MARGIN * size_px)
     trust = (thing & ~_widened(~thing, near) & ~_widened(jumps, reach // 2)).float().mul_(_WEAK)
     trust.masked_fill_(~_widened(~thing | jumps, reach), 1)
-    fine = _enlarged(_without_rim(picture.permute(2, 0, 1).unsqueeze(0), thing), size_px)
+    fine_px = picture_px(len(picture), size_px, finest_px)
+    given = picture.permute(2, 0, 1).unsqueeze(0)
+    fine = _resized(_without_rim(given if len(picture) <= fine_px else _resized(given, fine_px), thing), fine_px)
     return Shot(camera, fine[0].permute(1, 2, 0).contiguous(), depth, trust, size_px)
 
 
@@ -169,24 +187,22 @@ def _windows(mask: Tensor, reach: int) -> Tensor:
 
 def _without_rim(picture: Tensor, thing: Tensor) -> Tensor:
     """[1,3,P,P] the picture; at the silhouette, where colours are mixed with the background, the inner neighbours'."""
-    size = picture.shape[-1]
-    if size > len(thing):
-        picture, size = _resized(picture, len(thing)), len(thing)
+    size = min(picture.shape[-1], len(thing), _RIM_PX)
+    coarse = _resized(picture, size)
     outside = F.adaptive_max_pool2d((~thing).float()[None], size)[0] > 0
     known = (~_widened(outside, 1)).float()[None, None]
-    total = torch.cat([picture * known, known], dim=1)
+    total = torch.cat([coarse * known, known], dim=1)
     for _ in range(_GROW_PX):
         wide = F.pad(total, (1, 1, 1, 1))
         rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
         around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
         around /= around[:, 3:].clamp(min=1)
         total = torch.where(total[:, 3:] > 0, total, around)
-    return torch.where(total[:, 3:] > 0, total[:, :3], picture)
-
-
-def _enlarged(picture: Tensor, size_px: int) -> Tensor:
-    """[1,3,E,E] the picture with more pixels, as Pillow's bicubic filter makes them, but without rounding."""
-    return _resized(picture, min(size_px, _FINEST * picture.shape[-1]))
+    filled = torch.where(total[:, 3:] > 0, total[:, :3], coarse)
+    if coarse is picture:
+        return filled
+    kept = F.interpolate(known, size=picture.shape[-2:], mode="nearest") > 0
+    return torch.where(kept, picture, _resized(filled, picture.shape[-1]))
 
 
 def _resized(picture: Tensor, size_px: int) -> Tensor:

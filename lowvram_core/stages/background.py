@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..checks.packages import missing_package
-from ..checks.pictures import check_cutout, check_size, check_visible, has_real_transparency, touched_sides
+from ..checks.pictures import (
+    check_cutout,
+    check_size,
+    check_visible,
+    has_real_transparency,
+    looks_inverted,
+    touched_sides,
+)
 from ..errors import BadCheckpoint, BadInput, LowVramError
 from ..files.store import ModelStore
 from ..host import Host
@@ -78,15 +86,25 @@ def remove_background(
             cutout = _found(flatten(picture), preset, store)
         check_cutout(cutout, "background")
         host.progress(1, 1)
-    sides = [] if keep_background else touched_sides(cutout.mask)
-    if sides:
+    if not keep_background:
+        _note_border(cutout.mask, host)
+    share = float((cutout.mask >= 0.5).float().mean())
+    log.info("background: %dx%d px, object on %.0f %% of it", *picture.size, 100 * share)
+    return cutout
+
+
+def _note_border(mask: Tensor, host: Host) -> None:
+    """Notes a mask [H,W] that looks inverted, or an object that touches the picture's border."""
+    if looks_inverted(mask):
+        host.note(
+            "background: the object touches the picture's border all round, so the mask looks inverted. If the result "
+            "shows the background, switch invert_mask of Remove Background, or invert the picture's alpha channel."
+        )
+    elif sides := touched_sides(mask):
         host.note(
             f"background: the object touches the picture's border ({', '.join(sides)}) and may be cut off there. Use a "
             "picture with some room around it."
         )
-    share = float((cutout.mask >= 0.5).float().mean())
-    log.info("background: %dx%d px, object on %.0f %% of it", *picture.size, 100 * share)
-    return cutout
 
 
 def _found(picture: Image.Image, preset: Preset, store: ModelStore) -> Cutout:

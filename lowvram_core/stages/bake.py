@@ -21,7 +21,7 @@ from ..render.facing import face_outwards
 from ..render.matching import gains
 from ..render.project import EXPONENT, project_view
 from ..render.scene import Scene
-from ..render.seen import add_view, shoot
+from ..render.seen import add_view, picture_px, shoot
 from ..render.texels import surface_points
 from ..types import Atlas, Mesh, Views
 
@@ -40,6 +40,11 @@ CHUNK_BYTES = 100 * 2**20
 SHOT_PIXEL_BYTES = 15
 STRIP_BYTES = 52 * 2**20
 """Device memory of our way: per pixel of a view, and for a strip of texels or a chunk of pixels."""
+VIEW_PX = 512
+"""The edge of the views as they are painted."""
+PICTURE_BYTES = 12
+LARGE_PICTURE_BYTES = 37
+"""Device memory of our way for larger views: per pixel as they come, and per pixel that is used."""
 
 
 def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
@@ -53,27 +58,46 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
         the same brightness where they overlap, and the best view of a texel counts nearly alone.
     upstream: each pixel of the enlarged views is spread over the texture, as upstream does it, to the same weights.
 
+    The views may have any size. texel uses all their pixels, up to the larger of render_px and texture_px. upstream
+    scales them to render_px. The host gets a note if pixels are lost.
+
     Raises:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
     Memory: texel: 15 S^2 bytes and 52 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
-    per texel. upstream: 16 T^2 bytes for the sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T
-    texture edge, S render edge).
+    per texel; for views of more than 512 px also 12 P^2 and 37 E^2 bytes (see seen.py). upstream: 16 T^2 bytes for the
+    sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge, S render edge).
     Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in
     upstream's way: one view is in memory at a time.
     """
     check_mesh(mesh, "bake", needs_uvs=True)
     check_views(views)
+    _note_lost_pixels(views.images.shape[1], preset, host)
     mesh = face_outwards(mesh)
-    return fitted("bake", preset, host, partial(_needs, host), partial(_bake, mesh, views, host))
+    needs = partial(_needs, host, view_px=views.images.shape[1])
+    return fitted("bake", preset, host, needs, partial(_bake, mesh, views, host))
 
 
-def _needs(host: Host, preset: Preset) -> list[Need]:
+def _note_lost_pixels(view_px: int, preset: Preset, host: Host) -> None:
+    by_texel = preset.bake == "texel"
+    most = max(preset.render_px, preset.texture_px) if by_texel else preset.render_px
+    if view_px > max(most, VIEW_PX):
+        why = "the texture shows no more of them" if by_texel else "upstream's bake uses render_px"
+        advice = "a larger texture_px" if by_texel else "a larger render_px, or bake texel"
+        host.note(
+            f"bake: the views are {view_px} px and are scaled down to {most} px, since {why}. To keep their detail, "
+            f"choose {advice}."
+        )
+
+
+def _needs(host: Host, preset: Preset, view_px: int = VIEW_PX) -> list[Need]:
     if geometry_device(host.device) != host.device:
         return []
     texels, pixels = preset.texture_px**2, preset.render_px**2
     if preset.bake == "texel":
-        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES, {"render_px"})]
+        fine_px = picture_px(view_px, preset.render_px, preset.texture_px)
+        large = PICTURE_BYTES * view_px**2 + LARGE_PICTURE_BYTES * fine_px**2 if view_px > VIEW_PX else 0
+        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES + large, {"render_px"})]
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
 
@@ -82,7 +106,8 @@ def _bake(mesh: Mesh, views: Views, host: Host, preset: Preset) -> Atlas:
     scene = Scene(mesh, geometry_device(host.device))
     atlas = (_by_pixels if preset.bake == "upstream" else _by_texels)(scene, views, preset, host)
     share = float(atlas.seen.float().mean())
-    log.info("bake: %d views, %d px, %.1f %% of the texture seen", len(views.images), preset.texture_px, 100 * share)
+    log.info("bake: %d views of %d px, texture %d px, %.1f %% of it seen", len(views.images), views.images.shape[1],
+             preset.texture_px, 100 * share)  # fmt: skip
     return atlas
 
 
@@ -97,9 +122,10 @@ def _by_texels(scene: Scene, views: Views, preset: Preset, host: Host) -> Atlas:
             factors = gains(scene, images, views.cameras, texels)
             images = (images.detach().cpu().float() * factors.view(-1, 1, 1, 3)).clamp_(0, 1)
         for done, (image, camera) in enumerate(zip(images, views.cameras, strict=True), 1):
-            shot = shoot(scene, image.detach().float().to(scene.device), camera, preset.render_px)
+            picture = image.detach().float().to(scene.device)
+            shot = shoot(scene, picture, camera, preset.render_px, preset.texture_px)
             add_view(total, trust, shot, texels, power)
-            del shot  # before the next view allocates its own
+            del picture, shot  # before the next view allocates its own
             host.progress(done, len(views.images))
         return _atlas(total, trust, texels.index, preset.texture_px, _MIN_TRUST**power)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from lowvram_core.errors import BadInput, Cancelled
 from lowvram_core.presets import VIEW_SETS
 from lowvram_core.render.project import splat
+from lowvram_core.render.seen import picture_px
 from lowvram_core.stages import bake as module
 from lowvram_core.stages.bake import bake, resize
 from lowvram_core.stages.unwrap import unwrap
@@ -88,6 +89,36 @@ def test_one_views_maps_live_at_a_time(mesh: Mesh, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_add", lambda *args: order.append("add") or add(*args))
     bake(mesh, _plain(STANDARD, *[(0.5, 0.5, 0.5)] * 6), UPSTREAM, RecordingHost())
     assert order == ["project", "add"] * 6
+
+
+def test_a_view_keeps_the_pixels_that_the_texture_can_show() -> None:
+    """Smaller ones are enlarged by 2 at most. Upstream's way only uses render_px."""
+    assert [picture_px(px, 1024, 2048) for px in (256, 512, 1024, 1500, 2048, 4096)] == [
+        512, 1024, 1024, 1500, 2048, 2048,
+    ]  # fmt: skip
+    assert [picture_px(px, 1024, 0) for px in (256, 512, 2048)] == [512, 1024, 1024]
+    assert [picture_px(px, 2048, 512) for px in (512, 4096)] == [1024, 2048]
+
+
+@pytest.mark.parametrize("way", ["texel", "upstream"])
+def test_pixels_of_large_views_that_are_lost_are_noted(mesh: Mesh, way: str) -> None:
+    preset = small_preset(bake=way, render_px=64, texture_px=128)
+    for px, lost in ((512, False), (600, True)):
+        host = RecordingHost()
+        bake(mesh, Views(torch.rand(6, px, px, 3), STANDARD), preset, host)
+        assert len(host.notes) == lost, host.notes
+    most, choose = ("128 px", "texture_px.") if way == "texel" else ("64 px", "render_px, or bake texel.")
+    assert host.notes[0].startswith(f"bake: the views are 600 px and are scaled down to {most}, since")
+    assert host.notes[0].endswith(f"choose a larger {choose}")
+
+
+def test_large_views_need_more_memory() -> None:
+    preset = small_preset(render_px=512, texture_px=2048)
+    card = RecordingHost(device=torch.device("meta"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "geometry_device", lambda device: device)
+        (small,), (large,) = (module._needs(card, preset, px) for px in (512, 2048))
+    assert large.resident_bytes - small.resident_bytes == 49 * 2048**2
 
 
 def test_resize_is_pillows() -> None:

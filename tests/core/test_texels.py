@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ from lowvram_core.render.texels import surface_points
 from lowvram_core.stages.bake import bake
 from lowvram_core.stages.inpaint import inpaint
 from lowvram_core.stages.unwrap import unwrap
-from lowvram_core.types import Atlas, Camera, Mesh
+from lowvram_core.types import Atlas, Camera, Mesh, Views
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -319,6 +320,41 @@ def test_pull_push_as_machine_code_is_the_same(size: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(compiled, "_kernel", lambda function: None)
     pull_push(plain, weights, CPU)
     assert torch.allclose(fast, plain, atol=1e-5)
+
+
+def stripes(points: Tensor) -> Tensor:
+    """[N,3] colours that 256 px blur, and 512 px show."""
+    value = 0.5 + 0.4 * torch.sin(points * (2 * math.pi / 0.016)).prod(dim=1, keepdim=True)
+    return torch.cat([value, 1 - value, 0.5 * value], dim=1)
+
+
+def test_larger_views_give_the_texture_more_detail() -> None:
+    """Also where they have more pixels than the depth map."""
+    preset = PRESET.with_(render_px=256, texture_px=1024)
+    solid, host = Solid(group(), stripes), RecordingHost()
+    mesh = unwrap(solid.mesh, preset, host)
+    right, inside = truth(solid, mesh, preset.texture_px)
+    reached = {}
+    for px in (256, 512):
+        atlas = bake(mesh, paint(solid, mesh, CAMERAS[:2], px), preset, host)
+        reached[px] = psnr((atlas.texture - right)[atlas.seen & inside])
+    assert reached[512] > reached[256] + 2, reached
+    assert not host.notes
+
+
+def test_views_enlarged_after_painting_bring_no_background_along() -> None:
+    """As an upscaler makes them: the white around the object reaches further in, in pixels."""
+    solid, host = Solid(group(), smooth), RecordingHost()
+    mesh = unwrap(solid.mesh, PRESET, host)
+    right, inside = truth(solid, mesh, PRESET.texture_px)
+    painted = paint(solid, mesh, CAMERAS[:2])
+    wide = F.interpolate(painted.images.movedim(3, 1), size=(1024, 1024), mode="bicubic").clamp(0, 1).movedim(1, 3)
+    plain, enlarged = (
+        bake(mesh, views, PRESET, host) for views in (painted, Views(wide.contiguous(), painted.cameras))
+    )
+    assert torch.equal(plain.seen, enlarged.seen)
+    errors = [psnr((atlas.texture - right)[plain.seen & inside]) for atlas in (plain, enlarged)]
+    assert errors[1] > errors[0] - 2.5, errors
 
 
 def test_a_mask_is_widened_alike_on_every_device() -> None:

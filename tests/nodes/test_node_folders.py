@@ -27,7 +27,7 @@ def save(pack: Pack, ball: MeshData, picture: Tensor) -> Callable[[Path], None]:
 
     def into(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        mesh = module("nodes._convert").mesh_from_comfy(ball, "save")
+        (mesh,) = module("nodes._convert").meshes_from_comfy(ball, "save", None)
         module("lowvram_core.files.meshes").save_mesh(mesh, folder / "ball.ply")
         Image.fromarray((picture[0] * 255).byte().numpy()).save(folder / "a.png")
 
@@ -88,6 +88,35 @@ def test_everything_else_is_refused(pack: Pack, comfy: Path, save: Any, there: b
         refused(pack, name, end=" [output]")
     refused(pack, ".", end=" [temp]")
     refused(pack, "a\0b")
+
+
+def test_one_bad_picture_does_not_stop_the_others(
+    pack: Pack, comfy: Path, save: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is damaged, one with nothing to see, one that is too small: each is named and skipped."""
+    from PIL import Image
+
+    folder, notes = comfy / "input" / "set", []
+    monkeypatch.setattr(module("nodes._host").ComfyHost, "note", lambda self, text: notes.append(text))
+    save(folder)
+    (folder / "ball.ply").unlink()
+    (folder / "b.jpg").write_bytes(b"no picture")
+    Image.new("RGBA", (64, 64), (200, 0, 0, 0)).save(folder / "c.png")
+    Image.new("RGB", (8, 8)).save(folder / "d.png")
+    Image.fromarray((picture[0] * 255).byte().numpy()).save(folder / "e.png")
+    images, masks, names = pack.run("LoadPictures", folder="set")
+    assert names == ["a", "e"] and len(images) == len(masks) == 2
+    assert [note.split(" is ")[0] for note in notes] == ["picture: b.jpg", "picture: c.png", "picture: d.png"]
+    assert "fully transparent" in notes[1] and all(note.endswith("It was skipped.") for note in notes)
+    assert pack.run("LoadPictures", folder="set", limit=2)[2] == ["a", "e"], "the limit counts those that can be used"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links want a privilege there")
+def test_a_link_that_leads_out_does_not_stop_the_others(pack: Pack, comfy: Path, save: Any) -> None:
+    save(comfy / "secret")
+    save(comfy / "input" / "set")
+    (comfy / "input" / "set" / "b.png").symlink_to(comfy / "secret" / "a.png")
+    assert pack.run("LoadPictures", folder="set")[2] == ["a"]
 
 
 def test_what_is_no_picture_is_named_and_skipped(

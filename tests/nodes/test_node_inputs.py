@@ -71,6 +71,75 @@ def test_the_alpha_of_an_opaque_file_is_no_mask(cut: Any, picture: Tensor, disc:
     assert torch.equal(masks[0], disc) and is_left_half(masks[1])
 
 
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch, pack: Pack) -> list[str]:
+    """The host's notes of the test."""
+    found: list[str] = []
+    monkeypatch.setattr(module("nodes._host").ComfyHost, "note", lambda self, text: found.append(text))
+    return found
+
+
+def test_a_fully_transparent_file_is_refused(cut: Any, comfy: Path, pack: Pack) -> None:
+    """Load Image gives it a mask of ones; Load Pictures has nothing else to give."""
+    Image.new("RGBA", (80, 96), (200, 60, 40, 0)).save(comfy / "input" / "clear.png")
+    image, mask = load_image(comfy / "input" / "clear.png")
+    assert mask.shape == (1, 96, 80) and bool((mask == 1).all())
+    wanted = r"^background: the mask is 1 everywhere and invert_mask is on, .* If the picture is fully transparent, use"
+    with pytest.raises(ValueError, match=wanted):
+        cut(image, mask=mask)
+    with pytest.raises(ValueError, match=r"^picture: clear\.png is fully transparent; wanted something to see"):
+        pack.run("LoadPictures", folder="")
+    with pytest.raises(ValueError, match="is fully transparent; wanted something to see"):
+        cut(torch.cat([image, torch.zeros(1, 96, 80, 1)], dim=3))
+
+
+@pytest.mark.parametrize("size", [(96, 80), (64, 64)])
+def test_ones_are_refused_with_invert_on(cut: Any, picture: Tensor, disc: Tensor, size: tuple[int, int]) -> None:
+    """Of any size, and also as one of a batch. With invert off they are the user's mask: the whole picture."""
+    ones = torch.ones(1, *size)
+    with pytest.raises(ValueError, match=r"If the mask is 1 = object, switch invert_mask off\."):
+        cut(picture, mask=ones)
+    (_, (mask,)) = cut(picture, mask=ones, invert_mask=False)
+    assert mask.shape == (1, 96, 80) and bool((mask == 1).all())
+    if size == (96, 80):
+        with pytest.raises(ValueError, match=r"^background, picture 2: the mask is 1 everywhere"):
+            cut(picture.repeat(2, 1, 1, 1), mask=torch.cat([1 - disc, ones]))
+
+
+def test_a_mask_that_looks_inverted_is_noted(cut: Any, picture: Tensor, disc: Tensor, notes: list[str]) -> None:
+    """Remove Background goes on, and names the switch. A mask with room around its object is no matter."""
+    (_, (mask,)) = cut(picture, mask=disc)
+    assert torch.equal(mask, 1 - disc)
+    (note,) = notes
+    assert note.startswith("background: the object touches the picture's border all round, so the mask looks inverted")
+    assert "switch invert_mask of Remove Background" in note
+    cut(picture, mask=disc, invert_mask=False)
+    cut(picture, mask=torch.ones(1, 96, 80), invert_mask=False)
+    assert "looks inverted" not in notes[-1] and len(notes) == 2, "the whole picture only touches its border"
+
+
+def test_every_node_with_a_mask_notes_one_that_looks_inverted(
+    pack: Pack, preset: Any, picture: Tensor, disc: Tensor, ball: MeshData, notes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Load Image's mask, without Remove Background between."""
+    types, stages = module("lowvram_core.types"), "lowvram_core.stages"
+    mesh = types.Mesh(ball.vertices[0], ball.faces[0])
+    views = types.Views(torch.zeros(len(preset.cameras), 8, 8, 3), preset.cameras)
+    monkeypatch.setattr(module(f"{stages}.shape"), "generate_shape", lambda *given, **named: mesh)
+    monkeypatch.setattr(module(f"{stages}.delight"), "delight_all", lambda *given, **named: torch.zeros(1, 8, 8, 3))
+    monkeypatch.setattr(module(f"{stages}.paint"), "paint_views", lambda *given, **named: views)
+    for wrong, said in ((1 - disc, True), (disc, False), (torch.ones(1, 96, 80), False)):
+        pack.run("GenerateShape", image=picture, mask=wrong, preset=preset)
+        pack.run("GenerateShapeMultiView", back=picture, back_mask=wrong, preset=preset)
+        pack.run("Delight", image=picture, mask=wrong, preset=preset)
+        pack.run("PaintViews", image=picture, mask=wrong, mesh=ball, preset=preset)
+        begins = [note.split(":")[0] for note in notes]
+        assert begins == (["shape", "shape, back", "delight", "paint"] if said else [])
+        assert all("looks inverted; wanted 1 = object. Connect" in note for note in notes)
+        notes.clear()
+
+
 def test_a_picture_with_four_channels_keeps_its_clear_corners(cut: Any, picture: Tensor) -> None:
     """4 of 7,680 pixels are clear; opaque alpha, and alpha next to 1, is no cutout."""
     alpha = torch.ones(1, 96, 80, 1)
@@ -214,14 +283,6 @@ def test_paint_takes_a_batch_and_further_pictures(
     monkeypatch.setattr(module("lowvram_core.stages.unwrap"), "unwrap", lambda *given, **named: pytest.fail("unwrap"))
     with pytest.raises(ValueError, match=r"paint: 6 pictures of the object; wanted 1 to 5\. Choose"):
         pack.run("PaintViews", mesh=ball, image=picture.repeat(4, 1, 1, 1), preset=preset, **further(picture, disc))
-
-
-@pytest.mark.parametrize("node", ["CleanMesh", "UnwrapUVs", "SaveMesh", "MeshToTrimesh"])
-def test_a_batch_of_meshes_is_refused(pack: Pack, preset: Any, ball: MeshData, node: str) -> None:
-    two = MeshData(ball.vertices.repeat(2, 1, 1), ball.faces.repeat(2, 1, 1))
-    rest = {"preset": preset} if "preset" in {i.id for i in pack.by_id[node].GET_SCHEMA().inputs} else {}
-    with pytest.raises(ValueError, match="2 meshes in one batch; wanted one at a time"):
-        pack.run(node, mesh=two, **rest)
 
 
 def test_inpaint_wants_a_texture(pack: Pack, ball: MeshData) -> None:

@@ -154,7 +154,7 @@ def test_every_node_has_a_badge(
     pack: Pack, comfy: Path, ball: MeshData, preset: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch, node: str
 ) -> None:
     """Seconds, and the peak where the device counts."""
-    other = pack.run("MeshToTrimesh", mesh=ball)
+    (other,) = pack.run("MeshToTrimesh", mesh=ball)
     other.export(comfy / "input" / "mesh.glb")
     Image.fromarray((picture[0] * 255).byte().numpy()).save(comfy / "input" / "a.png")
     own = {"mesh": [ball] if node == "MemoryReport" else ball, "trimesh": other, "preset": preset}

@@ -153,7 +153,7 @@ def test_the_whole_graph(pack: Pack, installed: Path, preset: Any, picture: Tens
     whole = pack.run("InpaintTexture", mesh=baked, seen=seen)
     kept = seen[0] == 1
     assert (whole.texture[0][kept] - baked.texture[0][kept]).abs().max() <= 1 / 255
-    path = pack.run("SaveMesh", mesh=whole, filename_prefix="3d/graph", format="glb")
+    (path,) = pack.run("SaveMesh", mesh=whole, filename_prefix="3d/graph", format="glb")
     assert Path(path).name == "graph_00001_.glb" and Path(path).stat().st_size > 1000
 
 
@@ -194,8 +194,9 @@ def test_paint_unwraps_what_is_not(
 def test_save_and_load(pack: Pack, comfy: Path, ball: MeshData, format: str) -> None:
     output = pack.output("SaveMesh", mesh=ball, filename_prefix="3d/ball", format=format)
     assert output.ui["3d"] == [{"filename": f"ball_00001_.{format}", "subfolder": "3d", "type": "output"}]
-    assert Path(output[0]).is_relative_to(comfy / "output")
-    Path(output[0]).rename(comfy / "input" / f"ball.{format}")
+    (path,) = output[0]
+    assert Path(path).is_relative_to(comfy / "output")
+    Path(path).rename(comfy / "input" / f"ball.{format}")
     loaded = pack.run("LoadMesh", file=f"ball.{format}")
     assert loaded.faces.shape == ball.faces.shape
     centre = [mesh.vertices[0][mesh.faces[0]].mean(dim=(0, 1)) for mesh in (loaded, ball)]
@@ -203,7 +204,7 @@ def test_save_and_load(pack: Pack, comfy: Path, ball: MeshData, format: str) -> 
 
 
 def test_saving_never_overwrites(pack: Pack, ball: MeshData) -> None:
-    names = [Path(pack.run("SaveMesh", mesh=ball, filename_prefix="a/b", format="ply")).name for _ in range(3)]
+    names = [Path(pack.run("SaveMesh", mesh=ball, filename_prefix="a/b", format="ply")[0]).name for _ in range(3)]
     assert names == ["b_00001_.ply", "b_00002_.ply", "b_00003_.ply"]
 
 
@@ -217,7 +218,7 @@ def test_saving_stays_in_the_output_folder(pack: Pack, comfy: Path, ball: MeshDa
 def test_a_texture_comes_back(pack: Pack, comfy: Path, ball: MeshData, preset: Any) -> None:
     mesh = pack.run("UnwrapUVs", mesh=ball, preset=preset)
     mesh.texture = torch.rand(1, 32, 32, 3)
-    path = Path(pack.run("SaveMesh", mesh=mesh, filename_prefix="t", format="glb"))
+    path = Path(pack.run("SaveMesh", mesh=mesh, filename_prefix="t", format="glb")[0])
     path.rename(comfy / "input" / "t.glb")
     loaded = pack.run("LoadMesh", file="t.glb")
     assert (loaded.texture - mesh.texture).abs().max() <= 0.5 / 255 + 1e-6
@@ -227,7 +228,7 @@ def test_a_texture_comes_back(pack: Pack, comfy: Path, ball: MeshData, preset: A
 def test_trimesh_there_and_back(pack: Pack, ball: MeshData, preset: Any) -> None:
     mesh = pack.run("UnwrapUVs", mesh=ball, preset=preset)
     mesh.texture = torch.rand(1, 16, 16, 3)
-    other = pack.run("MeshToTrimesh", mesh=mesh)
+    (other,) = pack.run("MeshToTrimesh", mesh=mesh)
     assert isinstance(other, trimesh.Trimesh) and len(other.faces) == mesh.faces.shape[1]
     back = pack.run("TrimeshToMesh", trimesh=other)
     assert torch.equal(back.faces, mesh.faces) and torch.allclose(back.uvs, mesh.uvs)
@@ -237,17 +238,17 @@ def test_trimesh_there_and_back(pack: Pack, ball: MeshData, preset: Any) -> None
 def test_vertex_colours_are_linear_in_comfyui(pack: Pack, comfy: Path, ball: MeshData) -> None:
     """ComfyUI's own nodes take them as linear; the same colours come back from a file."""
     ball.vertex_colors = torch.rand(1, ball.vertices.shape[1], 3)
-    other = pack.run("MeshToTrimesh", mesh=ball)
+    (other,) = pack.run("MeshToTrimesh", mesh=ball)
     shown = other.visual.vertex_colors[:, 0] / 255
     assert np.abs(shown - ball.vertex_colors[0, :, 0].numpy() ** (1 / 2.2)).max() < 0.04
-    path = Path(pack.run("SaveMesh", mesh=ball, filename_prefix="c", format="glb"))
+    path = Path(pack.run("SaveMesh", mesh=ball, filename_prefix="c", format="glb")[0])
     path.rename(comfy / "input" / "c.glb")
     back = pack.run("LoadMesh", file='"c.glb"')
     assert torch.allclose(back.vertex_colors, ball.vertex_colors, atol=1e-5)
 
 
 def test_scenes_of_trimesh_are_joined(pack: Pack, ball: MeshData) -> None:
-    one = pack.run("MeshToTrimesh", mesh=ball)
+    (one,) = pack.run("MeshToTrimesh", mesh=ball)
     assert pack.run("TrimeshToMesh", trimesh=trimesh.Scene([one, one])).faces.shape[1] == 2 * ball.faces.shape[1]
     for thing, says in ((None, "nothing is connected"), (trimesh.PointCloud([[0, 0, 0]]), "a PointCloud came")):
         with pytest.raises(ValueError, match=rf"(?s)trimesh: {says}; wanted"):
@@ -259,7 +260,7 @@ def test_padded_mesh_is_cut_to_its_counts(pack: Pack, ball: MeshData) -> None:
         torch.cat([ball.vertices, torch.zeros(1, 7, 3)], dim=1), torch.cat([ball.faces, ball.faces[:, :5] * 0], dim=1),
         vertex_counts=torch.tensor([ball.vertices.shape[1]]), face_counts=torch.tensor([ball.faces.shape[1]]),
     )  # fmt: skip
-    other = pack.run("MeshToTrimesh", mesh=padded)
+    (other,) = pack.run("MeshToTrimesh", mesh=padded)
     assert len(other.faces) == ball.faces.shape[1] and len(other.vertices) == ball.vertices.shape[1]
 
 
