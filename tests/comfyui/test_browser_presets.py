@@ -170,9 +170,26 @@ SEARCHES = {
 TITLES = "() => Object.values(LiteGraph.registered_node_types).map((kind) => [kind.type ?? '', kind.title ?? ''])"
 
 
+WORDS = """
+(prefix) => {
+  const [preset, custom] = ["Preset", "PresetCustom"].map((kind) => LiteGraph.createNode(prefix + kind));
+  [preset, custom].forEach((node) => app.graph.add(node));
+  preset.onExecuted({text: ["CPU: 1 GiB\\nNo graphics card: the preset with the least work.\\n8 GB Fast"]});
+  const titles = custom.widgets.filter(({name}) => name.startsWith("hy3d_title_")).map(({label}) => label);
+  return [preset.widgets.find(({name}) => name === "lowvram_text").value, titles.join(" ")];
+}
+"""
+SHOWN = {
+    "en": ["CPU: 1 GiB\nNo graphics card: the preset with the least work.\n8 GB Fast",
+           "▾ Shape ▾ Texture ▸ Memory ▸ Advanced"],
+    "ko": ["CPU: 1 GiB\n그래픽 카드 없음: 계산이 가장 적은 프리셋입니다.\n8 GB Fast", "▾ 형상 ▾ 텍스처 ▸ 메모리 ▸ 고급"],
+}  # fmt: skip
+"""The note of Auto, and the titles of the groups."""
+
+
 @pytest.mark.parametrize("language", list(SEARCHES))
 def test_the_search_finds_our_nodes(tab: Editor, server: Server, language: str) -> None:
-    """With the real search box. No node of ours has the title of one of ComfyUI's own."""
+    """With the real search box, in the user's language. No node of ours has the title of one of ComfyUI's own."""
     server.post("/settings/Comfy.Locale", language)
     translated = Editor(tab.page.context.browser.new_page(viewport={"width": 1400, "height": 900}))
     try:
@@ -188,6 +205,7 @@ def test_the_search_finds_our_nodes(tab: Editor, server: Server, language: str) 
             found.first.wait_for(timeout=WAIT_MS)
             page.keyboard.press("Escape")
             box.wait_for(state="hidden", timeout=WAIT_MS)
+        assert translated.js(WORDS, PREFIX) == SHOWN[language]
         titles = translated.js(TITLES)
         ours = {title for kind, title in titles if kind.startswith(PREFIX)}
         assert len(ours) == 29 and not ours & {title for kind, title in titles if not kind.startswith(PREFIX)}
