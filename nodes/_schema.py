@@ -20,6 +20,10 @@ from ..lowvram_core.types import SIDES
 
 PREFIX = "Hy3dLowVram_"
 CATEGORY = "Hunyuan3D Low VRAM"
+PACK_WORDS = ("hunyuan3d", "hy3d", "low vram", "hunyuan3d low vram")
+"""Search words of every node. ComfyUI's search finds a phrase only if one alias has all of its words."""
+PICTURE_TO_MESH = ["image to 3d", "image to mesh", "picture to 3d", "picture to mesh", "photo to 3d"]
+"""Search words of the nodes that begin a mesh."""
 FROM_PRESET = "from preset"
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
@@ -43,13 +47,13 @@ def schema(node_id: str, display_name: str, description: str, aliases: list[str]
     Args:
         rest: more fields of io.Schema; `korean`: another node in locales/ko.toml whose search words it uses.
     """
-    korean = KOREAN.get(rest.pop("korean", node_id), {}).get("words", [])
+    korean = [*KOREAN["pack"]["words"], *KOREAN.get(rest.pop("korean", node_id), {}).get("words", [])]
     settings = {
         "node_id": PREFIX + node_id,
         "display_name": display_name,
         "category": rest.pop("category", CATEGORY),
         "description": description,
-        "search_aliases": ["hunyuan3d", "hy3d", "low vram", *aliases, *korean],
+        "search_aliases": [*PACK_WORDS, *aliases, *korean],
         **rest,
     }
     known = {field.name for field in fields(io.Schema)}

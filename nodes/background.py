@@ -27,7 +27,7 @@ class RemoveBackground(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """A connected mask that is not empty marks the object; then no background is removed."""
         return schema(
-            "RemoveBackground", "Remove Background",
+            "RemoveBackground", "Remove Background (Hunyuan3D)",
             "Cuts the object out, on the CPU. A connected mask is used instead. A batch becomes a list, so that the "
             "nodes after it run once per picture.",
             ["rembg", "cutout", "alpha"],

@@ -10,7 +10,17 @@ from ..lowvram_core.presets import VARIANTS
 from ..lowvram_core.types import SIDES
 from . import _convert, _host
 from ._core import stage
-from ._schema import GivenPreset, choice_input, overridden, preset_input, preset_of, schema, seed_input, steps_input
+from ._schema import (
+    PICTURE_TO_MESH,
+    GivenPreset,
+    choice_input,
+    overridden,
+    preset_input,
+    preset_of,
+    schema,
+    seed_input,
+    steps_input,
+)
 
 _STEPS = "More steps take longer. turbo variants need 4 to 10, the others 50."
 
@@ -23,7 +33,7 @@ class GenerateShape(io.ComfyNode):
         """One picture; its mask marks the object."""
         return schema(
             "GenerateShape", "Generate Shape", "Makes a dense mesh, without texture, of the object in the picture.",
-            ["image to 3d", "mesh"],
+            [*PICTURE_TO_MESH, "mesh"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture of the object, best from the front."),
                 preset_input(),
@@ -65,7 +75,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         ]
         return schema(
             "GenerateShapeMultiView", "Generate Shape (Multi-View)",
-            "Makes a mesh from up to four pictures of one object.", ["multiview", "four views"],
+            "Makes a mesh from up to four pictures of one object.", [*PICTURE_TO_MESH, "multiview", "four views"],
             inputs=[
                 preset_input(), *pictures, steps_input("shape_steps", _STEPS), seed_input(0, "the shape"),
                 choice_input("variant", tuple(v for v in reversed(VARIANTS) if v.startswith("mv")),

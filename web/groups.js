@@ -9,6 +9,7 @@ const NODE = "Hy3dLowVram_PresetCustom";
 const GROUP = "hy3d_group"; // what the server calls the group of a widget
 const TITLE = "hy3d_title_"; // the names of the buttons begin with it
 const OPEN = ["shape", "texture"]; // what a new node shows
+const SAVED = "hy3d_open"; // the property that saves what the user has opened
 
 /** Returns the definition of each widget by its name, in the order of the definition. */
 function definitions({ input }) {
@@ -64,6 +65,7 @@ function fit(node) {
 
 function toggle(node, group) {
   if (!node.lowvramOpen.delete(group)) node.lowvramOpen.add(group);
+  node.properties[SAVED] = [...node.lowvramOpen];
   show(node);
   fit(node);
 }
@@ -99,6 +101,7 @@ app.registerExtension({
       if (!this.lowvramOpen) return configure.call(this, saved);
       this.widgets = inOrder(this);
       configure.call(this, saved);
+      this.lowvramOpen = new Set(this.properties[SAVED] ?? OPEN);
       openChanged(this);
       show(this);
     };

@@ -9,6 +9,7 @@ const AUTO = `${PREFIX}Auto`;
 const TO_JSON = `${PREFIX}ToJson`;
 const OTHERS = [`${PREFIX}Custom`, `${PREFIX}FromJson`]; // their widgets show their values
 const BY_CARD = "Auto"; // the choice of Preset that does what Preset Auto does
+const ROOM = { [CHOSEN]: [300, 320], [AUTO]: [300, 320], [TO_JSON]: [300, 200] }; // for any of their texts
 
 /** Returns a fixed preset's `name: value` lines from the server. The front end's own description may be translated. */
 async function presetValues(comfyClass) {
@@ -71,6 +72,7 @@ app.registerExtension({
   async nodeCreated(node) {
     if (!node.comfyClass?.startsWith(PREFIX) || OTHERS.includes(node.comfyClass)) return;
     textWidget(node).value = "";
+    if (ROOM[node.comfyClass]) node.setSize(ROOM[node.comfyClass]);
     if (node.comfyClass === CHOSEN) follow(node);
     await showValues(node);
   },

@@ -1,7 +1,7 @@
 """Takes pictures of nodes for the README: `python draw_nodes.py <ComfyUI's folder> [graph ...]`, about five minutes.
 
-The nodes are the presets, Preset Auto after a run, Preset Custom, and Memory Report after a run of the bundled graph
-on the demo checkpoints. docs/draw_nodes.py draws the other nodes.
+The nodes are the presets, Preset and Preset Auto after a run, Preset Custom, the JSON nodes, and Memory Report after a
+run of the bundled graph on the demo checkpoints. docs/draw_nodes.py draws the other nodes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ OUT = ROOT / "docs" / "pictures" / "nodes"
 MOST_BYTES = 60_000
 WIDEST = 900
 PRESETS = ("2GB", "4GB", "8GBFast", "8GBBalanced", "8GBQuality", "8GBFull", "12GB", "16GB", "8GBTurbo")
+IN_A_ROW = 5
 LEFT, TOP, RIM, BADGE = 120, 160, 14, 40
 """The nodes' place in the window, and the margin around them. It is larger above, where the badges are."""
 
@@ -39,11 +40,11 @@ FOCUS = """
 """
 
 AS_LOW_AS_TEXT = """
-(ids) => ids.forEach((id, index) => {
+([ids, inARow]) => ids.forEach((id, index) => {
   const node = app.graph.getNodeById(id);
   const height = 72 + 11 * node.widgets[0].value.split("\\n").length;
   node.setSize([230, height]);
-  node.pos = [node.pos[0], index < 4 ? 0 : height + 70];
+  node.pos = [node.pos[0], index < inARow ? 0 : height + 70];
 })
 """
 
@@ -75,9 +76,9 @@ def presets(tab: Editor) -> dict[str, list[str]]:
     """All fixed presets in two rows, each only as high as its text."""
     graph = Graph("")
     for index, name in enumerate(PRESETS):
-        graph.node(name, f"Preset{name}", (250 * (index % 4), 0), (230, 270))
+        graph.node(name, f"Preset{name}", (250 * (index % IN_A_ROW), 0), (230, 270))
     ids = list(build(tab, graph).values())
-    tab.js(AS_LOW_AS_TEXT, ids)
+    tab.js(AS_LOW_AS_TEXT, [ids, IN_A_ROW])
     tab.page.wait_for_timeout(1000)
     return {"presets": ids}
 
@@ -86,7 +87,7 @@ def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
     """Preset Auto after it has chosen, and Preset Custom with its defaults."""
     graph = Graph("")
     graph.node("auto", "PresetAuto", (0, 0), (340, 340))
-    graph.node("custom", "PresetCustom", (0, 1000), (340, 420))
+    graph.node("custom", "PresetCustom", (0, 1000), (340, 540))
     graph.node("mesh", "LoadMesh", (800, 0), (320, 60), file="mesh.glb")
     graph.node("clean", "CleanMesh", (800, 200), (320, 110))
     graph.node("save", "SaveGLB", (800, 400), (320, 300))
@@ -94,6 +95,19 @@ def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
     ids = build(tab, graph)
     tab.run()
     return {"preset_auto": [ids["auto"]], "preset_custom": [ids["custom"]]}
+
+
+def chosen_and_json(tab: Editor) -> dict[str, list[str]]:
+    """Preset with a chosen preset and after a run with Auto, and a preset from a text and back to it."""
+    graph = Graph("")
+    graph.node("turbo", "Preset", (0, 0), (300, 250), preset="8 GB Turbo")
+    graph.node("auto", "Preset", (330, 0), (300, 250), preset="Auto")
+    graph.node("from", "PresetFromJson", (0, 1000), (360, 140))
+    graph.node("to", "PresetToJson", (400, 1000), (300, 140))
+    graph.link("from.preset > to.preset")
+    ids = build(tab, graph)
+    tab.run()
+    return {"preset": [ids["turbo"], ids["auto"]], "preset_json": [ids["from"], ids["to"]]}
 
 
 def memory_report(tab: Editor) -> dict[str, list[str]]:
@@ -111,6 +125,7 @@ def memory_report(tab: Editor) -> dict[str, list[str]]:
 GRAPHS: dict[str, Callable[[Editor], dict[str, list[str]]]] = {
     "presets": presets,
     "auto_and_custom": auto_and_custom,
+    "chosen_and_json": chosen_and_json,
     "memory_report": memory_report,
 }
 """Functions that return the nodes to show, by the picture's name."""

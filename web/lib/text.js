@@ -4,6 +4,8 @@ import { app } from "/scripts/app.js";
 const TEXT_WIDGET = "lowvram_text";
 const LINE_PX = 15;
 const COLUMN_PX = 7.3;
+const WIDGET_PX = 28;
+const FOOT_PX = 40; // what Nodes 2.0 draws under the widgets, and the text's label
 const MOST_COLUMNS = 80; // the report's table is narrower than this; longer notes wrap
 
 /** Makes a widget read-only. Its value is neither saved nor sent to the server. */
@@ -33,7 +35,8 @@ export function showText(node, text) {
   const lengths = text.split("\n").map((line) => line.length);
   const columns = Math.min(Math.max(...lengths), MOST_COLUMNS);
   const rows = lengths.reduce((sum, length) => sum + Math.max(1, Math.ceil(length / columns)), 0);
-  const [width, height] = [columns * COLUMN_PX + 50, Math.min(rows * LINE_PX + 70, 640)];
+  const others = WIDGET_PX * (node.widgets.length - 1) + (window.LiteGraph?.vueNodesMode ? FOOT_PX : 0);
+  const [width, height] = [columns * COLUMN_PX + 50, Math.min(rows * LINE_PX + 70, 640) + others];
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   node.setDirtyCanvas(true, true);
 }
