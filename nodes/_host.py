@@ -17,8 +17,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,18 @@ def readable(name: str, stage_name: str) -> Path:
             f"{ALLOWED_VARIABLE}, or under {ALLOWED_KEY} in extra_model_paths.yaml."
         )
     return path
+
+
+def input_meshes(endings: Collection[str]) -> list[str]:
+    """The files with these endings in ComfyUI's input folder and in its folder 3d, by their paths from the first.
+
+    Files in other subfolders are not listed, as by ComfyUI's own nodes.
+    """
+    root = _comfy.input_folder()
+    with suppress(OSError):
+        found = [*root.glob("*"), *(root / "3d").rglob("*")]
+        return sorted(path.relative_to(root).as_posix() for path in found if path.suffix.lower() in endings)
+    return []
 
 
 def _is_in(path: Path | None, folders: list[Path]) -> bool:

@@ -39,6 +39,8 @@ code page."""
 PresetType = io.Custom("HY3D_PRESET")
 ViewsType = io.Custom("HY3D_VIEWS")
 TrimeshType = io.Custom("TRIMESH")
+File3DType = io.Custom("FILE_3D,FILE_3D_GLB,FILE_3D_GLTF,FILE_3D_OBJ,FILE_3D_STL,FILE_3D_PLY")
+"""ComfyUI's 3D files of the formats that Load Mesh reads, and those of any format."""
 
 
 def schema(node_id: str, display_name: str, description: str, aliases: list[str], **rest: Any) -> io.Schema:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from comfy_api.latest import io
@@ -14,7 +16,19 @@ from ..lowvram_core.presets import UNWRAPPERS, VALUES
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
 from ._core import core, guarded, stage
-from ._schema import GivenPreset, TrimeshType, choice_input, overridden, preset_input, preset_of, schema
+from ._schema import (
+    File3DType,
+    GivenPreset,
+    TrimeshType,
+    choice_input,
+    overridden,
+    preset_input,
+    preset_of,
+    schema,
+)
+
+FROM_PATH = "none"
+"""The choice of Load Mesh that takes the path in `file`."""
 
 
 class CleanMesh(io.ComfyNode):
@@ -87,36 +101,63 @@ class LoadMesh(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A file out of the folders that `_host.readable` allows."""
+        """A file out of the folders that `_host.readable` allows, or one that another node hands over."""
         *names, last = (ending[1:].upper() for ending in READABLE_MESHES)
         return schema(
             "LoadMesh", "Load Mesh",
             f"Reads {', '.join(names)} or {last}, with UVs and texture or vertex colours where the file has them. "
             "Parts with several textures get one together.",
-            ["import", "glb", "obj"],
+            ["import", "glb", "obj", "upload"],
             inputs=[
                 io.String.Input("file", default="mesh.glb",
                                 tooltip="A file in ComfyUI's input folder, such as 3d/mesh.glb. With [output] after "
                                 f"the name, a file in its output folder. {_host.FULL_PATHS}"),
+                io.Combo.Input("from_list", options=[FROM_PATH, *_host.input_meshes(READABLE_MESHES)],
+                               default=FROM_PATH, optional=True, upload=io.UploadType.model,
+                               tooltip="A mesh of ComfyUI's input folder or of its subfolder 3d, where uploads go. "
+                               f"{FROM_PATH}: the file that is named above."),
+                File3DType.Input("model_file", optional=True,
+                                 tooltip="A 3D file of another node, such as Load 3D. It is used in place of the file "
+                                 "that is named or chosen here."),
             ],
             outputs=[io.Mesh.Output("mesh", display_name="mesh")],
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> float:
+    def fingerprint_inputs(cls, file: str, from_list: str = FROM_PATH, model_file: Any = None) -> float:
         """Runs again when the file changed."""
         try:
-            path = _host.readable(file, "load")
+            path = _host.readable(file if from_list == FROM_PATH else from_list, "load")
         except BadInput:
             return 0.0
         return path.stat().st_mtime if is_file(path) else 0.0
 
     @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
+    def execute(cls, file: str, from_list: str = FROM_PATH, model_file: Any = None) -> io.NodeOutput:
         """One mesh; a scene's parts are joined."""
         host = _host.ComfyHost()
-        mesh: Mesh = guarded("files.load_meshes").load_mesh(_host.readable(file, "load"), host)
+        with ExitStack() as open_files:
+            if model_file is None:
+                path = _host.readable(file if from_list == FROM_PATH else from_list, "load")
+            else:
+                path = _path_of(model_file, open_files)
+            mesh: Mesh = guarded("files.load_meshes").load_mesh(path, host)
         return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+
+
+def _path_of(model_file: Any, open_files: ExitStack) -> Path:
+    """The path of a FILE_3D: its own one in the readable folders, so that its textures are found; else a copy.
+
+    The copy is there until `open_files` is closed.
+    """
+    source, ending = model_file.get_source(), f".{model_file.format}"
+    if isinstance(source, str):
+        with suppress(BadInput):
+            path = _host.readable(source, "load")
+            if path.suffix.lower() == ending:
+                return path
+    folder = open_files.enter_context(TemporaryDirectory(prefix="hy3d_"))
+    return Path(model_file.save_to(str(Path(folder) / f"model{ending}")))
 
 
 class SaveMesh(io.ComfyNode):

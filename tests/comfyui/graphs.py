@@ -44,12 +44,18 @@ def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> Prompt:
 
 
 def _widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """The node's widget values by name. A seed's control and an upload button also have a value in the list."""
+    """The node's widget values by name. A seed's control and an upload button also have a value in the list.
+
+    A workflow of an older version has no values for the newest widgets, which keep their defaults.
+    """
     row = iter(node.get("widgets_values") or [])
     values: dict[str, Any] = {}
     for name, (kind, *rest) in _inputs(info).items():
         if isinstance(kind, list) or kind in WIDGETS:
-            values[name] = next(row)
+            try:
+                values[name] = next(row)
+            except StopIteration:
+                break
             if rest and rest[0].get("control_after_generate"):
                 next(row)
     return values

@@ -182,7 +182,8 @@ WORDS = """
 SHOWN = {
     "en": ["CPU: 1 GiB\nNo graphics card: the preset with the least work.\n8 GB Fast",
            "▾ Shape ▾ Texture ▸ Memory ▸ Advanced"],
-    "ko": ["CPU: 1 GiB\n그래픽 카드 없음: 계산이 가장 적은 프리셋입니다.\n8 GB Fast", "▾ 형상 ▾ 텍스처 ▸ 메모리 ▸ 고급"],
+    "ko": ["CPU: 1 GiB\n그래픽 카드 없음: 계산이 가장 적은 프리셋입니다.\n8 GB Fast",
+           "▾ 형상 ▾ 텍스처 ▸ 메모리 ▸ 고급"],
 }  # fmt: skip
 """The note of Auto, and the titles of the groups."""
 

