@@ -8,6 +8,7 @@ from . import _host
 from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
+from .models import ModelCheck
 from .paint import PaintViews
 from .presets import FIXED_PRESETS, PresetAuto, PresetCustom
 from .report import MemoryReport
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     MeshToTrimesh,
     TrimeshToMesh,
     MemoryReport,
+    ModelCheck,
 ]
 
 

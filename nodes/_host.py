@@ -54,12 +54,15 @@ def register_folders() -> None:
 
 
 def model_store(host: ComfyHost) -> Any:
-    """A ModelStore over all folders where users keep these models. A download moves the node's progress bar."""
+    """A ModelStore over all folders where users and other packs keep these models.
+
+    A download moves the node's progress bar, and tells file, size, speed and time left.
+    """
     roots = list(folder_paths.get_folder_paths(FOLDER_KEY))
-    for key in ("diffusers", "diffusion_models"):
+    for key in ("diffusers", "diffusion_models", "checkpoints"):
         with suppress(KeyError):
             roots += folder_paths.get_folder_paths(key)
-    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
+    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress, tell=host.tell)
 
 
 def readable_folders() -> list[Path]:
@@ -141,16 +144,28 @@ def card() -> tuple[str, int, int]:
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
 
 
-def _running_prompt() -> dict[str, Any]:
-    """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
+def _running_item() -> Any:
+    """The queue's entry of the prompt that runs now; None outside of ComfyUI's server."""
     context = _records.executing()
     try:
         from server import PromptServer
     except ImportError:
-        return {}
+        return None
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
     running = list(getattr(queue, "currently_running", {}).values()) if context is not None else []
-    return next((dict(item[2]) for item in running if item[1] == context.prompt_id), {})
+    return next((item for item in running if item[1] == context.prompt_id), None)
+
+
+def _running_prompt() -> dict[str, Any]:
+    """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
+    item = _running_item()
+    return {} if item is None else dict(item[2])
+
+
+def _running_outputs() -> list[str]:
+    """The ids of the output nodes that are executed in the prompt that runs now; empty outside of ComfyUI's server."""
+    item = _running_item()
+    return [] if item is None else list(item[4])
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:
@@ -159,7 +174,12 @@ def to_intermediate(tensor: Tensor) -> Tensor:
 
 
 class ComfyHost(LendingHost):
-    """Runs one node's stages under ComfyUI's model management."""
+    """Runs one node's stages under ComfyUI's model management.
+
+    Raises:
+        MissingModel: it is the first stage of a prompt, and models of the prompt's stages are missing and cannot be
+            downloaded.
+    """
 
     def __init__(self, precision: str = "auto") -> None:
         self.device: torch.device = mm.get_torch_device()
@@ -167,9 +187,13 @@ class ComfyHost(LendingHost):
             trusted = self.device.type != "cpu" and mm.should_use_fp16(self.device, prioritize_performance=False)
             precision = "float16" if trusted else "float32"
         self._dtype: torch.dtype = getattr(torch, precision)
-        self._run = _records.begin(_running_prompt())
+        prompt = _running_prompt()
+        self._run = _records.begin(prompt)
         self.records = self._run
         self._start = time.perf_counter()
+        from ._models import check_before_first_stage  # here, because that file imports this one
+
+        check_before_first_stage(self, prompt, _running_outputs())
 
     @property
     def dtype(self) -> torch.dtype:

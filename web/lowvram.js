@@ -4,7 +4,7 @@ import { app } from "/scripts/app.js";
 const PREFIX = "Hy3dLowVram_";
 const TEXT_WIDGET = "lowvram_text";
 const COST_WIDGET = "lowvram_cost";
-const SHOWS_TEXT = ["MemoryReport", "PresetAuto"];
+const SHOWS_TEXT = ["MemoryReport", "ModelCheck", "PresetAuto"];
 const LINE_PX = 15;
 const COLUMN_PX = 7.3;
 const MOST_COLUMNS = 80; // the report's table is narrower than this; longer notes wrap

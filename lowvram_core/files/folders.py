@@ -94,22 +94,26 @@ def missing_text(lacking: Sequence[Found], why: str, roots: Sequence[Path], targ
         "possible and run again."
     ]
     for found in lacking:
-        lines += ["", *about(found), *_incomplete(found.model, roots)]
+        lines += ["", *about(found), f"  licence: {found.model.licence}", *_incomplete(found.model, roots)]
     lines += ["", disk_line(target, size), "Models folders that were searched:", *(f"  {root}" for root in roots)]
     return "\n".join(lines if roots else [*lines, "  none"])
 
 
+SMALL_BYTES = 100_000
+"""Files up to this size, such as configurations, share one line of the list."""
+
+
 def about(found: Found) -> list[str]:
-    """Lines about a missing model: its size, licence, address, and the files that a download would fetch."""
-    model = found.model
-    lines = [
-        f"{model.id}: {gigabytes_of(found.bytes_left)} to download; licence: {model.licence}",
-        f"  {model.address}",
-    ]
-    lines += [f"  {file.path}  {file.bytes / 1e6:,.1f} MB" for file in found.missing]
+    """Lines about a missing model: what is to be downloaded, from where, and why other programs' files do not count."""
+    large = [file for file in found.missing if file.bytes > SMALL_BYTES]
+    small = [file.path for file in found.missing if file.bytes <= SMALL_BYTES]
+    lines = [f"{found.model.id}: {gigabytes_of(found.bytes_left)} to download", f"  from {found.model.address}"]
+    lines += [f"  {file.path}  {file.bytes / 1e6:,.1f} MB" for file in large]
+    if small:
+        lines.append(f"  small files: {', '.join(small)}")
     if found.weights is not None:
-        lines.append(f"  There already: the weights, in {found.weights}")
-    return lines + [f"  Not used: {refused}" for refused in found.refused]
+        lines.append(f"  there already: the weights, in {found.weights}")
+    return lines + [f"  not used: {refused}" for refused in found.refused]
 
 
 def _incomplete(model: Model, roots: Sequence[Path]) -> Iterator[str]:
@@ -117,7 +121,7 @@ def _incomplete(model: Model, roots: Sequence[Path]) -> Iterator[str]:
     for folder in folders_of(model, roots):
         missing = missing_files(model, folder)
         if len(missing) < sum(not file.optional for file in model.files):
-            yield f"  Incomplete: {folder} (lacks {', '.join(file.path for file in missing)})"
+            yield f"  incomplete: {folder} (lacks {', '.join(file.path for file in missing)})"
 
 
 def gigabytes_of(size: int) -> str:

@@ -44,7 +44,7 @@ def loaded(server: Server, info: Info) -> str:
 
 def test_every_node_is_there(info: Info) -> None:
     found = {name for name in info if name.startswith(PREFIX)}
-    assert len(found) == 26
+    assert len(found) == 27
     assert all(info[name]["python_module"] == "custom_nodes.hunyuan3d-lowvram" for name in found)
 
 

@@ -138,7 +138,7 @@ def test_a_file_of_other_tensors_is_not_used_and_told(
     file = put(published, tmp_path / CORES, change)
     configured(published, tmp_path)
     store = offline(tmp_path, manifest)
-    with pytest.raises(MissingModel, match=rf"(?s)4\.93 GB.*Not used: {file} {why}"):
+    with pytest.raises(MissingModel, match=rf"(?s)4\.93 GB.*not used: {file} {why}"):
         store.place("shape/v2-0")
     file.write_bytes(file.read_bytes()[:5000])
     assert store.look("shape/v2-0").refused == (f"{file} is truncated or not a safetensors file",)
@@ -159,14 +159,14 @@ def test_other_names_do_not_count(tmp_path: Path, published: Path, manifest: dic
 def test_only_the_configuration_is_fetched(tmp_path: Path, published: Path, manifest: dict[str, Model]) -> None:
     file = put(published, tmp_path / CORES)
     with pytest.raises(
-        MissingModel, match=rf"(?s)0\.00 MB in all.*config\.yaml.*There already: the weights, in {file}"
+        MissingModel, match=rf"(?s)0\.00 MB in all.*config\.yaml.*there already: the weights, in {file}"
     ):
         offline(tmp_path, manifest).require(["shape/v2-0"])
     config = (published / "hunyuan3d-dit-v2-0" / "config.yaml").read_bytes()
     with serving(Hub({"tencent/Hunyuan3D-2/hunyuan3d-dit-v2-0/config.yaml": config})) as hub:
         store = ModelStore([tmp_path / "hunyuan3d_lowvram", tmp_path], endpoint=hub.address, models=manifest)
         text = describe(PRESET, store)
-        assert "config.yaml  0.0 MB" in text and "model.fp16.safetensors" not in text and not hub.seen
+        assert "small files: config.yaml" in text and "model.fp16.safetensors" not in text and not hub.seen
         store.require(["shape/v2-0"])
         found = store.place("shape/v2-0")
         assert len(hub.gets()) == 1
