@@ -160,7 +160,11 @@ def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) 
 
 def test_a_download_reports_and_arrives_whole(tmp_path: Path, hub: Hub) -> None:
     reports: list[tuple[int, int]] = []
-    folder = online(hub, tmp_path).place("paint", lambda done, total: reports.append((done, total))).folder
+    told: list[str] = []
+    store = online(hub, tmp_path)
+    folder = store.place("paint", lambda done, total: reports.append((done, total)), told.append).folder
+    assert told[0].startswith("downloading paint: model_index.json, ") and told[-1].startswith("downloading paint: ")
+    assert "2.00 of 2.00 MB" in told[-1]
     assert folder == tmp_path / "name" / "folder"
     assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
     assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
@@ -409,6 +413,52 @@ def test_offline_by_argument_and_by_environment(tmp_path: Path, hub: Hub, monkey
     assert not hub.seen
     with pytest.raises(MissingModel, match=r"no folder to download to.*\n(.*\n)+  none"):
         ModelStore([], models=small_manifest()).folder("paint")
+
+
+BOTH = ("paint", "background/u2netp")
+
+
+def test_a_runs_models_are_checked_without_a_download(tmp_path: Path, hub: Hub) -> None:
+    """Where they can be fetched it says nothing; a damaged file is told although another model is missing."""
+    online(hub, tmp_path).require(BOTH)
+    assert hub.seen and not hub.gets() and not leftovers(tmp_path)
+    folder = fill(tmp_path / "folder", WEIGHTS[:1000])
+    with pytest.raises(BadCheckpoint, match=str(folder)):
+        offline(tmp_path).require(reversed(BOTH))
+
+
+@pytest.mark.parametrize("what", ["offline", "no server", "no room", "other content"])
+def test_what_cannot_be_had_is_one_list(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    store = online(hub, tmp_path)
+    why = {"offline": "downloads are switched off", "no server": r"model_index\.json could not be fetched",
+           "no room": r"0\.00 GB free, and 0\.27 GB are wanted",
+           "other content": r"model_index\.json has 7 bytes instead of 23"}[what]  # fmt: skip
+    if what == "offline":
+        store.offline = True
+    elif what == "no server":
+        store.endpoint = "http://127.0.0.1:1"
+    elif what == "no room":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    else:
+        hub.files["owner/name/folder/model_index.json"] = b"another"
+    wanted = rf"(?s)^models: paint, background/u2netp are missing, 2\.03 MB in all, and cannot be downloaded \(.*{why}"
+    with pytest.raises(MissingModel, match=wanted) as caught:
+        store.require(BOTH)
+    text = str(caught.value)
+    for part in ("unet/net.safetensors  2.0 MB", "small files: model_index.json, notes.txt", "licence: a licence",
+                 "small files: u2netp.onnx", f"{hub.address}/release/u2netp.onnx",
+                 f"Downloads go to {tmp_path}, where"):  # fmt: skip
+        assert part in text, text
+    assert ("not enough" in text) == (what == "no room")
+    assert not hub.gets() and not leftovers(tmp_path)
+
+
+def test_what_a_run_may_need_is_listed_but_stops_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MissingModel, match="models: paint, background/u2netp are missing"):
+        offline(tmp_path).require(["paint"], ["background/u2netp", "paint"])
+    fill(tmp_path / "folder")
+    offline(tmp_path).require(["paint"], ["background/u2netp"])
 
 
 def test_a_full_disk_is_noticed_before_the_download(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
