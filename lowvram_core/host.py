@@ -126,3 +126,6 @@ class Host(Protocol):
             Cancelled: the user cancelled; a host may raise its own exception instead.
         """
         ...
+
+    def tell(self, text: str) -> None:
+        """Shows a short line about what is going on."""

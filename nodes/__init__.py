@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from comfy_api.latest import ComfyExtension, io
 
 from . import _comfy, _host, _prompts
 from .background import LoadPictures, RemoveBackground
 from .delight import Delight
 from .mesh import CleanMesh, LoadMesh, MeshToTrimesh, SaveMesh, TrimeshToMesh, UnwrapUVs
+from .models import ModelCheck
 from .paint import PaintViews
 from .presets import FIXED_PRESETS, ChosenPreset, PresetAuto, PresetCustom, PresetFromJson, PresetToJson
 from .report import MemoryReport
@@ -38,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     MeshToTrimesh,
     TrimeshToMesh,
     MemoryReport,
+    ModelCheck,
 ]
 
 
@@ -47,8 +47,7 @@ class LowVramExtension(ComfyExtension):
     async def on_load(self) -> None:
         """Registers the models folder, and what changes prompts before they run."""
         _host.register_folders()
-        nodes = {node.GET_SCHEMA().node_id: node for node in NODES}
-        _comfy.change_prompts(partial(_prompts.with_constants, nodes=nodes))
+        _comfy.change_prompts(_prompts.with_constants)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns the nodes in menu order."""

@@ -103,10 +103,10 @@ def executing() -> Any:
     return get_executing_context()
 
 
-def queued_prompts() -> dict[str, dict[str, Any]]:
-    """Returns the running prompts by prompt_id, in the format of ComfyUI's API; empty outside of its server."""
-    queue = getattr(_server(), "prompt_queue", None)
-    return {item[1]: dict(item[2]) for item in getattr(queue, "currently_running", {}).values()}
+def running(prompt_id: str) -> tuple[dict[str, Any], list[str]] | None:
+    """Returns a running prompt in the format of ComfyUI's API, and the ids of the output nodes that it executes."""
+    items = getattr(getattr(_server(), "prompt_queue", None), "currently_running", {}).values()
+    return next(((dict(item[2]), list(item[4])) for item in items if item[1] == prompt_id), None)
 
 
 def change_prompts(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

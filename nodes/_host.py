@@ -51,10 +51,13 @@ def register_folders() -> None:
 
 
 def model_store(host: ComfyHost) -> Any:
-    """A ModelStore over all folders where users keep these models. A download moves the node's progress bar."""
-    keys = (FOLDER_KEY, "diffusers", "diffusion_models")
+    """A ModelStore over all folders where users and other packs keep these models.
+
+    A download moves the node's progress bar, and tells file, size, speed and time left.
+    """
+    keys = (FOLDER_KEY, "diffusers", "diffusion_models", "checkpoints")
     roots = [folder for key in keys for folder in _comfy.models_folders(key)]
-    return core("files.store").ModelStore([*roots, _comfy.models_folder()], progress=host.progress)
+    return core("files.store").ModelStore([*roots, _comfy.models_folder()], progress=host.progress, tell=host.tell)
 
 
 def readable_folders() -> list[Path]:
@@ -146,10 +149,22 @@ def on_cpu() -> bool:
     return bool(_comfy.device().type == "cpu")
 
 
-def _running_prompt() -> dict[str, Any]:
-    """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
+def _running_item() -> tuple[dict[str, Any], list[str]] | None:
+    """The prompt that runs now and the ids of its executed output nodes; None outside of ComfyUI's server."""
     context = _records.executing()
-    return {} if context is None else _comfy.queued_prompts().get(context.prompt_id, {})
+    return None if context is None else _comfy.running(context.prompt_id)
+
+
+def _running_prompt() -> dict[str, Any]:
+    """The prompt that runs now, in the format of ComfyUI's API; empty outside of ComfyUI's server."""
+    item = _running_item()
+    return {} if item is None else item[0]
+
+
+def _running_outputs() -> list[str]:
+    """The ids of the output nodes that are executed in the prompt that runs now; empty outside of ComfyUI's server."""
+    item = _running_item()
+    return [] if item is None else item[1]
 
 
 def to_intermediate(tensor: Tensor) -> Tensor:
@@ -158,7 +173,12 @@ def to_intermediate(tensor: Tensor) -> Tensor:
 
 
 class ComfyHost(LendingHost):
-    """Runs one node's stages under ComfyUI's model management."""
+    """Runs one node's stages under ComfyUI's model management.
+
+    Raises:
+        MissingModel: it is the first stage of a prompt, and models of the prompt's stages are missing and cannot be
+            downloaded.
+    """
 
     def __init__(self, precision: str = "auto") -> None:
         self.device: torch.device = _comfy.device()
@@ -166,9 +186,13 @@ class ComfyHost(LendingHost):
             trusted = self.device.type != "cpu" and _comfy.uses_float16(self.device)
             precision = "float16" if trusted else "float32"
         self._dtype: torch.dtype = getattr(torch, precision)
-        self._run = _records.begin(_running_prompt())
+        prompt = _running_prompt()
+        self._run = _records.begin(prompt)
         self.records = self._run
         self._start = time.perf_counter()
+        from ._models import check_before_first_stage  # here, because that file imports this one
+
+        check_before_first_stage(self, prompt, _running_outputs())
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_api.latest import io
-
 from ..lowvram_core.errors import LowVramError
 from ..lowvram_core.presets import Preset
 from ..lowvram_core.stage_values import read_values
-from ._schema import PREFIX
+from ._schema import PREFIX, preset_of
+from .presets import SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -36,37 +35,44 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 """The stages that each node runs with its preset."""
 
 
-def with_constants(prompt: Prompt, nodes: Mapping[str, type[io.ComfyNode]]) -> Prompt:
+def with_constants(prompt: Prompt) -> Prompt:
     """The prompt, in the format of ComfyUI's API, with values in place of the links from stages to presets.
 
-    A link stays where the preset is not known before the run: another node makes one of its widgets' values, or it is
-    not one of this pack's nodes.
-
-    Args:
-        nodes: this pack's nodes by id, such as Hy3dLowVram_Preset2GB. A preset node has `settings`, which returns its
-            preset from its inputs.
+    A link stays where the preset is not known before the run; see `known_preset`.
     """
     changed = copy.deepcopy(prompt)
     for node in changed.values():
         stages = STAGES.get(str(node.get("class_type", "")).removeprefix(PREFIX))
         link = node.get("inputs", {}).get("preset")
-        if stages is None or not isinstance(link, list) or len(link) != 2:
+        if stages is None or not is_link(prompt, link):
             continue
-        preset = _preset(prompt.get(str(link[0]), {}), nodes)
+        preset = known_preset(prompt, link)
         if preset is not None:
             node["inputs"]["preset"] = read_values(preset, stages)
     return changed
 
 
-def _preset(node: Mapping[str, Any], nodes: Mapping[str, type[io.ComfyNode]]) -> Preset | None:
-    """The preset that a node gives; None if it is not known before the run, or if the run will raise an error."""
-    settings = getattr(nodes.get(str(node.get("class_type", ""))), "settings", None)
-    inputs = node.get("inputs", {})
-    if settings is None or any(isinstance(value, list) for value in inputs.values()):
-        return None
+def known_preset(prompt: Mapping[str, Mapping[str, Any]], value: Any) -> Preset | None:
+    """The preset of a stage, before the run.
+
+    None if another pack's node passes it on or makes one of its values, or if the run will raise an error for it.
+
+    Args:
+        value: what the prompt has for the stage's input `preset`: a link, a preset's name, or values.
+    """
     try:
-        preset: Preset = settings(**inputs)
+        if not is_link(prompt, value):
+            return preset_of(value) if isinstance(value, Mapping | str) else None
+        node = prompt[str(value[0])]
+        settings, inputs = SETTINGS.get(str(node.get("class_type", ""))), node.get("inputs", {})
+        if settings is None or any(is_link(prompt, given) for given in inputs.values()):
+            return None
+        return settings(**inputs)
     except (LowVramError, TypeError) as error:  # the run meets the same error and shows it on the node
         log.debug("The preset is not known before the run: %s", error)
         return None
-    return preset
+
+
+def is_link(prompt: Mapping[str, Any], value: Any) -> bool:
+    """Whether the value of an input is a link to another node of the prompt."""
+    return isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
@@ -231,3 +232,10 @@ class PresetToJson(io.ComfyNode):
         """The text."""
         text = to_json(preset)
         return io.NodeOutput(text, ui={**_host.ComfyHost().badge(), "text": [text]})
+
+
+SETTINGS: dict[str, Callable[..., Preset]] = {
+    node.GET_SCHEMA().node_id: node.settings
+    for node in (ChosenPreset, *FIXED_PRESETS, PresetAuto, PresetCustom, PresetFromJson)
+}
+"""By the id of each node that makes a preset: what makes it of the node's inputs."""

@@ -4,7 +4,7 @@ import { readOnly, showText, textWidget } from "./lib/text.js";
 
 const PREFIX = "Hy3dLowVram_";
 const COST_WIDGET = "lowvram_cost";
-const REPORT = `${PREFIX}MemoryReport`;
+const SHOWS_TEXT = ["MemoryReport", "ModelCheck"].map((name) => PREFIX + name);
 const GIB = 2 ** 30;
 
 /** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
@@ -70,12 +70,12 @@ app.registerExtension({
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
       if (output?.hy3d_seconds) showBadge(this, costText(output));
-      if (output?.text && nodeData.name === REPORT) showText(this, output.text.join("\n"));
+      if (output?.text && SHOWS_TEXT.includes(nodeData.name)) showText(this, output.text.join("\n"));
     };
   },
 
   async nodeCreated(node) {
     // Before the first run: what the node does, in the user's language.
-    if (node.comfyClass === REPORT) textWidget(node).value = node.constructor.nodeData.description;
+    if (SHOWS_TEXT.includes(node.comfyClass)) textWidget(node).value = node.constructor.nodeData.description;
   },
 });

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ..checks.pictures import MAX_REFERENCES, check_reference_count
 from ..errors import BadInput, Cancelled, LowVramError
-from ..files import manifest
 from ..files.convert import convert_pickles
+from ..files.describe import describe
 from ..files.formats import TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..files.meshes import save
 from ..files.names import exists, pasted
@@ -25,7 +25,7 @@ from ..files.preset_files import EXAMPLE, read_preset
 from ..files.store import ModelStore, default_roots
 from ..files.textures import Coding
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
-from ..report import format_table
+from ..report import DOWNLOAD, format_table
 from ..stages.shape import check_view_names
 from ..types import FRONT, SIDES
 from .outputs import check_pictures_are_kept, check_sheet, mesh_paths
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         preset = chosen_preset(options)
         if options.describe:
-            _say(manifest.describe(preset))
+            _say(describe(preset, _store(options)))
             return 0
         if options.convert_pickles:
             for written in convert_pickles(options.convert_pickles, half=options.half):
@@ -94,7 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
                         f"to {MAX_REFERENCES - 1} times. Pictures of --left, --back and --right give colours only if "
                         "they are named here too")  # fmt: skip
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
-    parser.add_argument("--describe", action="store_true", help="show the models that the preset needs, and stop")
+    parser.add_argument("--describe", action="store_true",
+                        help="show the models that the preset needs, what of them is there and what would be "
+                        "downloaded, and stop")  # fmt: skip
     parser.add_argument("--convert-pickles", type=Path, nargs="+", metavar="PATH",
                         help="write a .safetensors file beside each weights .bin found here, and stop")  # fmt: skip
     parser.add_argument("--half", action="store_true", help="with --convert-pickles: write float16")
@@ -162,8 +164,12 @@ def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
     return [({FRONT: picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
 
 
+def _store(options: argparse.Namespace) -> ModelStore:
+    return ModelStore([*options.models, *default_roots()], offline=options.offline)
+
+
 def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argparse.Namespace) -> int:
-    store = ModelStore([*options.models, *default_roots()], offline=options.offline)
+    store = _store(options)
     strips: list[Image.Image] = []
     failures, stopped = 0, False
     for pictures, output in jobs:
@@ -245,21 +251,32 @@ class _Bar:
         self._name = name
         self._bar: tqdm[Any] | None = None
         self._phase = ""
+        self._text = ""
 
     def __enter__(self) -> _Bar:
         self._host.on_progress = self.show
+        self._host.on_text = self.tell
         return self
 
     def show(self, phase: str, done: int, total: int) -> None:
         """Moves the bar. A new phase starts a new bar."""
         if self._bar is None or self._phase != phase or self._bar.total != total:
             self._close()
-            self._bar = tqdm(total=total, desc=f"{self._name} {phase}", leave=False, file=sys.stderr)
+            if phase == DOWNLOAD:  # its line of text has the bytes in readable units
+                self._bar = tqdm(total=total, desc=self._text, bar_format="{desc}", leave=False, file=sys.stderr)
+            else:
+                self._bar = tqdm(total=total, desc=f"{self._name} {phase}", leave=False, file=sys.stderr)
             self._phase = phase
         self._bar.update(done - self._bar.n)
 
+    def tell(self, text: str) -> None:
+        """Shows the line of a download."""
+        self._text = f"{self._name} {text}"
+        if self._bar is not None and self._phase == DOWNLOAD:
+            self._bar.set_description_str(self._text)
+
     def __exit__(self, *exception: object) -> None:
-        self._host.on_progress = None
+        self._host.on_progress = self._host.on_text = None
         self._close()
 
     def _close(self) -> None:

@@ -114,17 +114,15 @@ def find_models(preset: Preset, host: Host, store: ModelStore, *, background: bo
         The components in the order in which a run borrows them.
 
     Raises:
-        MissingModel: a model is not there and could not be downloaded.
+        MissingModel: models are missing and cannot be downloaded. The message lists all of them.
         BadCheckpoint: a file is truncated, or belongs to another model.
     """
-    for model in needed(preset):
-        if model.id.startswith("background/") and not background:
-            continue
-        if store.is_present(model.id):
-            store.folder(model.id)
-        else:
+    ids = [model.id for model in needed(preset) if background or not model.id.startswith("background/")]
+    store.require(ids)
+    for model_id in ids:
+        if not store.is_present(model_id):
             with host.phase(DOWNLOAD):
-                store.folder(model.id, host.progress)
+                store.place(model_id, host.progress, host.tell)
     delight_model = open_delight(store.folder("delight"), host.dtype)
     paint_model = preset_paint(preset, host, store)
     return [*preset_shape(preset, host, store).order, *delight_model.order, *paint_model.order]

@@ -82,6 +82,8 @@ class TorchHost(LendingHost):
     """stream: weights are copied to the device layer by layer. free: a component leaves the device when it is given
     back. keep: it stays there for the next run."""
     on_progress: Listener | None = None
+    on_text: Callable[[str], None] | None = None
+    """Takes short lines about what is going on."""
     is_cancelled: Callable[[], bool] | None = None
     records: list[PhaseRecord] = field(default_factory=list)
     """One for each finished phase."""
@@ -155,6 +157,11 @@ class TorchHost(LendingHost):
         """See Host."""
         log.info("%s", text)
         self.notes.append(text)
+
+    def tell(self, text: str) -> None:
+        """Shows a short line about what is going on."""
+        if self.on_text is not None:
+            self.on_text(text)
 
     def _stop_if_cancelled(self) -> None:
         if self.is_cancelled is not None and self.is_cancelled():

@@ -74,6 +74,17 @@ def read_header(path: Path) -> dict[str, Shape]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
+def read_layout(path: Path) -> dict[str, tuple[Shape, str]]:
+    """Names, shapes and precisions (`F16`, `F32`, ...) of the tensors in a safetensors file, without its data.
+
+    Raises:
+        BadCheckpoint: the file is damaged, or shorter than its header says.
+    """
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+
+
 def read_safetensors(path: Path, prefix: str = "") -> StateDict:
     """The tensors whose names start with `prefix`, without it; memory-mapped, so nothing is read yet.
 

@@ -61,6 +61,13 @@ class Model:
     folder: str
     licence: str
     files: tuple[ModelFile, ...]
+    layout: str = ""
+    """What `single_files.layout_of` gives for the weights. Only models that other programs keep as one file have it."""
+
+    @property
+    def weights(self) -> ModelFile | None:
+        """The file that another program's single file can replace; None where no program has such a file."""
+        return self.files[-1] if self.layout else None
 
     @property
     def bytes(self) -> int:
@@ -81,6 +88,16 @@ class Model:
 _FULL, _FULL_GUIDED = 4_928_151_562, 4_930_777_530
 _MINI, _MINI_GUIDED = 3_819_958_234, 3_822_584_202
 _2, _2MINI, _2MV = REVISIONS
+
+_LAYOUTS: Mapping[int, str] = MappingProxyType(
+    {
+        _FULL: "324a2cc763404479ff0e8015c75429b16dead778bd115b375550022a0aa5dcd1",
+        _FULL_GUIDED: "790af6511ad8bb28141ae8c25329f40333e6c30f0a96f9f49a0c7ccfaea93f66",
+        _MINI: "cb55fd6e7868db4343bf980a4764aaec82cd26d90dac274453ac36ff67adb7c2",
+        _MINI_GUIDED: "628a00184d08cc1b8b53f3659cba8099e82fe425f5533c4f2ced78b59aea7f20",
+    }
+)
+"""The layout of the weights by their size: names and shapes, computed from the networks at the published sizes."""
 
 _SHAPES: tuple[tuple[str, str, str, int, Known, str], ...] = (
     ("v2-0", _2, "hunyuan3d-dit-v2-0", _FULL, "published",
@@ -123,7 +140,7 @@ _BACKGROUNDS: tuple[tuple[str, str, str, int, str, str], ...] = (
 def _shape(variant: str, repo: str, folder: str, size: int, known: Known, sha256: str) -> Model:
     weights = ModelFile("model.fp16.safetensors", size, known, sha256, instead=("model.safetensors",))
     files = (ModelFile("config.yaml", 1_700, "about"), weights)
-    return Model(f"shape/{variant}", repo, folder, TENCENT, files)
+    return Model(f"shape/{variant}", repo, folder, TENCENT, files, _LAYOUTS[size])
 
 
 def _turbo_vae(name: str, repo: str, size: int) -> Model:
@@ -240,23 +257,25 @@ def get(model_id: str, models: Mapping[str, Model] = MODELS) -> Model:
     return models[model_id]
 
 
+STAGES = ("background", "shape", "delight", "paint")
+"""The stages that have models, in the order of a run."""
+
+
+def needed_by(stage: str, preset: Preset) -> list[Model]:
+    """The models of a stage with this preset; none for a stage that is not in STAGES."""
+    shape = [f"shape/{preset.variant}", *([preset.turbo_vae] if preset.shape_vae == "turbo" else [])]
+    ids = {
+        "background": [f"background/{preset.background_model}"],
+        "shape": shape,
+        "delight": ["delight"],
+        "paint": list(preset.paint_models),
+    }
+    return [get(model_id) for model_id in ids.get(stage, ())]
+
+
 def needed(preset: Preset) -> list[Model]:
     """The models of a whole run with this preset, in the order of the stages."""
-    shape = [f"shape/{preset.variant}", *([preset.turbo_vae] if preset.shape_vae == "turbo" else [])]
-    background = f"background/{preset.background_model}"
-    return [get(model_id) for model_id in (background, *shape, "delight", *preset.paint_models)]
-
-
-def describe(preset: Preset) -> str:
-    """The preset's models as an aligned text table. `~` marks sums that contain computed sizes."""
-    rows = [("model", "folder", "GB", "licence")]
-    for model in needed(preset):
-        where = f"{model.repo}/{model.folder}" if model.repo else model.folder
-        rows.append((model.id, where, gigabytes([model]), model.licence))
-    rows.append(("total", "", gigabytes(needed(preset)), ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = (f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return [model for stage in STAGES for model in needed_by(stage, preset)]
 
 
 def gigabytes(models: list[Model]) -> str:

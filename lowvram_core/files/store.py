@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import BadCheckpoint, MissingModel
-from .checkpoints import read_header
-from .download import Progress, Remote, alone, bytes_left, check_room, fetch
+from ..errors import MissingModel
+from .download import Progress, Remote, alone, bytes_left, check_room, fetch, no_room
+from .download_line import DownloadLine
+from .folders import Found, check_files, folders_of, is_there, missing_files, missing_text
 from .manifest import MODELS, Model, ModelFile, get
+from .single_files import SingleFile, find_single_file
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class ModelStore:
         offline: never download. The environment's HF_HUB_OFFLINE does the same.
         endpoint: the hub's address, for a mirror; huggingface_hub's own (HF_ENDPOINT) if None.
         models: the manifest.
-        progress: told of downloads where the caller of `folder` gives no progress of its own.
+        progress: told of downloads where the caller of `place` gives no progress of its own.
+        tell: told a line of text about a download: file, size, speed and time left.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ModelStore:
         endpoint: str | None = None,
         models: Mapping[str, Model] = MODELS,
         progress: Progress | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.roots = [Path(root).expanduser() for root in roots]
         if download_to is not None:
@@ -58,83 +60,148 @@ class ModelStore:
         self.endpoint = endpoint
         self.models = models
         self.progress = progress or (lambda done, total: None)
+        self.tell = tell or (lambda text: None)
 
-    def folder(self, model_id: str, progress: Progress | None = None) -> Path:
-        """The folder of a model. All its files are there, and complete as far as their headers tell.
+    def folder(self, model_id: str) -> Path:
+        """The folder of a model; see `place`. The weights of a shape model may lie elsewhere."""
+        folder = self.place(model_id).folder
+        assert folder is not None
+        return folder
+
+    def place(
+        self, model_id: str, progress: Progress | None = None, tell: Callable[[str], None] | None = None
+    ) -> Found:
+        """Where a model's files are. All are there, and complete as far as their headers tell.
+
+        A model that is missing is downloaded.
 
         Raises:
             MissingModel: the model is in no models folder and could not be fetched.
             BadCheckpoint: the model is there, but a file is truncated or corrupt.
             BadInput: the model is unknown, or the disk has no room for it.
         """
-        model = get(model_id, self.models)
-        for folder in self.candidates(model):
-            if not missing_files(model, folder):
-                check_files(model, folder)
-                return folder
-        if self.download_to is None or self._is_offline():
-            raise self._missing(model, "downloads are switched off")
-        return self._download(model, progress or self.progress)
+        found = self.look(model_id)
+        if found.folder is not None:
+            check_files(found.model, found.folder)
+            return found
+        if why := self.never_downloads():
+            raise MissingModel(missing_text([found], why, self._all_roots(), self.download_to))
+        return self._download(found, progress or self.progress, tell or self.tell)
 
     def is_present(self, model_id: str) -> bool:
         """Whether a models folder has all files of the model."""
+        return self.look(model_id).is_there
+
+    def look(self, model_id: str) -> Found:
+        """What the models folders have of a model. Nothing is downloaded, and no network is used."""
         model = get(model_id, self.models)
-        return any(not missing_files(model, folder) for folder in self.candidates(model))
+        folders = self.candidates(model)
+        for folder in folders:
+            if not missing_files(model, folder):
+                return Found(model, folder)
+        single = find_single_file(model, self._all_roots()) if model.layout else SingleFile()
+        without = model.weights if single.path else None
+        for folder in folders:
+            if single.path and not missing_files(model, folder, without):
+                return Found(model, folder, single.path, refused=single.refused)
+        target = self.target(model)
+        missing = [file for file in model.files if file != without and (target is None or not is_there(file, target))]
+        left = sum(_left_by_manifest(file, target) for file in missing)
+        return Found(model, None, single.path, tuple(missing), left, single.refused)
+
+    def require(self, model_ids: Iterable[str], optional: Iterable[str] = ()) -> None:
+        """Checks a run's models before its first stage. It reads headers; nothing is downloaded.
+
+        Args:
+            model_ids: what the run needs.
+            optional: what it may need. These are listed with what is missing, but do not stop the run.
+
+        Raises:
+            MissingModel: models are missing and cannot be downloaded. The message lists all that is missing.
+            BadCheckpoint: a file of a model is truncated or corrupt.
+        """
+        every = [self.look(model_id) for model_id in dict.fromkeys(model_ids)]
+        for found in every:
+            if found.folder is not None:
+                check_files(found.model, found.folder)
+        lacking = [found for found in every if not found.is_there]
+        if why := self._why_not(lacking):
+            known = {found.model.id for found in every}
+            maybe = [self.look(model_id) for model_id in dict.fromkeys(optional) if model_id not in known]
+            lacking += [found for found in maybe if not found.is_there]
+            raise MissingModel(missing_text(lacking, why, self._all_roots(), self.download_to))
+
+    def _why_not(self, lacking: Sequence[Found]) -> str:
+        """Why these models cannot be downloaded; empty if they can, as far as can be known before."""
+        if not lacking:
+            return ""
+        if (why := self.never_downloads()) or self.download_to is None:
+            return why
+        if why := no_room(self.download_to, sum(found.bytes_left for found in lacking)):
+            return why
+        for found in lacking:
+            hosted = next((file for file in found.missing if not file.url), None)
+            try:
+                if hosted is not None:
+                    self._remote(found.model, hosted)
+            except _NotOffered as error:
+                return str(error)
+        return ""
+
+    def never_downloads(self) -> str:
+        """Why nothing is ever downloaded; empty if downloads are allowed."""
+        if self.download_to is None:
+            return "there is no folder to download to"
+        switched = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
+        return "downloads are switched off" if self.offline or switched else ""
+
+    def target(self, model: Model) -> Path | None:
+        """The folder that a download of the model would go to."""
+        if self.download_to is None:
+            return None
+        root = self.download_to / model.repo.rpartition("/")[2] if model.repo else self.download_to
+        return root / model.folder
 
     def candidates(self, model: Model) -> list[Path]:
         """The folders that are searched for the model, best first."""
-        found: list[Path] = []
-        for root in self._all_roots():
-            found += _places_on_the_hub(root, model) if model.repo else _places_of_rembg(root, model)
-        if not model.repo:
-            found += _rembg_homes(model)
-        return list(dict.fromkeys(found))
+        return folders_of(model, self._all_roots())
 
     def _all_roots(self) -> list[Path]:
         extra = [self.download_to] if self.download_to is not None else []
         return list(dict.fromkeys([*self.roots, *extra]))
 
-    def _is_offline(self) -> bool:
-        switched = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
-        return self.offline or switched
-
-    def _missing(self, model: Model, why: str) -> MissingModel:
-        into = "a models folder"
-        if self.download_to is not None:
-            into = str(self.download_to / model.repo.rpartition("/")[2] / model.folder)
-        files = "\n".join(f"  {file.path}  {file.bytes / 1e6:,.1f} MB" for file in model.files if not file.optional)
-        return MissingModel(
-            f"models: {model.id} is in no models folder ({why}); wanted its files, {model.bytes / 1e9:.2f} GB in all. "
-            f"Allow downloads, or get them from {model.address} into {into}.\n"
-            f"Files:\n{files}\nFolders that were searched:\n{_searched(model, self.candidates(model))}"
-        )
-
-    def _download(self, model: Model, progress: Progress) -> Path:
-        assert self.download_to is not None
-        root = self.download_to / model.repo.rpartition("/")[2] if model.repo else self.download_to
-        folder = root / model.folder
-        wanted = {file: self._remote(model, file) for file in model.files if not _is_there(file, folder)}
+    def _download(self, found: Found, progress: Progress, tell: Callable[[str], None]) -> Found:
+        model, folder = found.model, self.target(found.model)
+        assert folder is not None
+        try:
+            wanted = {file: self._remote(model, file) for file in found.missing}
+        except _NotOffered as error:
+            raise MissingModel(missing_text([found], str(error), self._all_roots(), self.download_to)) from error
         total = sum(remote.bytes for remote in wanted.values())
-        left = _bytes_left(wanted, folder)
-        check_room(folder, left)
+        check_room(folder, _bytes_left(wanted, folder))
         lock_file = folder / f".{model.id.replace('/', '-')}.lock"
         with alone(lock_file, waiting=lambda: progress(total - _bytes_left(wanted, folder), total)):
             # Another process may have fetched some of the files, or all, in the meantime.
             left = _bytes_left(wanted, folder)
             log.info("models: downloading %s, %.2f GB, to %s; licence: %s", model.id, left / 1e9, folder, model.licence)
-            wrote = _adder(progress, total - left, total)
+            line = DownloadLine(tell, model.id, total - left, total)
+            wrote = _adder(progress, line, total - left, total)
             for file, remote in wanted.items():
-                if not _is_there(file, folder):
+                if not is_there(file, folder):
+                    line.file = file.path
                     fetch(remote, folder / file.path, wrote)
             with suppress(OSError):  # Windows removes it when the lock is released
                 lock_file.unlink(missing_ok=True)
         check_files(model, folder)
-        return folder
+        return Found(model, folder, found.weights)
 
     def _remote(self, model: Model, file: ModelFile) -> Remote:
         """The file's address, and what its content must be by the manifest, else by the server.
 
         Only the file's HTTP headers are fetched.
+
+        Raises:
+            _NotOffered: the server does not answer, or offers another file.
         """
         if file.url:
             return Remote(file.url, file.md5 or file.sha256, file.bytes, file.sha256, file.md5)
@@ -146,16 +213,20 @@ class ModelStore:
             meta = get_hf_file_metadata(url, token=False)
         # Whatever the HTTP client of the installed huggingface_hub raises: no network, no such file, no access.
         except Exception as error:
-            raise self._missing(model, f"{name} could not be fetched: {_first_line(error)}") from error
+            raise _NotOffered(f"{name} could not be fetched: {_first_line(error)}") from error
         if meta.size is None or meta.etag is None:
-            raise self._missing(model, f"{url} tells no size")
+            raise _NotOffered(f"{url} tells no size")
         named = _hash_of(meta.etag)
         if file.known == "published" and meta.size != file.bytes:
-            raise self._missing(model, f"{url} has {meta.size:,} bytes instead of {file.bytes:,}. {_OTHER_SERVER}")
+            raise _NotOffered(f"{url} has {meta.size:,} bytes instead of {file.bytes:,}. {_OTHER_SERVER}")
         if file.sha256 and named and named != file.sha256:
-            raise self._missing(model, f"{url} has sha256 {named} instead of {file.sha256}. {_OTHER_SERVER}")
+            raise _NotOffered(f"{url} has sha256 {named} instead of {file.sha256}. {_OTHER_SERVER}")
         # Not meta.location: the signed address behind the redirect may have expired when the file's turn comes.
         return Remote(url, file.sha256 or meta.etag, meta.size, file.sha256 or named, file.md5)
+
+
+class _NotOffered(Exception):
+    """A file cannot be fetched; the text says why."""
 
 
 _OTHER_SERVER = "This server offers other content than was published: unset HF_ENDPOINT or use another mirror"
@@ -167,71 +238,22 @@ def _hash_of(etag: str) -> str:
 
 
 def _bytes_left(wanted: Mapping[ModelFile, Remote], folder: Path) -> int:
-    return sum(bytes_left(remote, folder / file.path) for file, remote in wanted.items() if not _is_there(file, folder))
+    return sum(bytes_left(remote, folder / file.path) for file, remote in wanted.items() if not is_there(file, folder))
 
 
-def missing_files(model: Model, folder: Path) -> list[ModelFile]:
-    """The files of a model that a folder lacks. An empty list means that the folder is complete."""
-    return [file for file in model.files if not file.optional and not _is_there(file, folder)]
+def _left_by_manifest(file: ModelFile, folder: Path | None) -> int:
+    """What is still to be fetched of a file, without asking the server: only of files with a hash a part is known."""
+    mark = file.md5 or file.sha256 if file.url else file.sha256
+    if folder is None or not mark:
+        return file.bytes
+    return bytes_left(Remote("", mark, file.bytes), folder / file.path)
 
 
-def check_files(model: Model, folder: Path) -> None:
-    """Raises BadCheckpoint where a file is empty, truncated or of another kind. Reads headers only."""
-    for file in model.files:
-        path = next((folder / name for name in (file.path, *file.instead) if (folder / name).is_file()), None)
-        if path is None:
-            continue
-        if path.stat().st_size == 0:
-            raise _bad(path, file, "is empty")
-        _CHECKS.get(path.suffix, _any_content)(path, file)
-
-
-def _is_there(file: ModelFile, folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (file.path, *file.instead))
-
-
-def _lacks(model: Model, folder: Path) -> str:
-    missing = missing_files(model, folder)
-    if len(missing) == sum(not file.optional for file in model.files):
-        return ""
-    return f" (lacks {', '.join(file.path for file in missing)})"
-
-
-def _searched(model: Model, folders: Sequence[Path]) -> str:
-    """Lists the folders that exist, a line each, with what each of them lacks. The others are counted."""
-    lines = [f"  {folder}{_lacks(model, folder)}" for folder in folders if folder.is_dir()]
-    absent = len(folders) - len(lines)
-    if absent:
-        lines.append(f"  not there: {absent} more" if lines else f"  not there: {absent}")
-    return "\n".join(lines) or "  nowhere"
-
-
-def _places_on_the_hub(root: Path, model: Model) -> Iterator[Path]:
-    owner, _, name = model.repo.rpartition("/")
-    yield root / model.folder
-    yield root / name / model.folder
-    yield root / owner / name / model.folder
-
-
-def _places_of_rembg(root: Path, model: Model) -> Iterator[Path]:
-    yield root / model.folder
-    yield root / "u2net"
-    yield root
-
-
-def _rembg_homes(model: Model) -> Iterator[Path]:
-    """The folders where rembg keeps models: one for each model since 2.0.7x, before that all in ~/.u2net."""
-    name = model.id.rpartition("/")[2]
-    legacy = os.environ.get("U2NET_HOME")
-    for home in filter(None, (legacy, os.environ.get("REMBG_HOME"), "~/.rembg")):
-        yield Path(home).expanduser() / "models" / name
-    yield Path(legacy or "~/.u2net").expanduser()
-
-
-def _adder(progress: Progress, done: int, total: int) -> Callable[[int], None]:
+def _adder(progress: Progress, line: DownloadLine, done: int, total: int) -> Callable[[int], None]:
     def wrote(count: int) -> None:
         nonlocal done
         done = min(total, done + count)
+        line.show(done)
         progress(done, total)
 
     progress(done, total)
@@ -240,47 +262,3 @@ def _adder(progress: Progress, done: int, total: int) -> Callable[[int], None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _bad(path: Path, file: ModelFile, met: str) -> BadCheckpoint:
-    size = path.stat().st_size
-    return BadCheckpoint(
-        f"models: {path} {met}: {size:,} bytes; the published file has {'' if file.known == 'published' else 'about '}"
-        f"{file.bytes:,}. Delete it and run again, or copy it again."
-    )
-
-
-def _check_safetensors(path: Path, file: ModelFile) -> None:
-    try:
-        read_header(path)
-    except BadCheckpoint as error:
-        raise _bad(path, file, "is truncated or not a safetensors file") from error
-
-
-def _check_pickle(path: Path, file: ModelFile) -> None:
-    if not zipfile.is_zipfile(path):
-        raise _bad(path, file, "is truncated or not a PyTorch checkpoint")
-
-
-def _check_json(path: Path, file: ModelFile) -> None:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _bad(path, file, f"is not JSON ({error})") from error
-
-
-def _check_onnx(path: Path, file: ModelFile) -> None:
-    if path.stat().st_size != file.bytes:
-        raise _bad(path, file, "is truncated or another model")
-
-
-def _any_content(path: Path, file: ModelFile) -> None:
-    """Accepts any content, for text files."""
-
-
-_CHECKS: Mapping[str, Callable[[Path, ModelFile], None]] = {
-    ".safetensors": _check_safetensors,
-    ".bin": _check_pickle,
-    ".json": _check_json,
-    ".onnx": _check_onnx,
-}

@@ -124,6 +124,9 @@ class LendingHost:
         if self._throttle.lets_through(done, total, preview):
             self._report(done, total, preview)
 
+    def tell(self, text: str) -> None:
+        """Shows a short line about what is going on."""
+
     def _stop_if_cancelled(self) -> None:
         raise NotImplementedError
 

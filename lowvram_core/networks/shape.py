@@ -27,6 +27,7 @@ from ..files.checkpoints import (
     read_header,
     read_safetensors,
 )
+from ..files.single_files import upstream_names
 from ..host import Component
 from . import hy3dgen
 from .dinov2 import to_installed_names
@@ -81,18 +82,19 @@ class ShapeModel:
         return self.conditioner, self.dit, self.vae
 
 
-def open_shape(folder: Path, dtype: torch.dtype) -> ShapeModel:
+def open_shape(folder: Path, dtype: torch.dtype, *, weights: Path | None = None) -> ShapeModel:
     """Reads a shape checkpoint's configuration and checks its weights' layout; loads nothing.
 
     Args:
         folder: holds config.yaml and model.fp16.safetensors, as published.
         dtype: the precision to run in.
+        weights: another program's file of the same weights, if the folder has none; see files/single_files.py.
 
     Raises:
         BadCheckpoint: the configuration or the weights are damaged, of another model, or would be fetched from the hub.
     """
     config = _read_yaml(folder / CONFIG)
-    weights = _weights(folder)
+    weights = weights or _weights(folder)
     header = read_header(weights)
     parts = {part: _component(part, config[part], weights, header, f"{part}.", dtype) for part in _PARTS}
     vae = config["vae"]["params"]
@@ -185,7 +187,7 @@ def _component(
 ) -> Component:
     entries = {name.removeprefix(prefix): entry for name, entry in header.items() if name.startswith(prefix)}
     wanted = _layout(yaml.safe_dump(node))
-    check_names(wanted, to_installed_names(entries, wanted), weights)
+    check_names(wanted, to_installed_names(upstream_names(entries), wanted), weights)
     return Component(
         key=f"{weights}:{part}:{dtype}",
         label=_PARTS[part],
@@ -211,7 +213,7 @@ def _layout(node: str) -> Mapping[str, Shape]:
 
 def _load(node: Mapping[str, Any], weights: Path, prefix: str, dtype: torch.dtype) -> nn.Module:
     module = build_empty(partial(_make, node))
-    state = to_installed_names(read_safetensors(weights, prefix), module.state_dict())
+    state = to_installed_names(upstream_names(read_safetensors(weights, prefix)), module.state_dict())
     return fill(module, state, dtype, weights)
 
 

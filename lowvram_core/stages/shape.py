@@ -82,7 +82,9 @@ def generate_shape(
 
 def preset_shape(preset: Preset, host: Host, store: ModelStore) -> ShapeModel:
     """The shape model that the preset names, opened but not loaded."""
-    model = open_shape(store.folder(f"shape/{preset.variant}"), host.dtype)
+    found = store.place(f"shape/{preset.variant}")
+    assert found.folder is not None
+    model = open_shape(found.folder, host.dtype, weights=found.weights)
     if preset.shape_vae == "turbo":
         return with_other_vae(model, store.folder(preset.turbo_vae), host.dtype)
     return model

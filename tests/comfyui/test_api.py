@@ -44,7 +44,7 @@ def loaded(server: Server, info: Info) -> str:
 
 def test_every_node_is_there(info: Info) -> None:
     found = {name for name in info if name.startswith(PREFIX)}
-    assert len(found) == 29
+    assert len(found) == 30
     assert all(info[name]["python_module"] == "custom_nodes.hunyuan3d-lowvram" for name in found)
 
 
@@ -411,6 +411,31 @@ def test_a_fault_names_its_cure(server: Server, info: Info) -> None:
     message = server.run(prompt, expect="execution_error").of("execution_error")[0]["exception_message"]
     assert "none.glb" in message
     assert loaded(server, info) == "0"
+
+
+def test_missing_models_are_told_before_the_first_stage(server: Server, info: Info) -> None:
+    """A graph whose paint model is missing stops before the background is removed. Model Check says the same."""
+    folder = server.base / "models" / "hunyuan3d_lowvram" / "hunyuan3d-paint-v2-0-turbo"
+    away = folder.with_name("away")
+    prompt = picture_to_mesh(info, "ring.jpg", tiny_preset(info, variant="v2-0", paint_variant="turbo", octree=16))
+    prompt["check"] = ours(info, "ModelCheck", preset=["preset", 0])
+    folder.rename(away)
+    try:
+        told = server.run({key: prompt[key] for key in ("preset", "check")}).ui("check")["text"][0]
+        run = server.run(prompt, expect="execution_error")
+    finally:
+        away.rename(folder)
+    assert not {data["node"] for data in run.of("executed")} & {"cut", "shape", "clean", "delight", "paint"}
+    (error,) = run.of("execution_error")
+    assert error["node_id"] == "cut", "the first stage"
+    message = error["exception_message"]
+    assert message.startswith("models: paint/v2-0-turbo is missing, 7.33 GB in all, and cannot be downloaded"), message
+    for text in (message, told):
+        assert "unet/diffusion_pytorch_model.bin  7,325.4 MB" in text and "GB are free" in text
+        assert "CreativeML Open RAIL++-M" in text
+    assert "missing  paint/v2-0-turbo, ~7.33 GB" in told and "there    shape/v2-0" in told and str(ROOT) in told
+    assert server.is_idle() and loaded(server, info) == "0"
+    textured(*saved(server.output, server.run(prompt).ui("save")))
 
 
 @pytest.mark.skipif(bool(CHROMIUM), reason="test_browser.py runs it, in the front end")

@@ -25,6 +25,8 @@ class Hub:
     """For the next GET requests: how many bytes are sent before the connection is cut."""
     go_on: threading.Event | None = None
     """GET requests send half of a file, then wait for this."""
+    waits: str = ""
+    """Only files whose path ends so wait."""
     ignore_range: bool = False
     redirect: bool = False
     """Large files are elsewhere, as on the real hub: another address, of which the answer tells size and ETag."""
@@ -95,7 +97,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if with_body:
-                self._send(content[start:])
+                self._send(content[start:], waits=hub.go_on if path.endswith(hub.waits) else None)
 
         def _redirect(self, path: str, content: bytes) -> None:
             self.send_response(302)
@@ -106,17 +108,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def _send(self, body: bytes) -> None:
+        def _send(self, body: bytes, waits: threading.Event | None) -> None:
             if hub.drop_after:
                 self.wfile.write(body[: hub.drop_after.pop(0)])
                 self.wfile.flush()
                 self.close_connection = True
                 return
-            if hub.go_on is not None:
+            if waits is not None:
                 half = len(body) // 2
                 self.wfile.write(body[:half])
                 self.wfile.flush()
-                hub.go_on.wait(60)
+                waits.wait(60)
                 body = body[half:]
             self.wfile.write(body)
 

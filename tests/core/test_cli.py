@@ -185,9 +185,25 @@ def test_two_pictures_for_one_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "wanted a folder" in capsys.readouterr().err
 
 
-def test_describe_needs_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--describe", "--preset", "2 GB"]) == 0
-    assert "hunyuan3d-dit-v2-0" in capsys.readouterr().out
+def test_describe_needs_no_picture_and_tells_what_is_there(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--describe", "--preset", "2 GB", "--models", str(models), "--offline"]) == 0
+    out = capsys.readouterr().out
+    for part in ("Preset 2 GB needs 4 models, ~11.52 GB in all", f"{models / 'hunyuan3d-dit-v2-0'}\n",
+                 "there    delight, ~2.58 GB", "GB are free", "Licences:",
+                 "delight, paint: Tencent Hunyuan 3D"):  # fmt: skip
+        assert part in out, out
+
+
+def test_a_download_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    host = TorchHost(torch.device("cpu"))
+    with cli._Bar(host, "chair"), host.phase("download"):
+        host.tell("downloading paint: a.bin, 0.10 of 3.83 GB, 24.0 MB/s, 2 min 35 s left")
+        host.progress(100_000_000, 3_830_000_000)
+    said = capsys.readouterr().err
+    assert "chair downloading paint: a.bin, 0.10 of 3.83 GB, 24.0 MB/s, 2 min 35 s left" in said
+    assert "100000000" not in said
+    host.tell("after it")
+    assert "after it" not in capsys.readouterr().err
 
 
 def test_an_unexpected_error_does_not_stop_the_rest(

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from lowvram_core.app.pipeline import find_models, run
 from lowvram_core.checks.packages import check_packages
 from lowvram_core.errors import BadCheckpoint, BadInput, Cancelled, MissingDependency, MissingModel
+from lowvram_core.files.folders import Found
 from lowvram_core.files.store import ModelStore
 from lowvram_core.presets import PRESETS
 
@@ -114,7 +115,7 @@ def test_every_checkpoint_is_opened_before_the_first_stage(tmp_path: Path, part:
 
 
 class Fetching(ModelStore):
-    """Has no model until a folder is requested. Then it reports a download."""
+    """Has no model until one is asked for. Then it reports a download."""
 
     def __init__(self, roots: list[Path], *, offline: bool) -> None:
         super().__init__(roots, offline=offline)
@@ -124,14 +125,15 @@ class Fetching(ModelStore):
         """False: nothing is present."""
         return False
 
-    def folder(self, model_id: str, progress: object = None) -> Path:
-        """Reports progress twice, then returns the folder."""
+    def place(self, model_id: str, progress: object = None, tell: object = None) -> Found:
+        """Reports progress twice and a line once, then returns the place."""
         if model_id not in self.fetched:
-            assert callable(progress)
+            assert callable(progress) and callable(tell)
+            tell(f"downloading {model_id}")
             progress(1, 2)
             progress(2, 2)
             self.fetched.add(model_id)
-        return super().folder(model_id)
+        return super().place(model_id)
 
 
 def test_a_download_is_a_phase_with_a_name(tmp_path: Path) -> None:
@@ -144,11 +146,22 @@ def test_a_download_is_a_phase_with_a_name(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert host.finished == ["download"] * 3
     assert host.reports[:2] == [("download", 1, 2), ("download", 2, 2)]
+    assert host.told == ["downloading shape/v2-0", "downloading delight", "downloading paint"]
     store.fetched.clear()
     with pytest.raises(Cancelled):
         find_models(PRESET, RecordingHost(cancel_after=1), store, background=False)
 
 
-def test_a_missing_model_is_still_told_by_its_files(tmp_path: Path) -> None:
-    with pytest.raises(MissingModel, match="is in no models folder"):
-        run(picture(), PRESET, RecordingHost(), ModelStore([tmp_path], offline=True))
+def test_all_missing_models_are_told_before_the_first_stage(tmp_path: Path) -> None:
+    """In one list, also the paint model, which the run would need last."""
+    tiny.make_shape(tmp_path)
+    host = RecordingHost()
+    with pytest.raises(MissingModel) as caught:
+        run(picture(), PRESET, host, ModelStore([tmp_path], offline=True))
+    text = str(caught.value)
+    assert text.startswith(
+        "models: delight, paint are missing, 6.41 GB in all, and cannot be downloaded (downloads are"
+    )
+    assert "unet/diffusion_pytorch_model.safetensors  3,662.6 MB" in text and "shape/v2-0" not in text
+    assert text.count("licence: Tencent Hunyuan 3D 2.0 Community License") == 2
+    assert host.phases == [] and host.borrowed == []

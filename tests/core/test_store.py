@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,20 +149,22 @@ def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) 
     (fill(tmp_path / "b" / "folder") / "model_index.json").unlink()
     with pytest.raises(MissingModel) as caught:
         offline(tmp_path / "a", tmp_path / "b").folder("paint")
-    told, *lists = str(caught.value).split("\n")
-    target = tmp_path / "a" / "name" / "folder"
-    assert "(downloads are switched off)" in told
-    assert told.endswith(f"get them from https://huggingface.co/owner/name/tree/main/folder into {target}.")
-    assert "  unet/net.safetensors  2.0 MB" in lists
-    assert lists[-3:] == [
-        "Folders that were searched:", f"  {tmp_path / 'b' / 'folder'} (lacks model_index.json)",
-        "  not there: 5 more",
-    ]  # fmt: skip
+    for part in (
+        f"incomplete: {tmp_path / 'b' / 'folder'} (lacks model_index.json)", f"searched:\n  {tmp_path / 'a'}\n",
+        "unet/net.safetensors  2.0 MB", "https://huggingface.co/owner/name/tree/main/folder", "a licence",
+        "models: paint is missing, 2.00 MB in all, and cannot be downloaded (downloads are switched off); wanted",
+        f"Downloads go to {tmp_path / 'a'}, where", "free; that is",
+    ):  # fmt: skip
+        assert part in str(caught.value)
 
 
 def test_a_download_reports_and_arrives_whole(tmp_path: Path, hub: Hub) -> None:
     reports: list[tuple[int, int]] = []
-    folder = online(hub, tmp_path).folder("paint", lambda done, total: reports.append((done, total)))
+    told: list[str] = []
+    store = online(hub, tmp_path)
+    folder = store.place("paint", lambda done, total: reports.append((done, total)), told.append).folder
+    assert told[0].startswith("downloading paint: model_index.json, ") and told[-1].startswith("downloading paint: ")
+    assert "2.00 of 2.00 MB" in told[-1]
     assert folder == tmp_path / "name" / "folder"
     assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
     assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
@@ -197,25 +200,59 @@ def test_a_dropped_connection_is_resumed_at_once(tmp_path: Path, hub: Hub, monke
 def test_a_stopped_download_is_resumed_by_the_next_run(
     tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The server sends half of the file and then nothing more. A cancel ends the wait at once."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+    hub.go_on, hub.waits = threading.Event(), "net.safetensors"
+    asked: list[float] = []
 
     def stop(done: int, total: int) -> None:
-        if done > len(WEIGHTS) // 2:
-            raise Cancelled("stopped by the test")
+        if done > len(WEIGHTS) // 3:
+            if not asked:
+                asked.append(time.monotonic())
+            elif time.monotonic() > asked[0] + 0.5:  # nothing comes any more
+                asked.append(time.monotonic())
+                raise Cancelled("stopped by the test")
 
     with pytest.raises(Cancelled):
-        online(hub, tmp_path).folder("paint", stop)
+        online(hub, tmp_path).place("paint", stop)
+    assert time.monotonic() - asked[1] < 1
     assert not offline(tmp_path).is_present("paint")
+    found = offline(tmp_path).look("paint")
     (part,) = (tmp_path / "name" / "folder" / "unet").iterdir()
     have = part.stat().st_size
-    assert len(WEIGHTS) // 2 < have < len(WEIGHTS)
+    assert len(WEIGHTS) // 3 < have <= len(WEIGHTS) // 2
+    assert found.bytes_left == len(WEIGHTS) - have + 5, "what is known without asking the server"
+    hub.go_on.set()
+    threading.Event().wait(0.3)
+    assert part.stat().st_size == have, "the thread that fetched writes nothing more"
     hub.seen.clear()
     reports: list[int] = []
-    folder = online(hub, tmp_path).folder("paint", lambda done, total: reports.append(done))
-    assert (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    folder = online(hub, tmp_path).place("paint", lambda done, total: reports.append(done)).folder
+    assert folder is not None and (folder / "unet" / "net.safetensors").read_bytes() == WEIGHTS
     assert hub.gets("net.safetensors") == [f"bytes={have}-"]
     assert reports[0] == have
     assert leftovers(tmp_path) == ["model_index.json", "net.safetensors", "notes.txt"]
+
+
+def test_a_whole_part_is_checked_and_not_fetched_again(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancel while the hash is computed loses nothing."""
+    monkeypatch.setattr(download, "BLOCK_BYTES", 100_000)
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) > 2 and seen[-1] == seen[-2] == seen[-3] and done > len(WEIGHTS):
+            raise Cancelled("stopped by the test")
+
+    with pytest.raises(Cancelled):
+        online(hub, tmp_path).place("paint", stop)
+    (part,) = (tmp_path / "name" / "folder" / "unet").glob("*.part")
+    assert part.stat().st_size == len(WEIGHTS)
+    hub.seen.clear()
+    assert (online(hub, tmp_path).folder("paint") / "unet" / "net.safetensors").read_bytes() == WEIGHTS
+    assert not hub.gets("net.safetensors")
 
 
 def test_a_server_without_ranges_starts_over(tmp_path: Path, hub: Hub) -> None:
@@ -284,7 +321,7 @@ from lowvram_core.files.store import ModelStore
 root, address, size, sha256 = sys.argv[1:]
 model = Model("paint", "owner/name", "folder", "", (ModelFile("unet/net.safetensors", int(size), sha256=sha256),))
 reports = []
-ModelStore([root], endpoint=address, models={"paint": model}).folder("paint", lambda *report: reports.append(report))
+ModelStore([root], endpoint=address, models={"paint": model}).place("paint", lambda *report: reports.append(report))
 assert reports[-1] == (int(size), int(size)) and reports == sorted(reports), reports
 """
 
@@ -333,7 +370,7 @@ def test_waiting_for_another_process_can_be_cancelled(tmp_path: Path, hub: Hub) 
             raise Cancelled("stopped by the test")
 
     with FileLock(folder / ".paint.lock"), pytest.raises(Cancelled):
-        online(hub, tmp_path).folder("paint", stop)
+        online(hub, tmp_path).place("paint", stop)
     assert set(reports) == {(0, len(WEIGHTS) + len(CONFIG) + 5)}
     assert not hub.gets() and leftovers(tmp_path) == [".paint.lock"]
     online(hub, tmp_path).folder("paint")
@@ -374,14 +411,60 @@ def test_offline_by_argument_and_by_environment(tmp_path: Path, hub: Hub, monkey
             with pytest.raises(MissingModel, match="downloads are switched off"):
                 asked.folder(model_id)
     assert not hub.seen
-    with pytest.raises(MissingModel, match="nowhere"):
+    with pytest.raises(MissingModel, match=r"no folder to download to.*\n(.*\n)+  none"):
         ModelStore([], models=small_manifest()).folder("paint")
+
+
+BOTH = ("paint", "background/u2netp")
+
+
+def test_a_runs_models_are_checked_without_a_download(tmp_path: Path, hub: Hub) -> None:
+    """Where they can be fetched it says nothing; a damaged file is told although another model is missing."""
+    online(hub, tmp_path).require(BOTH)
+    assert hub.seen and not hub.gets() and not leftovers(tmp_path)
+    folder = fill(tmp_path / "folder", WEIGHTS[:1000])
+    with pytest.raises(BadCheckpoint, match=str(folder)):
+        offline(tmp_path).require(reversed(BOTH))
+
+
+@pytest.mark.parametrize("what", ["offline", "no server", "no room", "other content"])
+def test_what_cannot_be_had_is_one_list(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    store = online(hub, tmp_path)
+    why = {"offline": "downloads are switched off", "no server": r"model_index\.json could not be fetched",
+           "no room": r"0\.00 GB free, and 0\.27 GB are wanted",
+           "other content": r"model_index\.json has 7 bytes instead of 23"}[what]  # fmt: skip
+    if what == "offline":
+        store.offline = True
+    elif what == "no server":
+        store.endpoint = "http://127.0.0.1:1"
+    elif what == "no room":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    else:
+        hub.files["owner/name/folder/model_index.json"] = b"another"
+    wanted = rf"(?s)^models: paint, background/u2netp are missing, 2\.03 MB in all, and cannot be downloaded \(.*{why}"
+    with pytest.raises(MissingModel, match=wanted) as caught:
+        store.require(BOTH)
+    text = str(caught.value)
+    for part in ("unet/net.safetensors  2.0 MB", "small files: model_index.json, notes.txt", "licence: a licence",
+                 "small files: u2netp.onnx", f"{hub.address}/release/u2netp.onnx",
+                 f"Downloads go to {tmp_path}, where"):  # fmt: skip
+        assert part in text, text
+    assert ("not enough" in text) == (what == "no room")
+    assert not hub.gets() and not leftovers(tmp_path)
+
+
+def test_what_a_run_may_need_is_listed_but_stops_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MissingModel, match="models: paint, background/u2netp are missing"):
+        offline(tmp_path).require(["paint"], ["background/u2netp", "paint"])
+    fill(tmp_path / "folder")
+    offline(tmp_path).require(["paint"], ["background/u2netp"])
 
 
 def test_a_full_disk_is_noticed_before_the_download(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(BadInput, match=r"0\.00 GB free; wanted 0\.27 GB"):
+    with pytest.raises(BadInput, match=r"0\.00 GB free, and 0\.27 GB are wanted"):
         online(hub, tmp_path).folder("paint")
     assert not hub.gets() and not leftovers(tmp_path)
 

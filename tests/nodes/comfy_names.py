@@ -80,10 +80,12 @@ NAMES = [
         "no progress bar, no previews; Memory Report is empty", called(),
     ),
     Name("server:PromptServer.instance", "Memory Report is empty"),
-    Name("server:PromptServer.instance.prompt_queue", "Memory Report is empty"),
+    Name("server:PromptServer.instance.prompt_queue", "Memory Report is empty; missing models are found late"),
     Name(
         "server:PromptServer.instance.prompt_queue.currently_running", "Memory Report is empty",
-        holds=lambda running: all(isinstance(item[1], str) and _is_prompt(item[2]) for item in running.values()),
+        holds=lambda running: all(
+            isinstance(item[1], str) and _is_prompt(item[2]) and isinstance(item[4], list) for item in running.values()
+        ),
     ),
     Name(
         "server:PromptServer.instance.add_on_prompt_handler", "every change of a preset runs every stage again",

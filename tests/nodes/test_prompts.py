@@ -18,10 +18,9 @@ def prompt_of(preset: dict[str, Any]) -> Prompt:
     return {"p": preset, "other": {"class_type": "SaveGLB", "inputs": {"preset": ["p", 0]}}, **graph}
 
 
-def changed(pack: Pack, prompt: Prompt) -> Prompt:
-    nodes = {node.GET_SCHEMA().node_id: node for node in pack.nodes}
+def changed(prompt: Prompt) -> Prompt:
     before = copy.deepcopy(prompt)
-    result: Prompt = module("nodes._prompts").with_constants(prompt, nodes)
+    result: Prompt = module("nodes._prompts").with_constants(prompt)
     assert prompt == before, "the given prompt stays as it is"
     return result
 
@@ -39,7 +38,7 @@ def test_every_preset_node_and_every_stage(pack: Pack) -> None:
             if not item.optional and getattr(item, "default", None) is not None
         }
         prompt = prompt_of({"class_type": PREFIX + kind, "inputs": inputs})
-        result = changed(pack, prompt)
+        result = changed(prompt)
         preset = pack.by_id[kind].settings(**inputs)
         values = module("lowvram_core.stage_values")
         for name, stages in module("nodes._prompts").STAGES.items():
@@ -72,10 +71,10 @@ def test_every_node_with_a_preset_is_a_stage_that_is_known(pack: Pack) -> None:
 def test_links_stay_where_the_preset_is_not_known(pack: Pack, preset: dict[str, Any]) -> None:
     """Another node makes it, or its run will meet an error, which ComfyUI shows on the preset node."""
     prompt = prompt_of(preset)
-    assert changed(pack, prompt) == prompt
-    assert changed(pack, {**prompt, "p": {}}) == {**prompt, "p": {}}
+    assert changed(prompt) == prompt
+    assert changed({**prompt, "p": {}}) == {**prompt, "p": {}}
     prompt["CleanMesh"]["inputs"] = {}
-    assert changed(pack, prompt) == prompt
+    assert changed(prompt) == prompt
 
 
 def test_a_stage_takes_its_values(pack: Pack, ball: Any) -> None:

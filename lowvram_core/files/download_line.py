@@ -1,0 +1,67 @@
+"""The line of text about a running download: file, size, speed and time left."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+EVERY_S = 0.5
+"""A line is shown at most once in this time."""
+
+SPAN_S = 10.0
+"""The speed is the mean of this time."""
+
+
+class DownloadLine:
+    """Shows a line now and then.
+
+    Args:
+        tell: takes the line.
+        name: the model's id.
+        done: the bytes that are there at the start.
+        total: the bytes in all.
+        clock: seconds from any start.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None], name: str, done: int, total: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.file = ""
+        """The file that is being fetched."""
+        self._tell = tell
+        self._name = name
+        self._total = total
+        self._clock = clock
+        self._seen = deque([(clock(), done)])
+        self._told: float | None = None
+
+    def show(self, done: int) -> None:
+        """Takes the number of bytes that are there; shows the line if it is due."""
+        now = self._clock()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > SPAN_S:
+            self._seen.popleft()
+        if self._told is None or now - self._told >= EVERY_S or done >= self._total:
+            self._told = now
+            self._tell(self._line(done))
+
+    def _line(self, done: int) -> str:
+        unit, size = ("GB", 1e9) if self._total >= 1e8 else ("MB", 1e6)
+        parts = [f"{done / size:.2f} of {self._total / size:.2f} {unit}"]
+        (start, before), (now, _) = self._seen[0], self._seen[-1]
+        speed = (done - before) / (now - start) if now > start else 0.0
+        if speed:
+            parts += [f"{speed / 1e6:.1f} MB/s", f"{duration((self._total - done) / speed)} left"]
+        elif now - start > EVERY_S:
+            parts.append("waiting for the server")
+        return f"downloading {self._name}: {self.file}, {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s` or `1 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
