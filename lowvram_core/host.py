@@ -108,6 +108,9 @@ class Host(Protocol):
         """Logs something that the user should know about the run, and shows it in the report."""
         ...
 
+    def tell(self, text: str) -> None:
+        """Shows a short line about what is going on."""
+
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measures the time and memory of a named phase. Phases of one host do not nest."""
         ...

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ from ..lowvram_core.host import Component
 from ..lowvram_core.lending.device import memory_of
 from ..lowvram_core.lending.hosts import LendingHost
 from ..lowvram_core.lending.prefetch import empty_host_cache
-from . import _records
+from ..lowvram_core.progress import Part
+from ..lowvram_core.report import summary
+from . import _progress, _records
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
@@ -45,6 +47,8 @@ FULL_PATHS = (
     f"{ALLOWED_VARIABLE}, or under {ALLOWED_KEY} in extra_model_paths.yaml."
 )
 """What the tooltips of loading nodes say about other folders."""
+BAR_STEPS = 1000
+"""Steps of a node's progress bar."""
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +63,7 @@ def model_store(host: ComfyHost) -> Any:
     for key in ("diffusers", "diffusion_models"):
         with suppress(KeyError):
             roots += folder_paths.get_folder_paths(key)
-    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.progress)
+    return core("files.store").ModelStore([*roots, folder_paths.models_dir], progress=host.downloading)
 
 
 def readable_folders() -> list[Path]:
@@ -161,7 +165,16 @@ def to_intermediate(tensor: Tensor) -> Tensor:
 class ComfyHost(LendingHost):
     """Runs one node's stages under ComfyUI's model management."""
 
-    def __init__(self, precision: str = "auto") -> None:
+    _shown = 0.0
+    """Where the bar was when it was sent last."""
+
+    def __init__(self, precision: str = "auto", plan: Iterable[Part] = ()) -> None:
+        """Begins the node's run.
+
+        Args:
+            precision: the preset's.
+            plan: the parts of the node's bar; see lowvram_core/plans.py. Without them the first phase is the whole bar.
+        """
         self.device: torch.device = mm.get_torch_device()
         if precision == "auto":
             trusted = self.device.type != "cpu" and mm.should_use_fp16(self.device, prioritize_performance=False)
@@ -170,6 +183,12 @@ class ComfyHost(LendingHost):
         self._run = _records.begin(_running_prompt())
         self.records = self._run
         self._start = time.perf_counter()
+        self._node_id = _progress.node_id()
+        self._text = _progress.Text(self._node_id)
+        if self._node_id:
+            self.timings = _progress.timings()
+            self.expect(plan)
+            self.tell("getting ready")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -183,16 +202,17 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
-        self._read_ahead(component)
+        streams = self.streams(component)
+        with self._borrowing(component, streams=streams) as loaded:
+            yield from self._borrowed(component, loaded, streams=streams)
+
+    def _borrowed(self, component: Component, loaded: Callable[[], None], *, streams: bool) -> Iterator[nn.Module]:
         module = component.load()
         try:
-            with self._names_full_device(component):
-                if self.streams(component):
-                    with self._with_streaming(module, component):
-                        yield module
-                else:
-                    with self._resident(module, component):
-                        yield module
+            on_device = self._with_streaming if streams else self._resident
+            with self._names_full_device(component), on_device(module, component):
+                loaded()
+                yield module
         finally:
             module.to("meta")
             mm.soft_empty_cache()
@@ -241,26 +261,41 @@ class ComfyHost(LendingHost):
     def _stop_if_cancelled(self) -> None:
         mm.throw_exception_if_processing_interrupted()
 
-    def _report(self, done: int, total: int, preview: Tensor | None) -> None:
-        """Moves the node's progress bar and shows the preview."""
-        if _records.executing() is not None:
-            from comfy_api.latest import ComfyAPISync
+    def _show(self, fraction: float, line: str, preview: Tensor | None) -> None:
+        """Moves the node's progress bar, shows the preview, and the line as the node's text."""
+        if not self._node_id:
+            return
+        from comfy_api.latest import ComfyAPISync
 
-            picture = None if preview is None else preview.detach().float().cpu()[None]
-            ComfyAPISync().execution.set_progress(done, max(total, 1), preview_image=picture)
+        picture = None if preview is None else preview.detach().float().cpu()[None]
+        if fraction != self._shown or picture is not None:
+            self._shown = fraction
+            ComfyAPISync().execution.set_progress(
+                round(fraction * BAR_STEPS), BAR_STEPS, node_id=self._node_id, preview_image=picture
+            )
+        self._text.show(line)
 
     def badge(self) -> dict[str, Any]:
-        """The node's seconds and peak memory, each in a list.
+        """Ends the node's run: its seconds and peak memory, each in a list.
 
         ComfyUI joins the lists of a node that runs once for each item of a list, and the front end adds up the
         numbers. The list of peaks is empty where the device does not count its memory.
         """
         peaks = [record.peak_bytes or 0 for record in self.records]
         counted = memory_of(self.device) is not None
+        self._ends()
         return {
             "hy3d_seconds": [time.perf_counter() - self._start],
             "hy3d_peak_bytes": [max(peaks, default=0)] if counted else [],
         }
+
+    def _ends(self) -> None:
+        """Fills the bar, shows what the phases took, and logs a summary after the last node of the run."""
+        self.finish()
+        self._text.show(summary(self.records), last=True)
+        if self._node_id:
+            _progress.timings().save()
+            _progress.log_summary(_running_prompt(), self._node_id)
 
 
 class _Holder(nn.Module):

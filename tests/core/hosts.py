@@ -37,6 +37,7 @@ class RecordingHost:
     plans: list[list[str]] = field(default_factory=list)
     """Labels of the components that the host was told of, by call."""
     notes: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     current: str | None = None
 
     @contextmanager
@@ -72,6 +73,10 @@ class RecordingHost:
     def note(self, text: str) -> None:
         """Keeps the text."""
         self.notes.append(text)
+
+    def tell(self, text: str) -> None:
+        """Keeps the text."""
+        self.told.append(text)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
