@@ -13,6 +13,7 @@ from .presets import FIXED_PRESETS, PresetAuto, PresetCustom
 from .report import MemoryReport
 from .shape import GenerateShape, GenerateShapeMultiView
 from .texture import BakeTexture, InpaintTexture
+from .turntable import Turntable
 
 NODES: list[type[io.ComfyNode]] = [
     *FIXED_PRESETS,
@@ -32,6 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
     SaveMesh,
     MeshToTrimesh,
     TrimeshToMesh,
+    Turntable,
     MemoryReport,
 ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lowvram_core.plans import delight_parts
 from ..lowvram_core.presets import Preset
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import further_inputs, overridden, preset_input, schema, seed_input, steps_input
 
@@ -40,10 +41,11 @@ class Delight(io.ComfyNode):
         cls, image: Tensor, preset: Preset, seed: int, steps: int, mask: Tensor | None = None, **sides: Tensor | None
     ) -> io.NodeOutput:
         """[R,512,512,3]."""
-        host = _host.ComfyHost(preset.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "delight")
+        chosen = overridden(preset, delight_steps=steps)
+        host = _host.ComfyHost(preset.precision, delight_parts(len(pictures), chosen))
         delit = stage("delight").delight_all(
             [_convert.cutout(*picture, name) for name, picture in pictures.items()],
-            overridden(preset, delight_steps=steps), host, _host.model_store(host), seed=seed,
+            chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
-        return io.NodeOutput(_convert.to_image(delit), ui=host.badge())
+        return io.NodeOutput(_convert.to_image(delit), ui={**_pictures.shown(delit), **host.badge()})

@@ -10,9 +10,10 @@ from comfy_api.latest import io
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.files.formats import READABLE_MESHES, TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..lowvram_core.files.names import is_file
+from ..lowvram_core.plans import clean_parts, unwrap_parts
 from ..lowvram_core.presets import UNWRAPPERS, VALUES, Preset
 from ..lowvram_core.types import Mesh
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import core, guarded, stage
 from ._schema import TrimeshType, choice_input, overridden, preset_input, schema
 
@@ -42,12 +43,14 @@ class CleanMesh(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object, preset: Preset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
         """A closed mesh stays closed."""
-        host = _host.ComfyHost()
+        given = _convert.mesh_from_comfy(mesh, "clean")
+        host = _host.ComfyHost(plan=clean_parts(len(given.faces)))
         cleaned = stage("clean").clean(
-            _convert.mesh_from_comfy(mesh, "clean"), overridden(preset, face_budget=face_budget), host,
+            given, overridden(preset, face_budget=face_budget), host,
             remove_floaters=remove_floaters,
         )  # fmt: skip
-        return io.NodeOutput(_convert.mesh_to_comfy(cleaned), ui=host.badge())
+        shown = _pictures.of_mesh("wireframe", cleaned)
+        return io.NodeOutput(_convert.mesh_to_comfy(cleaned), ui={**shown, **host.badge()})
 
 
 class UnwrapUVs(io.ComfyNode):
@@ -72,11 +75,12 @@ class UnwrapUVs(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object, preset: Preset, unwrapper: str, keep_uvs: bool) -> io.NodeOutput:
         """Vertices are split at the seams."""
-        host = _host.ComfyHost()
-        unwrapped = stage("unwrap").unwrap(
-            _convert.mesh_from_comfy(mesh, "unwrap"), overridden(preset, unwrapper=unwrapper), host, keep_uvs=keep_uvs
-        )
-        return io.NodeOutput(_convert.mesh_to_comfy(unwrapped), ui=host.badge())
+        given = _convert.mesh_from_comfy(mesh, "unwrap")
+        chosen = overridden(preset, unwrapper=unwrapper)
+        host = _host.ComfyHost(plan=unwrap_parts(len(given.faces), chosen))
+        unwrapped = stage("unwrap").unwrap(given, chosen, host, keep_uvs=keep_uvs)
+        shown = _pictures.of_mesh("layout", unwrapped)
+        return io.NodeOutput(_convert.mesh_to_comfy(unwrapped), ui={**shown, **host.badge()})
 
 
 class LoadMesh(io.ComfyNode):

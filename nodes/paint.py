@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lowvram_core.plans import paint_parts, unwrap_parts
 from ..lowvram_core.presets import VIEW_SETS, Preset
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import core, stage
 from ._schema import ViewsType, choice_input, further_inputs, overridden, preset_input, schema, seed_input, steps_input
 
@@ -48,16 +49,20 @@ class PaintViews(io.ComfyNode):
         mask: Tensor | None = None, **sides: Tensor | None,
     ) -> io.NodeOutput:  # fmt: skip
         """[N,512,512,3], their cameras, and the mesh."""
-        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, paint_steps=steps, views=views)
         pictures = _convert.pictures_of_one(image, mask, sides, "paint")
+        given = _convert.mesh_from_comfy(mesh, "paint")
+        plan = [*(unwrap_parts(len(given.faces), chosen) if given.uvs is None else []),
+                *paint_parts(chosen, len(pictures))]  # fmt: skip
+        host = _host.ComfyHost(preset.precision, plan)
         core("checks.pictures").check_reference_count(len(pictures))
         references = [_reference(*picture, name) for name, picture in pictures.items()]
-        core_mesh = stage("unwrap").unwrap(_convert.mesh_from_comfy(mesh, "paint"), chosen, host, keep_uvs=True)
+        core_mesh = stage("unwrap").unwrap(given, chosen, host, keep_uvs=True)
         painted = stage("paint").paint_views(core_mesh, references, chosen, host, _host.model_store(host), seed=seed)
         return io.NodeOutput(
-            _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh), ui=host.badge()
-        )
+            _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh),
+            ui={**_pictures.shown(painted.images), **host.badge()},
+        )  # fmt: skip
 
 
 def _reference(image: Tensor, mask: Tensor | None, name: str) -> Tensor | _convert.Cutout:

@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
+from ..lowvram_core.plans import shape_parts
 from ..lowvram_core.presets import VARIANTS, Preset
 from ..lowvram_core.types import SIDES
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import choice_input, overridden, preset_input, schema, seed_input, steps_input
 
@@ -41,12 +42,12 @@ class GenerateShape(io.ComfyNode):
         cls, image: Tensor, preset: Preset, seed: int, variant: str, steps: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """The surface as marching cubes leaves it."""
-        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset, variant=variant, shape_steps=steps)
+        host = _host.ComfyHost(preset.precision, shape_parts(chosen))
         mesh = stage("shape").generate_shape(
             _convert.cutout(image, mask, "shape"), chosen, host, _host.model_store(host), seed=seed
         )
-        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui={**_pictures.of_mesh("look", mesh), **host.badge()})
 
 
 class GenerateShapeMultiView(io.ComfyNode):
@@ -85,7 +86,7 @@ class GenerateShapeMultiView(io.ComfyNode):
         }
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
-        host = _host.ComfyHost(preset.precision)
         chosen = overridden(preset.with_(variant=preset.multiview_variant), variant=variant, shape_steps=steps)
+        host = _host.ComfyHost(preset.precision, shape_parts(chosen))
         mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
-        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui={**_pictures.of_mesh("look", mesh), **host.badge()})

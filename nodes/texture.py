@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
+from ..lowvram_core.plans import bake_parts, inpaint_parts
 from ..lowvram_core.presets import Preset
 from ..lowvram_core.types import Atlas, Camera, Views
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import ViewsType, preset_input, schema
 
@@ -37,11 +38,14 @@ class BakeTexture(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object, images: Tensor, views: tuple[Camera, ...], preset: Preset) -> io.NodeOutput:
         """The texture, black where no view saw it, and the mask of the seen texels."""
-        host = _host.ComfyHost()
         core_mesh = _convert.mesh_from_comfy(mesh, "bake")
+        host = _host.ComfyHost(plan=bake_parts(len(images), preset))
         atlas = stage("bake").bake(core_mesh, Views(images[..., :3].float().cpu(), views), preset, host)
         textured = core_mesh.with_(texture=atlas.texture)
-        return io.NodeOutput(_convert.mesh_to_comfy(textured), _convert.to_mask(atlas.seen), ui=host.badge())
+        return io.NodeOutput(
+            _convert.mesh_to_comfy(textured), _convert.to_mask(atlas.seen),
+            ui={**_pictures.of_mesh("look", textured), **host.badge()},
+        )  # fmt: skip
 
 
 class InpaintTexture(io.ComfyNode):
@@ -63,13 +67,14 @@ class InpaintTexture(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: object, seen: Tensor) -> io.NodeOutput:
         """The same mesh with a texture without holes."""
-        host = _host.ComfyHost()
         core_mesh = _convert.mesh_from_comfy(mesh, "inpaint")
         if core_mesh.texture is None:
             raise BadInput("inpaint: the mesh has no texture; wanted one from Bake Texture. Connect its mesh.")
+        host = _host.ComfyHost(plan=inpaint_parts(len(core_mesh.texture)))
         masks = seen.reshape(-1, *seen.shape[-2:]).float().cpu()
         if len(masks) != 1:
             raise BadInput(f"inpaint: {len(masks)} masks for one texture; wanted one. Connect Bake Texture's.")
         kept = _convert.resize_mask(masks, *core_mesh.texture.shape[:2])[0] >= 0.5
         filled = stage("inpaint").inpaint(core_mesh, Atlas(core_mesh.texture, kept), host)
-        return io.NodeOutput(_convert.mesh_to_comfy(filled), ui=host.badge())
+        shown = _pictures.of_mesh("look", filled)
+        return io.NodeOutput(_convert.mesh_to_comfy(filled), ui={**shown, **host.badge()})
