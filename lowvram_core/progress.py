@@ -100,13 +100,17 @@ class Bar:
             units: replaces the planned amount of work, if it was not known before.
             detail: settings that were not known before.
         """
-        self._start, self._runs, self._text = self.fraction, False, ""
         index = self._index(key)
         if index is None:
+            self._start, self._runs, self._text = self.fraction, False, ""
             return
         part = self._parts[index]
-        part = replace(part, units=units or part.units, detail=f"{part.detail} {detail}".strip())
-        self._parts[index], self._next = part, index
+        self._parts[index] = replace(part, units=units or part.units, detail=f"{part.detail} {detail}".strip())
+        self._begin(index)
+
+    def _begin(self, index: int) -> None:
+        self._start, self._runs, part = self.fraction, False, self._parts[index]
+        self._next = index
         rest = sum(self._seconds(later) for later in self._parts[index:])
         self._width = (1.0 - self._start) * self._seconds(part) / rest if rest else 0.0
         self._runs, self._began, self._reported = True, self._clock(), 0.0
@@ -126,9 +130,10 @@ class Bar:
 
     def add(self, part: Part) -> None:
         """Begins a part that the plan does not have, such as a download. The parts after it get the rest of the bar."""
-        self._parts.insert(self._next + (1 if self._runs else 0), part)
+        index = self._next + (1 if self._runs else 0)
+        self._parts.insert(index, part)
         self._has_plan = True
-        self.enter(part.key)
+        self._begin(index)
 
     def at(self, done: int, total: int) -> None:
         """Sets how far the running part is."""

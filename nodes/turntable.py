@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.progress import Part
+from ..lowvram_core.plans import turntable_parts
 from . import _convert, _host
 from ._core import core
 from ._schema import schema
@@ -24,8 +24,8 @@ class Turntable(io.ComfyNode):
         """The core's Save Animated WEBP and Save Image write the frames."""
         return schema(
             "Turntable", "Turntable",
-            "Draws the mesh from all around, one picture per frame. Connect Save Animated WEBP for a turning picture, or "
-            "Save Image for the single ones.",
+            "Draws the mesh from all around, one picture per frame. Connect Save Animated WEBP for a turning picture, "
+            "or Save Image for the single ones.",
             ["spin", "rotate", "360", "animation", "render"],
             inputs=[
                 io.Mesh.Input("mesh", tooltip="A mesh with texture, with colours, or without both."),
@@ -44,12 +44,12 @@ class Turntable(io.ComfyNode):
         """[frames,size,size,3]."""
         if frames * size**2 > MOST_PIXELS:
             raise BadInput(
-                f"turntable: {frames} frames of {size} px; wanted at most {MOST_PIXELS // size**2} of that size. Choose "
-                "fewer frames or a smaller size."
+                f"turntable: {frames} frames of {size} px; wanted at most {MOST_PIXELS // size**2} of that size. "
+                "Choose fewer frames or a smaller size."
             )
         core_mesh = _convert.mesh_from_comfy(mesh, "turntable")
         core("checks.meshes").check_mesh(core_mesh, "turntable")
-        host = _host.ComfyHost(plan=[Part("turntable", 0.2 * frames, frames, doing="frame {done} of {total}")])
+        host = _host.ComfyHost(plan=turntable_parts(frames))
         pictures = torch.empty(frames, size, size, 3)
         with host.phase("turntable"):
             drawn = core("render.preview").turntable(core_mesh, frames, size, background=BACKGROUNDS[background])

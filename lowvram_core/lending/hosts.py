@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..host import Component
-from ..report import PhaseRecord
+from ..report import DOWNLOAD, PhaseRecord
 from .device import full_device_is_named, measured
 from .read_ahead import ReadAhead
 from .shown import ShownProgress
@@ -98,6 +98,7 @@ class LendingHost(ShownProgress):
         """
         self._phase = name
         self._throttle = None
+        self._download_bytes = 0
         try:
             with (
                 self._part(name),
@@ -129,6 +130,8 @@ class LendingHost(ShownProgress):
             Cancelled: the user cancelled. ComfyUI's host raises ComfyUI's own exception.
         """
         self._stop_if_cancelled()
+        if self._phase == DOWNLOAD:
+            self._plan_download(total)
         if self._throttle is None:
             self._throttle = Throttle(time.monotonic)
         sends = self._throttle.lets_through(done, total, preview)

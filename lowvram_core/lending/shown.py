@@ -51,16 +51,20 @@ class ShownProgress:
             bar.tell(text)
 
     def downloading(self, done: int, total: int) -> None:
-        """Reports bytes of a download, which becomes a part of the bar; see `Host.progress`."""
-        if self._download_bytes != total:
-            self._download_bytes = total
-            with self._changing() as bar:
-                bar.add(Part(DOWNLOAD, total / DOWNLOAD_BYTES_S, total, doing="downloading {percent} %"))
+        """Reports bytes of a download outside of a phase; see `Host.progress`."""
+        self._plan_download(total)
         self.progress(done, total)
         if done >= total:
             self._download_bytes = 0
             with self._changing() as bar:
                 bar.leave(DOWNLOAD)
+
+    def _plan_download(self, total: int) -> None:
+        """Makes a download of so many bytes a part of the bar, unless it is one."""
+        if self._download_bytes != total:
+            self._download_bytes = total
+            with self._changing() as bar:
+                bar.add(Part(DOWNLOAD, total / DOWNLOAD_BYTES_S, total, doing="downloading {percent} %"))
 
     def progress(self, done: int, total: int, preview: Tensor | None = None) -> None:
         """See Host."""

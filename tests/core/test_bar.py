@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from meshes import blob, picture_views
 from PIL import Image, ImageDraw
@@ -151,6 +150,32 @@ def test_a_download_gets_a_place_on_the_bar() -> None:
     assert bar.fraction == pytest.approx(0.875)
 
 
+def test_two_downloads_get_two_places() -> None:
+    bar, _ = bar_of(Part("one", 5.0))
+    seen = []
+    for _ in range(2):
+        bar.add(Part("download", 5.0))
+        for done in range(5):
+            bar.at(done, 4)
+            seen.append(bar.fraction)
+        bar.leave("download")
+    assert seen == sorted(seen) and len(set(seen)) == 9 and bar.fraction == pytest.approx(0.75)
+
+
+def test_a_phase_of_downloads_moves_the_bar() -> None:
+    seen: list[tuple[float, str]] = []
+    host = TorchHost(CPU, on_bar=lambda fraction, line: seen.append((fraction, line)))
+    host.expect([Part("clean", 1.0)])
+    with host.phase("download"):
+        for done in range(5):
+            host.progress(done * 10**8, 4 * 10**8)
+    with host.phase("clean"):
+        host.progress(1, 1)
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
+    assert "downloading 100 %" in [line for _, line in seen]
+
+
 def test_the_line_tells_the_step_and_what_is_left() -> None:
     known = Known({"card|load UNet": 2.0, "card|UNet": 1.0, "card|decode": 5.0})
     bar, clock = bar_of(
@@ -241,11 +266,6 @@ def disc() -> Cutout:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    return ModelStore([tiny.make_all(tmp_path_factory.mktemp("models"))], offline=True)
-
-
-@pytest.fixture(scope="module")
 def mesh() -> Mesh:
     return unwrap(blob(2), PRESET, TorchHost(CPU))
 
@@ -274,7 +294,8 @@ CASES: dict[str, tuple[list[Part], Run, set[str]]] = {
     ),
     "bake": (
         bake_parts(3, PRESET),
-        lambda host, store, mesh: bake(mesh, picture_views(mesh, PRESET.cameras, 64), PRESET, host), {"3 of 3 views baked"},
+        lambda host, store, mesh: bake(mesh, picture_views(mesh, PRESET.cameras, 64), PRESET, host),
+        {"3 of 3 views baked"},
     ),
     "inpaint": (
         inpaint_parts(64), lambda host, store, mesh: inpaint(mesh, half_seen(), host), {"filling the texture"},
