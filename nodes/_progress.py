@@ -59,8 +59,10 @@ class Text:
         if not self._node_id or text in ("", self._sent) or (now - self._at < TEXT_EVERY_S and not last):
             return
         self._sent, self._at = text, now
-        from server import PromptServer
-
+        try:
+            from server import PromptServer
+        except ImportError:  # nothing that shows texts runs
+            return
         send = getattr(getattr(PromptServer, "instance", None), "send_progress_text", None)
         if send is not None:
             send(text, self._node_id)
