@@ -26,12 +26,12 @@ from training import render as demo_render  # noqa: E402
 from training import solids  # noqa: E402
 
 from lowvram_core.app.pipeline import Seeds  # noqa: E402
-from lowvram_core.app.sheet import on_checkers  # noqa: E402
 from lowvram_core.app.torch_host import TorchHost  # noqa: E402
 from lowvram_core.files.load_meshes import from_trimesh  # noqa: E402
 from lowvram_core.files.meshes import to_trimesh  # noqa: E402
 from lowvram_core.files.pictures import find_pictures, load_picture  # noqa: E402
 from lowvram_core.files.store import ModelStore  # noqa: E402
+from lowvram_core.pictures.checkers import on_checkers  # noqa: E402
 from lowvram_core.pictures.convert import cutout_from_rgba, pil_from_image  # noqa: E402
 from lowvram_core.presets import get  # noqa: E402
 from lowvram_core.render.cameras import project, to_rig  # noqa: E402

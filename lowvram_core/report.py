@@ -101,5 +101,22 @@ def _line(name: str, seconds: str, share: str, device: tuple[str, str, str], ram
     return f"{name:<12}{seconds:>9}{share:>8}{columns}{ram:>9}"
 
 
+def summary(records: Iterable[PhaseRecord], made: str = "") -> str:
+    """One line, such as `textured mesh in 262 s: sample 120, paint 80`: the seconds of each phase that takes long.
+
+    Args:
+        made: what was made. Without it the line begins with the seconds.
+    """
+    rows = [row for row in merge(records) if not row.cached]
+    total = sum(row.added_seconds for row in rows)
+    told = [f"{row.name} {_s(row.added_seconds)}" for row in rows if row.added_seconds >= max(0.05, 0.01 * total)]
+    within = f"{_s(total)} s" + (f": {', '.join(told)}" if told else "")
+    return f"{made} in {within}" if made else within
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.1f}"
+
+
 def _gib(count: int | None) -> str:
     return "-" if count is None else f"{count / GIB:.2f}"

@@ -14,6 +14,7 @@ from .presets import FIXED_PRESETS, ChosenPreset, PresetAuto, PresetCustom, Pres
 from .report import MemoryReport
 from .shape import GenerateShape, GenerateShapeMultiView
 from .texture import BakeTexture, InpaintTexture
+from .turntable import Turntable
 
 NODES: list[type[io.ComfyNode]] = [
     ChosenPreset,
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     SaveMesh,
     MeshToTrimesh,
     TrimeshToMesh,
+    Turntable,
     MemoryReport,
     ModelCheck,
 ]

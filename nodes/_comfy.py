@@ -133,15 +133,22 @@ def _server() -> Any:
     return getattr(PromptServer, "instance", None)
 
 
-def set_progress(done: int, total: int, preview: Tensor | None) -> None:
-    """Moves the running node's progress bar.
+def set_progress(node_id: str, done: int, total: int, preview: Tensor | None) -> None:
+    """Moves a node's progress bar.
 
     Args:
         preview: [1,H,W,3] picture to show on the node.
     """
     from comfy_api.latest import ComfyAPISync
 
-    ComfyAPISync().execution.set_progress(done, total, preview_image=preview)
+    ComfyAPISync().execution.set_progress(done, total, node_id=node_id, preview_image=preview)
+
+
+def send_text(node_id: str, text: str) -> None:
+    """Shows a line of text on a node, where ComfyUI can."""
+    send = getattr(_server(), "send_progress_text", None)
+    if send is not None:
+        send(text, node_id)
 
 
 def models_folder() -> Path:
@@ -170,6 +177,11 @@ def input_folder() -> Path:
 def output_folder() -> Path:
     """Returns ComfyUI's output folder."""
     return Path(folder_paths.get_output_directory())
+
+
+def user_folder() -> Path:
+    """Returns ComfyUI's folder of its users' data."""
+    return Path(folder_paths.get_user_directory())
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from ..lowvram_core.host import Component
 from ..lowvram_core.lending.device import memory_of
 from ..lowvram_core.lending.hosts import LendingHost
 from ..lowvram_core.lending.prefetch import empty_host_cache
-from . import _comfy, _records
+from ..lowvram_core.progress import Part
+from ..lowvram_core.report import summary
+from . import _comfy, _progress, _records
 from ._core import core
 
 FOLDER_KEY = "hunyuan3d_lowvram"
@@ -42,6 +44,8 @@ FULL_PATHS = (
     f"{ALLOWED_VARIABLE}, or under {ALLOWED_KEY} in extra_model_paths.yaml."
 )
 """What the tooltips of loading nodes say about other folders."""
+BAR_STEPS = 1000
+"""Steps of a node's progress bar."""
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +61,7 @@ def model_store(host: ComfyHost) -> Any:
     """
     keys = (FOLDER_KEY, "diffusers", "diffusion_models", "checkpoints")
     roots = [folder for key in keys for folder in _comfy.models_folders(key)]
-    return core("files.store").ModelStore([*roots, _comfy.models_folder()], progress=host.progress, tell=host.tell)
+    return core("files.store").ModelStore([*roots, _comfy.models_folder()], progress=host.downloading, tell=host.tell)
 
 
 def readable_folders() -> list[Path]:
@@ -180,7 +184,16 @@ class ComfyHost(LendingHost):
             downloaded.
     """
 
-    def __init__(self, precision: str = "auto") -> None:
+    _shown = 0.0
+    """Where the bar was when it was sent last."""
+
+    def __init__(self, precision: str = "auto", plan: Iterable[Part] = ()) -> None:
+        """Begins the node's run.
+
+        Args:
+            precision: the preset's.
+            plan: the parts of the node's bar; see lowvram_core/plans.py. Without them the first phase is the whole bar.
+        """
         self.device: torch.device = _comfy.device()
         if precision == "auto":
             trusted = self.device.type != "cpu" and _comfy.uses_float16(self.device)
@@ -190,6 +203,13 @@ class ComfyHost(LendingHost):
         self._run = _records.begin(prompt)
         self.records = self._run
         self._start = time.perf_counter()
+        self._node_id = _progress.node_id()
+        self._text = _progress.Text(self._node_id)
+        if self._node_id:
+            self.timings = _progress.timings()
+            self.expect(plan)
+            self.tell("getting ready")
+
         from ._models import check_before_first_stage  # here, because that file imports this one
 
         check_before_first_stage(self, prompt, _running_outputs())
@@ -206,16 +226,17 @@ class ComfyHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
-        self._read_ahead(component)
+        streams = self.streams(component)
+        with self._borrowing(component, streams=streams) as loaded:
+            yield from self._borrowed(component, loaded, streams=streams)
+
+    def _borrowed(self, component: Component, loaded: Callable[[], None], *, streams: bool) -> Iterator[nn.Module]:
         module = component.load()
         try:
-            with self._names_full_device(component):
-                if self.streams(component):
-                    with self._with_streaming(module, component):
-                        yield module
-                else:
-                    with self._resident(module, component):
-                        yield module
+            on_device = self._with_streaming if streams else self._resident
+            with self._names_full_device(component), on_device(module, component):
+                loaded()
+                yield module
         finally:
             module.to("meta")
             _comfy.empty_cache()
@@ -261,14 +282,18 @@ class ComfyHost(LendingHost):
     def _stop_if_cancelled(self) -> None:
         _comfy.stop_if_interrupted()
 
-    def _report(self, done: int, total: int, preview: Tensor | None) -> None:
-        """Moves the node's progress bar and shows the preview."""
-        if _records.executing() is not None:
-            picture = None if preview is None else preview.detach().float().cpu()[None]
-            _comfy.set_progress(done, max(total, 1), picture)
+    def _show(self, fraction: float, line: str, preview: Tensor | None) -> None:
+        """Moves the node's progress bar, shows the preview, and the line as the node's text."""
+        if not self._node_id:
+            return
+        picture = None if preview is None else preview.detach().float().cpu()[None]
+        if fraction != self._shown or picture is not None:
+            self._shown = fraction
+            _comfy.set_progress(self._node_id, round(fraction * BAR_STEPS), BAR_STEPS, picture)
+        self._text.show(line)
 
     def badge(self) -> dict[str, Any]:
-        """The node's seconds and peak memory, each in a list.
+        """Ends the node's run: its seconds and peak memory, each in a list.
 
         ComfyUI joins the lists of a node that runs once for each item of a list, and the front end adds up the
         numbers. The list of peaks is empty where the device does not count its memory.
@@ -277,10 +302,19 @@ class ComfyHost(LendingHost):
         seconds = time.perf_counter() - self._start
         self._run.took(seconds)
         counted = memory_of(self.device) is not None
+        self._ends()
         return {
             "hy3d_seconds": [seconds],
             "hy3d_peak_bytes": [max(peaks, default=0)] if counted else [],
         }
+
+    def _ends(self) -> None:
+        """Fills the bar, shows what the phases took, and logs a summary after the last node of the run."""
+        self.finish()
+        self._text.show(summary(self.records), last=True)
+        if self._node_id:
+            _progress.timings().save()
+            _progress.log_summary(_running_prompt(), self._node_id)
 
 
 class _Holder(nn.Module):

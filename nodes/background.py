@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..lowvram_core.errors import BadInput, MissingModel
 from ..lowvram_core.files.names import is_folder
+from ..lowvram_core.plans import background_parts
 from ..lowvram_core.presets import BACKGROUND_MODELS, Preset
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import core, stage
 from ._schema import GivenPreset, preset_input, preset_of, schema
 
@@ -54,7 +55,8 @@ class RemoveBackground(io.ComfyNode):
         cls, image: Tensor, preset: GivenPreset, invert_mask: bool, keep_background: bool, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """Cuts each picture out; one mask may serve all pictures."""
-        host, chosen = _host.ComfyHost(), preset_of(preset)
+        chosen = preset_of(preset)
+        host = _host.ComfyHost(plan=background_parts(len(image), chosen))
         known = _convert.usable_mask(mask, invert=invert_mask)
         if known is not None and len(known) not in (1, len(image)):
             raise BadInput(
@@ -69,7 +71,7 @@ class RemoveBackground(io.ComfyNode):
             cutouts.append(_cut(picture[None], own, chosen, host, keep_background))
         images = [_convert.to_image(cutout.image) for cutout in cutouts]
         masks = [_convert.to_mask(cutout.mask) for cutout in cutouts]
-        return io.NodeOutput(images, masks, ui=host.badge())
+        return io.NodeOutput(images, masks, ui={**_pictures.of_cutouts(cutouts), **host.badge()})
 
 
 def _inverted(mask: Tensor, stage_name: str) -> Tensor | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from . import _convert, _host
+from ..lowvram_core.plans import delight_parts
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import GivenPreset, further_inputs, overridden, preset_input, preset_of, schema, seed_input, steps_input
 
@@ -45,11 +46,11 @@ class Delight(io.ComfyNode):
         **sides: Tensor | None,
     ) -> io.NodeOutput:
         """[R,512,512,3]."""
-        chosen = overridden(preset_of(preset), delight_steps=steps)
-        host = _host.ComfyHost(chosen.precision)
         pictures = _convert.pictures_of_one(image, mask, sides, "delight")
+        chosen = overridden(preset_of(preset), delight_steps=steps)
+        host = _host.ComfyHost(chosen.precision, delight_parts(len(pictures), chosen))
         delit = stage("delight").delight_all(
             [_convert.cutout(*picture, name, host) for name, picture in pictures.items()],
             chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
-        return io.NodeOutput(_convert.to_image(delit), ui=host.badge())
+        return io.NodeOutput(_convert.to_image(delit), ui={**_pictures.shown(delit), **host.badge()})

@@ -12,9 +12,10 @@ from comfy_api.latest import io
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.files.formats import READABLE_MESHES, TEXTURE_FORMATS, TEXTURE_QUALITY, WRITABLE_MESHES
 from ..lowvram_core.files.names import is_file
+from ..lowvram_core.plans import clean_parts, unwrap_parts
 from ..lowvram_core.presets import UNWRAPPERS, VALUES
 from ..lowvram_core.types import Mesh
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import core, guarded, stage
 from ._schema import (
     File3DType,
@@ -58,11 +59,13 @@ class CleanMesh(io.ComfyNode):
         """A closed mesh stays closed."""
         host = _host.ComfyHost()
         chosen = overridden(preset_of(preset), face_budget=face_budget)
+        meshes = _convert.meshes_from_comfy(mesh, "clean", host)
+        host.expect(part for item in meshes for part in clean_parts(len(item.faces)))
         cleaned = _convert.one_by_one(
-            _convert.meshes_from_comfy(mesh, "clean", host),
-            lambda item: stage("clean").clean(item, chosen, host, remove_floaters=remove_floaters),
+            meshes, lambda item: stage("clean").clean(item, chosen, host, remove_floaters=remove_floaters)
         )
-        return io.NodeOutput(_convert.meshes_to_comfy(cleaned), ui=host.badge())
+        shown = _pictures.of_meshes("wireframe", *cleaned)
+        return io.NodeOutput(_convert.meshes_to_comfy(cleaned), ui={**shown, **host.badge()})
 
 
 class UnwrapUVs(io.ComfyNode):
@@ -89,11 +92,13 @@ class UnwrapUVs(io.ComfyNode):
         """Vertices are split at the seams."""
         host = _host.ComfyHost()
         chosen = overridden(preset_of(preset), unwrapper=unwrapper)
+        meshes = _convert.meshes_from_comfy(mesh, "unwrap", host)
+        host.expect(part for item in meshes for part in unwrap_parts(len(item.faces), chosen))
         unwrapped = _convert.one_by_one(
-            _convert.meshes_from_comfy(mesh, "unwrap", host),
-            lambda item: stage("unwrap").unwrap(item, chosen, host, keep_uvs=keep_uvs),
+            meshes, lambda item: stage("unwrap").unwrap(item, chosen, host, keep_uvs=keep_uvs)
         )
-        return io.NodeOutput(_convert.meshes_to_comfy(unwrapped), ui=host.badge())
+        shown = _pictures.of_meshes("layout", *unwrapped)
+        return io.NodeOutput(_convert.meshes_to_comfy(unwrapped), ui={**shown, **host.badge()})
 
 
 class LoadMesh(io.ComfyNode):

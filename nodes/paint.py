@@ -6,9 +6,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lowvram_core.plans import paint_parts, unwrap_parts
 from ..lowvram_core.presets import VIEW_SETS
 from ..lowvram_core.types import Mesh, Views
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import core, stage
 from ._schema import (
     GivenPreset,
@@ -72,12 +73,20 @@ class PaintViews(io.ComfyNode):
             store = _host.model_store(host)
             return unwrapped, stage("paint").paint_views(unwrapped, own, chosen, host, store, seed=seed)
 
+        host.expect(
+            part
+            for item, own in zip(meshes, references, strict=True)
+            for part in (*(unwrap_parts(len(item.faces), chosen) if item.uvs is None else ()),
+                         *paint_parts(chosen, len(own)))
+        )  # fmt: skip
         done = _convert.one_by_one(meshes, paint, references)
+        images = torch.cat([painted.images for _, painted in done])
         cameras = [painted.cameras for _, painted in done]
         return io.NodeOutput(
-            _convert.to_image(torch.cat([painted.images for _, painted in done])),
+            _convert.to_image(images),
             cameras[0] if len(cameras) == 1 else tuple(cameras),
-            _convert.meshes_to_comfy([unwrapped for unwrapped, _ in done]), ui=host.badge(),
+            _convert.meshes_to_comfy([unwrapped for unwrapped, _ in done]),
+            ui={**_pictures.shown(images), **host.badge()},
         )  # fmt: skip
 
 

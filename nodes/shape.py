@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
+from ..lowvram_core.plans import shape_parts
 from ..lowvram_core.presets import VARIANTS
 from ..lowvram_core.types import SIDES
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import (
     PICTURE_TO_MESH,
@@ -52,11 +53,11 @@ class GenerateShape(io.ComfyNode):
     ) -> io.NodeOutput:
         """The surface as marching cubes leaves it."""
         chosen = overridden(preset_of(preset), variant=variant, shape_steps=steps)
-        host = _host.ComfyHost(chosen.precision)
+        host = _host.ComfyHost(chosen.precision, shape_parts(chosen))
         mesh = stage("shape").generate_shape(
             _convert.cutout(image, mask, "shape", host), chosen, host, _host.model_store(host), seed=seed
         )
-        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui={**_pictures.of_meshes("look", mesh), **host.badge()})
 
 
 class GenerateShapeMultiView(io.ComfyNode):
@@ -100,5 +101,6 @@ class GenerateShapeMultiView(io.ComfyNode):
         if not cutouts:
             raise BadInput("shape: no picture is connected; wanted at least one view. Connect front, for one.")
         chosen = overridden(own.with_(variant=own.multiview_variant), variant=variant, shape_steps=steps)
+        host.expect(shape_parts(chosen))
         mesh = stage("shape").generate_shape(cutouts, chosen, host, _host.model_store(host), seed=seed)
-        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui=host.badge())
+        return io.NodeOutput(_convert.mesh_to_comfy(mesh), ui={**_pictures.of_meshes("look", mesh), **host.badge()})

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
+from ..lowvram_core.plans import bake_parts
 from ..lowvram_core.types import Atlas, Camera, Mesh, Views
-from . import _convert, _host
+from . import _convert, _host, _pictures
 from ._core import stage
 from ._schema import GivenPreset, ViewsType, preset_input, preset_of, schema
 
@@ -41,12 +42,14 @@ class BakeTexture(io.ComfyNode):
         """The texture, black where no view saw it, and the mask of the seen texels."""
         host, chosen = _host.ComfyHost(), preset_of(preset)
         meshes = _convert.meshes_from_comfy(mesh, "bake", host)
+        host.expect(bake_parts(len(images), chosen))
         atlases = _convert.one_by_one(
             meshes, lambda item, own: stage("bake").bake(item, own, chosen, host), _views(images, views, len(meshes))
         )
         textured = [item.with_(texture=atlas.texture) for item, atlas in zip(meshes, atlases, strict=True)]
         seen = _convert.to_masks([atlas.seen for atlas in atlases])
-        return io.NodeOutput(_convert.meshes_to_comfy(textured), seen, ui=host.badge())
+        shown = _pictures.of_meshes("look", *textured)
+        return io.NodeOutput(_convert.meshes_to_comfy(textured), seen, ui={**shown, **host.badge()})
 
 
 def _views(images: Tensor, rigs: Rigs, count: int) -> list[Views]:
@@ -99,5 +102,8 @@ class InpaintTexture(io.ComfyNode):
             filled: Mesh = stage("inpaint").inpaint(item, Atlas(item.texture, kept), host)
             return filled
 
+        sizes = [0 if item.texture is None else len(item.texture) for item in meshes]
+        host.expect(part for size in sizes for part in inpaint_parts(size))
         filled = _convert.one_by_one(meshes, inpaint, masks.split(1))
-        return io.NodeOutput(_convert.meshes_to_comfy(filled), ui=host.badge())
+        shown = _pictures.of_meshes("look", *filled)
+        return io.NodeOutput(_convert.meshes_to_comfy(filled), ui={**shown, **host.badge()})

@@ -5,7 +5,7 @@
 
 Written are the golden of the schemas (tests/nodes/schemas.json), locales/en and locales/ko, the help pages in web/docs
 down to their hand-written end, and the blocks of the READMEs and docs/ (see readme_tables.py). Written by hand are the
-schemas in nodes/, lowvram_core/presets.py, lowvram_core/presets.toml and locales/ko.toml.
+schemas in nodes/, lowvram_core/presets.py, lowvram_core/presets.toml, locales/ko.toml and locales/*/settings.json.
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ class Beside(Generic[Result]):
             Exception: the work's own error.
         """
         start = time.perf_counter()
+        if not self._future.done():
+            self._host.tell("unwrapping")
         while not self._future.done():
             self._host.progress(0, 1)
             wait([self._future], _POLL_S)

@@ -24,17 +24,21 @@ from ..files.pictures import find_pictures, load_picture
 from ..files.preset_files import EXAMPLE, read_preset
 from ..files.store import ModelStore, default_roots
 from ..files.textures import Coding
+from ..files.timings import FileTimings, cache_file
+from ..plans import run_parts
 from ..presets import PRESETS, VALUES, Preset, Value, cost, get
-from ..report import DOWNLOAD, format_table
+from ..report import format_table, summary
 from ..stages.shape import check_view_names
 from ..types import FRONT, SIDES
-from .outputs import check_pictures_are_kept, check_sheet, mesh_paths
+from .outputs import check_pictures_are_kept, check_sheet, mesh_paths, turntable_path
 from .pipeline import Seeds, run
 from .sheet import contact_sheet, draw_strip
 from .torch_host import TorchHost, pick_device
+from .turntables import FRAMES, write_turntable
 
 LARGEST_SEED = 2**64 - 1
 """torch's and ComfyUI's."""
+BAR = "{desc} {percentage:3.0f} %|{bar:20}| {elapsed} {postfix}"
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
                         f"to {MAX_REFERENCES - 1} times. Pictures of --left, --back and --right give colours only if "
                         "they are named here too")  # fmt: skip
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a sheet with the result of every stage")
+    parser.add_argument("--turntable", action="store_true",
+                        help="also write an animated WebP of the turning mesh beside each mesh")  # fmt: skip
     parser.add_argument("--describe", action="store_true",
                         help="show the models that the preset needs, what of them is there and what would be "
                         "downloaded, and stop")  # fmt: skip
@@ -160,7 +166,8 @@ def _jobs(options: argparse.Namespace, preset: Preset) -> list[Job]:
     outputs = mesh_paths(pictures, options.out, options.format)
     if options.sheet:
         check_sheet(options.sheet)
-    check_pictures_are_kept([*pictures, *others.values(), *options.reference], outputs, options.sheet)
+    turntables = [turntable_path(output) for output in outputs] if options.turntable else []
+    check_pictures_are_kept([*pictures, *others.values(), *options.reference], outputs, options.sheet, turntables)
     return [({FRONT: picture, **others}, output) for picture, output in zip(pictures, outputs, strict=True)]
 
 
@@ -170,10 +177,11 @@ def _store(options: argparse.Namespace) -> ModelStore:
 
 def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argparse.Namespace) -> int:
     store = _store(options)
+    host.timings = timings = FileTimings(cache_file())
     strips: list[Image.Image] = []
     failures, stopped = 0, False
     for pictures, output in jobs:
-        noted, there = len(host.notes), exists(output)
+        noted, timed, there = len(host.notes), len(host.records), exists(output)
         try:
             problem = _attempt(pictures, output, preset, host, store, options, strips)
         except (Cancelled, KeyboardInterrupt):
@@ -188,10 +196,12 @@ def _run_all(jobs: Sequence[Job], preset: Preset, host: TorchHost, options: argp
         else:
             replaced = ", replaced" if there else ""
             _say(f"{pictures['front'].name} -> {output} ({output.stat().st_size / 1e6:.1f} MB{replaced})")
+            _say(summary(host.records[timed:], "textured mesh"))
             host.collect()
         if len(jobs) > 1:
             host.notes[noted:] = [f"{pictures['front'].name}: {note}" for note in host.notes[noted:]]
     host.release()
+    timings.save()
     if host.records:
         _say("\n".join([format_table(host.records), *host.notes]))
     if strips and not _write_sheet(strips, options.sheet):
@@ -224,10 +234,14 @@ def _run_one(
     pictures = {view: load_picture(path) for view, path in paths.items()}
     seeds = Seeds(options.seed, options.delight_seed, options.paint_seed)
     references = [load_picture(path) for path in options.reference]
+    host.expect(run_parts(preset, pictures=len(pictures) + len(references), references=1 + len(references),
+                          turntable_frames=FRAMES if options.turntable else 0))  # fmt: skip
     result = run(
         pictures, preset, host, store, references=references, seeds=seeds, keep_background=options.keep_background
     )
     save(result.mesh, output, host, _coding(options))
+    if options.turntable:
+        write_turntable(result.mesh, turntable_path(output), host)
     if options.sheet:
         strips.append(draw_strip(paths[FRONT].name, pictures[FRONT], result))
 
@@ -244,42 +258,27 @@ def _write_sheet(strips: Sequence[Image.Image], path: Path) -> bool:
 
 
 class _Bar:
-    """A progress bar on standard error that follows the phases of the host."""
+    """One progress bar on standard error, from the first phase of a picture to the last."""
 
     def __init__(self, host: TorchHost, name: str) -> None:
         self._host = host
         self._name = name
         self._bar: tqdm[Any] | None = None
-        self._phase = ""
-        self._text = ""
 
     def __enter__(self) -> _Bar:
-        self._host.on_progress = self.show
-        self._host.on_text = self.tell
+        self._host.on_bar = self.show
         return self
 
-    def show(self, phase: str, done: int, total: int) -> None:
-        """Moves the bar. A new phase starts a new bar."""
-        if self._bar is None or self._phase != phase or self._bar.total != total:
-            self._close()
-            if phase == DOWNLOAD:  # its line of text has the bytes in readable units
-                self._bar = tqdm(total=total, desc=self._text, bar_format="{desc}", leave=False, file=sys.stderr)
-            else:
-                self._bar = tqdm(total=total, desc=f"{self._name} {phase}", leave=False, file=sys.stderr)
-            self._phase = phase
-        self._bar.update(done - self._bar.n)
-
-    def tell(self, text: str) -> None:
-        """Shows the line of a download."""
-        self._text = f"{self._name} {text}"
-        if self._bar is not None and self._phase == DOWNLOAD:
-            self._bar.set_description_str(self._text)
+    def show(self, fraction: float, line: str) -> None:
+        """Moves the bar, and shows the line behind it."""
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, desc=self._name, leave=False, file=sys.stderr, bar_format=BAR)
+        self._bar.set_postfix_str(line, refresh=False)
+        self._bar.n = fraction
+        self._bar.refresh()
 
     def __exit__(self, *exception: object) -> None:
-        self._host.on_progress = self._host.on_text = None
-        self._close()
-
-    def _close(self) -> None:
+        self._host.on_bar = None
         if self._bar is not None:
             self._bar.close()
 

@@ -56,11 +56,18 @@ def check_sheet(sheet: Path) -> None:
     check_writable(sheet.parent)
 
 
-def check_pictures_are_kept(pictures: Iterable[Path], meshes: Iterable[Path], sheet: Path | None) -> None:
-    """Raises BadInput if a mesh, a file beside it, or the sheet would overwrite one of the pictures."""
+def turntable_path(mesh: Path) -> Path:
+    """The animated picture beside a mesh."""
+    return mesh.with_suffix(".webp")
+
+
+def check_pictures_are_kept(
+    pictures: Iterable[Path], meshes: Iterable[Path], sheet: Path | None, turntables: Iterable[Path] = ()
+) -> None:
+    """Raises BadInput if a mesh, a file beside it, the sheet or a turntable would overwrite one of the pictures."""
     inputs = {_identity(picture): picture for picture in pictures if exists(picture)}
     written = [path for mesh in meshes for path in (mesh, *sidecars(mesh))]
-    for path in [*written, *([sheet] if sheet else [])]:
+    for path in [*written, *([sheet] if sheet else []), *turntables]:
         if exists(path) and _identity(path) in inputs:
             raise BadInput(
                 f"save: {path} would replace the picture {inputs[_identity(path)]}; wanted a place of its own. "

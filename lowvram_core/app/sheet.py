@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from torch import Tensor
 
+from ..pictures.checkers import on_checkers
 from ..pictures.convert import flatten, image_from_pil, pil_from_image
+from ..render.portraits import CAMERAS
 from ..render.preview import render_textured
-from ..types import SIDES, Camera, Cutout
 from .pipeline import Result
 
 TILE_PX = 256
 LABEL_PX = 20
-_CAMERAS = {SIDES[-turn]: Camera(90 * turn, 0) for turn in range(4)}
-"""Front, right, back, left: once around the mesh."""
-
-_LIGHT_SQUARE, _DARK_SQUARE = 0.92, 0.80
+_AROUND = ("front", "right", "back", "left")
 
 
 def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
@@ -50,19 +46,9 @@ def _tiles(name: str, picture: Image.Image, result: Result) -> dict[str, Image.I
         tiles["delit" if number == 1 else f"delit reference {number - 1}"] = pil_from_image(delit)
     for camera, image in zip(result.views.cameras, result.views.images, strict=True):
         tiles[f"painted {camera.azimuth_deg}, {camera.elevation_deg}"] = pil_from_image(image)
-    for side, camera in _CAMERAS.items():
-        tiles[f"mesh {side}"] = pil_from_image(render_textured(result.mesh, camera, TILE_PX * 2))
+    for side in _AROUND:
+        tiles[f"mesh {side}"] = pil_from_image(render_textured(result.mesh, CAMERAS[side], TILE_PX * 2))
     return tiles
-
-
-def on_checkers(cutout: Cutout) -> Tensor:
-    """[H,W,3] the cutout on a chequerboard, which shows through where it is transparent."""
-    height, width = cutout.mask.shape
-    cell = max(1, max(height, width) // 24)
-    rows, columns = torch.arange(height)[:, None] // cell, torch.arange(width)[None] // cell
-    ground = torch.where((rows + columns) % 2 == 0, _LIGHT_SQUARE, _DARK_SQUARE)[..., None]
-    mask = cutout.mask[..., None]
-    return cutout.image * mask + ground * (1 - mask)
 
 
 def _fit(image: Image.Image) -> Image.Image:

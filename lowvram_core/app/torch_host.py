@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[str, int, int], None]
 """Called with the phase, what is done and the total."""
+BarListener = Callable[[float, str], None]
+"""Called with the bar, 0 to 1, and a line of text; from several threads, but never by two at once."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -82,8 +84,8 @@ class TorchHost(LendingHost):
     """stream: weights are copied to the device layer by layer. free: a component leaves the device when it is given
     back. keep: it stays there for the next run."""
     on_progress: Listener | None = None
-    on_text: Callable[[str], None] | None = None
-    """Takes short lines about what is going on."""
+    on_bar: BarListener | None = None
+    """Told of the bar of a run that `expect` began."""
     is_cancelled: Callable[[], bool] | None = None
     records: list[PhaseRecord] = field(default_factory=list)
     """One for each finished phase."""
@@ -119,7 +121,10 @@ class TorchHost(LendingHost):
         Raises:
             OutOfMemory: the device is full.
         """
-        self._read_ahead(component)
+        with self._borrowing(component, streams=self.streams(component)) as loaded:
+            yield from self._borrowed(component, loaded)
+
+    def _borrowed(self, component: Component, loaded: Callable[[], None]) -> Iterator[nn.Module]:
         module = self._kept.pop(component.key, None) or component.load()
         if self._kept and memory_of(self.device) is not None:
             self.make_room(self._wanted_bytes)
@@ -127,9 +132,12 @@ class TorchHost(LendingHost):
             with self._names_full_device(component):
                 if self.streams(component):
                     with self._with_streaming(module, component):
+                        loaded()
                         yield module
                 else:
-                    yield module.to(self.device)
+                    module.to(self.device)
+                    loaded()
+                    yield module
             if self.residency == "keep" and not self.streams(component):
                 self._kept[component.key] = module
         finally:
@@ -158,14 +166,13 @@ class TorchHost(LendingHost):
         log.info("%s", text)
         self.notes.append(text)
 
-    def tell(self, text: str) -> None:
-        """Shows a short line about what is going on."""
-        if self.on_text is not None:
-            self.on_text(text)
-
     def _stop_if_cancelled(self) -> None:
         if self.is_cancelled is not None and self.is_cancelled():
             raise Cancelled(f"{self._phase or 'run'}: cancelled by the user.")
+
+    def _show(self, fraction: float, line: str, preview: Tensor | None) -> None:
+        if self.on_bar is not None:
+            self.on_bar(fraction, line)
 
     def _report(self, done: int, total: int, preview: Tensor | None) -> None:
         if self.on_progress is not None:

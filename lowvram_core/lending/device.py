@@ -54,6 +54,11 @@ def memory_of(device: torch.device) -> Any:
     return module if hasattr(module, "max_memory_allocated") else None
 
 
+def name_of(device: torch.device) -> str:
+    """The card's name, or the kind of the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be allocated, including those that torch keeps for reuse.
 

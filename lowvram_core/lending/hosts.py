@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..host import Component
-from ..report import PhaseRecord
+from ..report import DOWNLOAD, PhaseRecord
 from .device import full_device_is_named, measured
 from .read_ahead import ReadAhead
+from .shown import ShownProgress
 from .streaming import streamed
 
 REPORT_EVERY_S = 0.1
@@ -44,10 +44,9 @@ class Throttle:
         return True
 
 
-class LendingHost:
+class LendingHost(ShownProgress):
     """Keeps track of the components that stream and of the phase that runs. See Host."""
 
-    device: torch.device
     records: list[PhaseRecord]
     _streamed: frozenset[str] = frozenset()
     _ahead = True
@@ -78,10 +77,17 @@ class LendingHost:
             self._reader.close()
             self._reader = None
 
-    def _read_ahead(self, component: Component) -> None:
-        """Called by `borrow` before it loads the component."""
+    @contextmanager
+    def _borrowing(self, component: Component, *, streams: bool) -> Iterator[Callable[[], None]]:
+        """Around all that `borrow` does.
+
+        Yields:
+            What `borrow` calls when the component is loaded.
+        """
         if self._reader is not None:
             self._reader.borrows(component)
+        with self._shown_borrow(component, streams=streams) as loaded:
+            yield loaded
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -92,8 +98,13 @@ class LendingHost:
         """
         self._phase = name
         self._throttle = None
+        self._download_bytes = 0
         try:
-            with full_device_is_named(self.device, name), measured(name, self.device, self.records):
+            with (
+                self._part(name),
+                full_device_is_named(self.device, name),
+                measured(name, self.device, self.records),
+            ):
                 yield
         finally:
             self._phase = ""
@@ -119,9 +130,14 @@ class LendingHost:
             Cancelled: the user cancelled. ComfyUI's host raises ComfyUI's own exception.
         """
         self._stop_if_cancelled()
+        if self._phase == DOWNLOAD:
+            self._plan_download(total)
         if self._throttle is None:
             self._throttle = Throttle(time.monotonic)
-        if self._throttle.lets_through(done, total, preview):
+        sends = self._throttle.lets_through(done, total, preview)
+        with self._changing(preview, shows=sends) as bar:
+            bar.at(done, total)
+        if sends:
             self._report(done, total, preview)
 
     def tell(self, text: str) -> None:
@@ -131,4 +147,4 @@ class LendingHost:
         raise NotImplementedError
 
     def _report(self, done: int, total: int, preview: Tensor | None) -> None:
-        raise NotImplementedError
+        """Sends a report about the running phase; a host that shows only the bar does nothing here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LATENT_COLOURS = (
@@ -12,10 +13,23 @@ LATENT_COLOURS = (
 -1..1. Source: figures by Keturn, erucipe and torridgristle, discuss.huggingface.co/t/23204."""
 
 
-def preview(latents: Tensor) -> Tensor:
-    """[R*h,C*w,3] float32 0..1 on the CPU: a rough sheet of N previews, from scaled latents [N,4,h,w]."""
+def preview(latents: Tensor, objects: Tensor | None = None) -> Tensor:
+    """[R*h,C*w,3] float32 0..1 on the CPU: a rough sheet of N previews, from scaled latents [N,4,h,w].
+
+    Args:
+        objects: [N,h,w] 0..1, 1 = object; see `silhouettes`. The background is white, as in the finished pictures.
+            The colours of latents are too rough for that: a white background would look grey or tinted.
+    """
     pictures = latents.detach().cpu().float().permute(0, 2, 3, 1) @ torch.tensor(LATENT_COLOURS)
+    pictures = (pictures * 0.5 + 0.5).nan_to_num(0).clamp(0, 1)
+    if objects is not None:
+        pictures = 1.0 - objects.unsqueeze(-1) * (1.0 - pictures)
     rows = 2 if len(pictures) > 2 and len(pictures) % 2 == 0 else 1
     count, height, width, _ = pictures.shape
     sheet = pictures.view(rows, count // rows, height, width, 3).transpose(1, 2)
-    return (sheet.reshape(rows * height, -1, 3) * 0.5 + 0.5).nan_to_num(0).clamp(0, 1)
+    return sheet.reshape(rows * height, -1, 3)
+
+
+def silhouettes(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """[N,h,w] float32 on the CPU: the masks [N,H,W] of the objects, scaled to the size of the latents."""
+    return F.adaptive_avg_pool2d(masks.detach().cpu().float(), size)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..geometry.weld import mean_normals
+from ..geometry.weld import mean_normals, smooth_normals
 from ..types import Camera, Mesh
 from .cameras import SCALE, project, to_rig
 from .rasterize import Raster, rasterize
@@ -54,6 +54,11 @@ class Scene:
         """[V,3] float32 mean normals on the rig, on the device. They point inwards (see cameras.py)."""
         # The vertices are not welded, so normals break at UV seams: the model was trained on such pictures.
         return mean_normals(self.rig, self.mesh.faces.cpu()).to(self.device)
+
+    @cached_property
+    def smooth_normals(self) -> Tensor:
+        """[V,3] float32 normals on the rig that do not break at UV seams, on the CPU. They point inwards."""
+        return smooth_normals(self.rig, self.mesh.faces.cpu())
 
     @cached_property
     def places(self) -> Tensor:

@@ -22,7 +22,7 @@ from ..fitting.ladder import fitted
 from ..host import Host
 from ..networks.attention import choose_attention, set_attention, sliced_mib
 from ..networks.delight import DelightModel, open_delight
-from ..networks.previews import preview
+from ..networks.previews import preview, silhouettes
 from ..networks.schedulers import next_latents
 from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
 from ..pictures.convert import rgba_from_cutout
@@ -85,7 +85,7 @@ def delight_all(
 
     def run(fitting: Preset) -> np.ndarray:
         with host.phase("delight"):
-            relit = _relight([target.convert("RGB") for target in targets], model, kept, fitting, host, seed)
+            relit = _relight(targets, model, kept, fitting, host, seed)
             matched = [_match_colours(one, np.asarray(target)) for one, target in zip(relit, targets, strict=True)]
             return np.stack(matched)
 
@@ -134,19 +134,21 @@ def _erode_alpha(picture: Image.Image) -> Image.Image:
 
 @torch.inference_mode()
 def _relight(
-    pictures: Sequence[Image.Image], model: DelightModel, kept: Tensor | None, preset: Preset, host: Host, seed: int
+    targets: Sequence[Image.Image], model: DelightModel, kept: Tensor | None, preset: Preset, host: Host, seed: int
 ) -> list[np.ndarray]:
     """[512,512,3] uint8 each: the pictures from the diffusion model, one after the other in each network.
 
     Args:
+        targets: RGBA; the networks do not see the alpha channel.
         kept: the empty prompt's embedding from an earlier run, or None.
     """
     prompt = _empty_prompt(model, host) if kept is None else kept.to(host.device)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
-        encoded = [_encode(vae, picture, host) for picture in pictures]
+        encoded = [_encode(vae, target.convert("RGB"), host) for target in targets]
     check_finite("delight", "encode", host.dtype, *encoded)
-    latents = _denoise(model, prompt, encoded, preset, host, seed)
+    masks = torch.from_numpy(np.stack([np.asarray(target.getchannel("A")) for target in targets]) / np.float32(255))
+    latents = _denoise(model, prompt, encoded, masks, preset, host, seed)
     check_finite("delight", "denoise", host.dtype, *latents)
     with host.borrow(model.vae) as vae:
         set_slicing(vae, preset)
@@ -174,14 +176,19 @@ def _empty_prompt(model: DelightModel, host: Host) -> Tensor:
 
 
 def _denoise(
-    model: DelightModel, prompt: Tensor, encoded: Sequence[Tensor], preset: Preset, host: Host, seed: int
+    model: DelightModel, prompt: Tensor, encoded: Sequence[Tensor], masks: Tensor, preset: Preset, host: Host, seed: int
 ) -> list[Tensor]:
-    """Scaled latents [1,4,64,64] of each picture."""
+    """Scaled latents [1,4,64,64] of each picture.
+
+    Args:
+        masks: [R,512,512] 0..1, the objects, for the previews.
+    """
+    objects = silhouettes(masks, (encoded[0].shape[2], encoded[0].shape[3])).split(1)
     done, total = 0, len(encoded) * preset.delight_steps
     with host.borrow(model.unet) as unet:
         set_attention(unet, choose_attention(preset.attention, host.device, host.dtype))
         results: list[Tensor] = []
-        for image_latents in encoded:
+        for image_latents, alone in zip(encoded, objects, strict=True):
             scheduler, generator = model.make_scheduler(), torch.Generator().manual_seed(seed)
             scheduler.set_timesteps(preset.delight_steps, device=host.device)
             latents = randn_tensor(image_latents.shape, generator=generator, device=host.device, dtype=prompt.dtype)
@@ -191,7 +198,7 @@ def _denoise(
                 noise = unet(scaled, timestep, encoder_hidden_states=prompt, return_dict=False)[0]
                 latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
                 done += 1
-                host.progress(done, total, preview=preview(guess))
+                host.progress(done, total, preview=preview(guess, alone))
             results.append(latents)
     return results
 

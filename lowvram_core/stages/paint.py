@@ -28,7 +28,7 @@ from ..lending.halves import guided
 from ..networks.attention import choose_attention, set_attention, sliced_mib
 from ..networks.paint import PaintModel, References, open_paint, read_references, without_reference
 from ..networks.position_masks import WindowMeans, mask_bytes, masked_views, window_means
-from ..networks.previews import preview
+from ..networks.previews import preview, silhouettes
 from ..networks.schedulers import next_latents
 from ..networks.turbo_paint import open_turbo_paint
 from ..networks.vae import DECODE_MIB, VIEW_PX, decode_pictures, set_slicing
@@ -215,7 +215,8 @@ def _paint(
         )
     check_finite("paint", "encode", host.dtype, reference, normal, position)
     means = window_means(positions) if model.masked and not preset.view_by_view else {}
-    views = _Known(torch.cat([normal, position], dim=1), classes, means)
+    objects = silhouettes((positions < 1).any(dim=1), (position.shape[2], position.shape[3]))
+    views = _Known(torch.cat([normal, position], dim=1), classes, means, objects)
     latents = _painted(reference, views, model, preset, host, seed)
     check_finite("paint", "denoise", host.dtype, latents)
     del views, reference, normal, position  # decoding needs the most memory
@@ -243,6 +244,8 @@ class _Known:
     """Of the cameras."""
     means: WindowMeans
     """Where the views' windows lie on the object; empty without masks. A view that is painted alone needs none."""
+    objects: Tensor
+    """[N,64,64] 0..1 on the CPU: where the object is, for the previews."""
 
 
 def _painted(reference: Tensor, views: _Known, model: PaintModel, preset: Preset, host: Host, seed: int) -> Tensor:
@@ -308,7 +311,7 @@ def _denoise(
             else:
                 noise = torch.cat([halves.conditional(scaled, timestep, group) for group in groups])
             latents, guess = next_latents(scheduler, noise, timestep, latents, generator)
-            host.progress(index + 1, preset.paint_steps, preview=preview(guess))
+            host.progress(index + 1, preset.paint_steps, preview=preview(guess, views.objects))
     return latents
 
 

@@ -55,6 +55,19 @@ class Run:
         """Ids of the nodes that ComfyUI did not run again."""
         return {node for data in self.of("execution_cached") for node in data["nodes"]}
 
+    def texts(self, node_id: str) -> list[str]:
+        """The texts that the node showed, in order."""
+        return [data["text"] for data in self.of("text") if data["node"] == node_id]
+
+    def bars(self) -> dict[str, list[float]]:
+        """By node, how full its bar was while it ran, 0 to 1."""
+        found: dict[str, list[float]] = {}
+        for data in self.of("progress_state"):
+            for name, bar in data["nodes"].items():
+                if bar["state"] == "running":
+                    found.setdefault(name, []).append(bar["value"] / bar["max"])
+        return found
+
     def ui(self, node_id: str) -> dict[str, Any]:
         """What the node sent to the front end. If it ran several times, the last one."""
         return next(data["output"] for data in reversed(self.of("executed")) if data["node"] == node_id)
@@ -123,15 +136,11 @@ class Server:
             run = Run(self.post("/prompt", {"prompt": prompt, "client_id": client})["prompt_id"])
             while not run.events or run.ending not in FINAL:
                 message = line.recv()
-                if isinstance(message, bytes):
-                    if (preview := _preview(message)) is not None:
-                        run.events.append(("preview", preview))
-                    continue
-                event = json.loads(message)
-                if event["data"].get("prompt_id") == run.prompt_id:
-                    run.events.append((event["type"], event["data"]))
+                kind, data = _binary(message) if isinstance(message, bytes) else _event(message)
+                if isinstance(message, bytes) or data.get("prompt_id") == run.prompt_id:
+                    run.events.append((kind, data))
                     if on_event is not None:
-                        on_event(event["type"], event["data"])
+                        on_event(kind, data)
             run.seconds = time.monotonic() - start
         finally:
             line.close()
@@ -156,16 +165,23 @@ PICTURE_WITH_DESCRIPTION, TEXT = 4, 3
 """Kinds of binary messages."""
 
 
-def _preview(message: bytes) -> dict[str, Any] | None:
-    """Returns the node and the picture: 4 bytes kind, 4 bytes length of the description, the description, a JPEG.
+def _event(message: str) -> tuple[str, dict[str, Any]]:
+    event = json.loads(message)
+    return event["type"], event["data"]
 
-    Returns None for the text that some core nodes send.
+
+def _binary(message: bytes) -> tuple[str, dict[str, Any]]:
+    """Returns a `preview` with node and picture, or a `text` with node and text.
+
+    4 bytes kind, 4 bytes length of the description, the description, a JPEG. Or 4 bytes kind, 4 bytes length of the
+    node's id, the id, the text.
     """
     kind, length = struct.unpack(">II", message[:8])
+    head, rest = message[8 : 8 + length], message[8 + length :]
     if kind == TEXT:
-        return None
+        return "text", {"node": head.decode(), "text": rest.decode()}
     assert kind == PICTURE_WITH_DESCRIPTION, f"{kind} is no picture with a description"
-    return {"node": json.loads(message[8 : 8 + length])["node_id"], "picture": message[8 + length :]}
+    return "preview", {"node": json.loads(head)["node_id"], "picture": rest}
 
 
 def _free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import sys
@@ -44,7 +45,7 @@ def loaded(server: Server, info: Info) -> str:
 
 def test_every_node_is_there(info: Info) -> None:
     found = {name for name in info if name.startswith(PREFIX)}
-    assert len(found) == 30
+    assert len(found) == 31
     assert all(info[name]["python_module"] == "custom_nodes.hunyuan3d-lowvram" for name in found)
 
 
@@ -66,8 +67,18 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     run = server.run(prompt)
     textured(*saved(server.output, run.ui("save")))
     assert {data["node"] for data in run.of("executed")} >= set(prompt) - {"image", "preset"}
-    bars = [data["nodes"].get("paint") for data in run.of("progress_state")]
-    assert {bar["value"] for bar in bars if bar} >= {1, 2}, "a step of Paint Views is a step of its bar"
+    bars = run.bars()
+    for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
+        assert bars[stage] == sorted(bars[stage]) and bars[stage][-1] == 1.0, f"the bar of {stage} only grows"
+        assert len(set(bars[stage])) > 2, f"the bar of {stage} moves"
+        pictures = run.ui(stage)["images"]
+        assert all((server.base / "temp" / item["subfolder"] / item["filename"]).is_file() for item in pictures), stage
+    assert len(run.ui("paint")["images"]) == 3 and len(run.ui("shape")["images"]) == 1
+    assert any(text.startswith("loading shape DiT 0.") for text in run.texts("shape"))
+    assert "decoding the views" in run.texts("paint") and re.search(
+        r"^[\d.]+ s: .*paint [\d.]+", run.texts("paint")[-1]
+    )
+    assert re.search(r"textured mesh in [\d.]+ s: .*decode", server.log()), "one line at the end of the run"
     previews = [(data["node"], Image.open(BytesIO(data["picture"])).size) for data in run.of("preview")]
     assert previews == [("delight", (512, 512))] * 2 + [("paint", (512, 171))] * 2, "one for each step"
     for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
@@ -167,12 +178,12 @@ def test_another_preset_node(server: Server, info: Info) -> None:
 
 
 def interrupted(server: Server, prompt: Prompt, at: str) -> tuple[Run, float]:
-    """Interrupts a run at that node's first progress. Returns the run, and the seconds until it ended."""
+    """Interrupts a run at that node's first step. Returns the run, and the seconds until it ended."""
     asked: list[float] = []
 
     def stop(kind: str, data: dict[str, Any]) -> None:
-        bar = data.get("nodes", {}).get(at) if kind == "progress_state" else None
-        if bar and bar["state"] == "running" and bar["value"] >= 1 and not asked:
+        steps = kind == "text" and data["node"] == at and data["text"].startswith("step ")
+        if steps and not asked:
             server.post("/interrupt")
             asked.append(time.monotonic())
 
@@ -364,8 +375,8 @@ def test_four_views_workflow(server: Server, info: Info) -> None:
         Image.merge("RGBA", (*turned, alpha)).save(server.input / f"side_{index}.png")
         part["inputs"]["image"] = f"side_{index}.png"
     four = server.run(prompt)
-    bars = [data["nodes"].get(delight) for data in four.of("progress_state")]
-    assert {bar["max"] for bar in bars if bar and bar["value"] > 1} == {4 * TINY["delight_steps"]}
+    steps = [text for text in four.texts(delight) if text.startswith("step ")]
+    assert steps and all(f"of {4 * TINY['delight_steps']}" in text for text in steps)
     for side in ("left", "back", "right"):
         del prompt[delight]["inputs"][side]
     one = server.run(prompt)
@@ -385,8 +396,7 @@ def test_turbo_painting(server: Server, info: Info) -> None:
             part["inputs"]["image"] = "capsule.png"
     kinds = {part["class_type"]: key for key, part in prompt.items()}
     turbo = server.run(prompt)
-    bars = [data["nodes"].get(kinds[PREFIX + "PaintViews"]) for data in turbo.of("progress_state")]
-    assert 10 in {bar["max"] for bar in bars if bar}
+    assert any(" of 10" in text for text in turbo.texts(kinds[PREFIX + "PaintViews"]))
     texture = textured(*saved(server.output, turbo.ui(kinds["SaveGLB"]))).visual.material.baseColorTexture
     texture.convert("RGB").save(server.output / "turbo.png")
     shown = np.asarray(texture.convert("RGB")).reshape(-1, 3).mean(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny  # imports torch and diffusers, which many files do not need
 
     return tiny.make_all(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(autouse=True)
+def own_timings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command line's file of timings, away from the user's. A test that uses it gets its path."""
+    path = tmp_path_factory.mktemp("cache") / "timings.json"
+    if "lowvram_core.app.cli" in sys.modules:
+        monkeypatch.setattr("lowvram_core.app.cli.cache_file", lambda: path)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "lowvram_core"
 SOURCES = sorted(CORE.rglob("*.py")) + sorted((ROOT / "nodes").rglob("*.py"))
 
-GROUND = {"errors", "host", "presets", "report", "stage_values", "types"}
+GROUND = {"errors", "host", "plans", "presets", "progress", "report", "stage_values", "types"}
 """The files that lie directly in lowvram_core."""
 FLOORS: list[set[str]] = [
     GROUND,

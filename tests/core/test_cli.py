@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -107,6 +108,22 @@ def test_notes_say_which_picture_they_are_about(
     pictures = [str(tmp_path / name) for name in ("a.png", "b.png")]
     assert cli.main([*pictures, "-o", str(tmp_path / "out"), "--models", str(models), *QUICK]) == 0
     assert "\nb.png: background: the object touches the picture's border (right)" in capsys.readouterr().out
+
+
+def test_a_turntable_and_the_seconds_of_this_machine(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], own_timings: Path
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        cli.main([str(draw(tmp_path / "a.png")), "-o", str(out), "--models", str(models), "--turntable", *QUICK]) == 0
+    )
+    with Image.open(out / "a.webp") as turning:
+        assert turning.is_animated and turning.n_frames == 36 and turning.size == (512, 512)
+        assert turning.info["loop"] == 0
+    said = capsys.readouterr()
+    assert re.search(r"^textured mesh in [\d.]+ s: .*paint [\d.]+", said.out, re.MULTILINE)
+    assert "100 %" in said.err, "one bar, full at the end"
+    assert any("|shape DiT|" in name for name in json.loads(own_timings.read_text()))
 
 
 def test_an_output_file_and_its_format(models: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lowvram_core.app.outputs import check_pictures_are_kept, check_sheet, mesh_paths
+from lowvram_core.app.outputs import check_pictures_are_kept, check_sheet, mesh_paths, turntable_path
 from lowvram_core.errors import BadInput
 from lowvram_core.files.pictures import unique_stems
 
@@ -63,3 +63,11 @@ def test_a_picture_is_never_written_over(tmp_path: Path) -> None:
     for output, sheet in (("chair.obj", None), ("chair.glb", pictures[0]), ("chair.glb", tmp_path / "." / "chair.png")):
         with pytest.raises(BadInput, match=r"^save: .* would replace the picture .*chair"):
             check_pictures_are_kept(pictures, [tmp_path / output], sheet)
+
+
+def test_a_turntable_never_replaces_a_picture(tmp_path: Path) -> None:
+    picture, mesh = tmp_path / "chair.webp", tmp_path / "chair.glb"
+    picture.touch()
+    check_pictures_are_kept([picture], [mesh], None)
+    with pytest.raises(BadInput, match=r"^save: .* would replace the picture .*chair"):
+        check_pictures_are_kept([picture], [mesh], None, [turntable_path(mesh)])

@@ -91,10 +91,14 @@ NAMES = [
         "server:PromptServer.instance.add_on_prompt_handler", "every change of a preset runs every stage again",
         called(SELF),
     ),
+    Name(
+        "server:PromptServer.instance.send_progress_text", "no line of text under a node that runs", called("text", "1"),
+    ),
+    Name(FOLDERS + "get_user_directory", "time left is never known; pictures cannot be switched off", called()),
     Name("comfy_api.latest:ComfyAPISync", "no progress bar, no previews", called()),
     Name(
         "comfy_api.latest:ComfyAPISync().execution.set_progress", "no progress bar, no previews",
-        called(1, 2, preview_image=SELF),
+        called(1, 2, node_id="1", preview_image=SELF),
     ),
 ]  # fmt: skip
 

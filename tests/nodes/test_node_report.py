@@ -32,6 +32,8 @@ class Queue:
         monkeypatch.setattr(records, "_runs", type(records._runs)())
         monkeypatch.setattr(host, "_running_prompt", lambda: self.prompt)
         monkeypatch.setattr(host.ComfyHost, "progress", lambda self, *rest: None)
+        monkeypatch.setattr(host.ComfyHost, "_show", lambda self, *rest: None)
+        monkeypatch.setattr(module("nodes._pictures"), "shown", lambda images: {})
 
     def run(self, prompt_id: str, node_id: str, **given: Any) -> Any:
         """The node's output, with its class out of the prompt."""
@@ -149,7 +151,7 @@ NO_WORK = ("Preset8GBFast", "PresetAuto", "PresetCustom", "LoadPictures", "LoadM
 """Nodes that run no step."""
 
 
-@pytest.mark.parametrize("node", [*NO_WORK, "CleanMesh"])
+@pytest.mark.parametrize("node", [*NO_WORK, "CleanMesh", "Turntable"])
 def test_every_node_has_a_badge(
     pack: Pack, comfy: Path, ball: MeshData, preset: Any, picture: Tensor, monkeypatch: pytest.MonkeyPatch, node: str
 ) -> None:

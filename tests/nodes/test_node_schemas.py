@@ -59,7 +59,7 @@ def test_an_unknown_table_is_an_error() -> None:
 
 def test_ids_are_unique_and_the_packs_own(pack: Pack) -> None:
     ids = [node.GET_SCHEMA().node_id for node in pack.nodes]
-    assert len(ids) == len(set(ids)) == 30
+    assert len(ids) == len(set(ids)) == 31
     for name in ids:
         assert re.fullmatch(r"Hy3dLowVram_[A-Z][A-Za-z0-9]+", name)
 
