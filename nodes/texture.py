@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
-from ..lowvram_core.plans import bake_parts
+from ..lowvram_core.plans import bake_parts, inpaint_parts
 from ..lowvram_core.types import Atlas, Camera, Mesh, Views
 from . import _convert, _host, _pictures
 from ._core import stage

@@ -92,7 +92,8 @@ NAMES = [
         called(SELF),
     ),
     Name(
-        "server:PromptServer.instance.send_progress_text", "no line of text under a node that runs", called("text", "1"),
+        "server:PromptServer.instance.send_progress_text", "no line of text under a node that runs",
+        called("text", "1"),
     ),
     Name(FOLDERS + "get_user_directory", "time left is never known; pictures cannot be switched off", called()),
     Name("comfy_api.latest:ComfyAPISync", "no progress bar, no previews", called()),
