@@ -189,7 +189,7 @@ def shape_only() -> Graph:
 
 
 def texture_row(graph: Graph, x: float, image: str, mask: str, mesh: str, preset: str, left: float) -> None:
-    """Adds the nodes that texture a mesh: the picture's above, the mesh's below. `x` is the left of Remove Background."""
+    """Adds the nodes that texture a mesh: the picture's above, the mesh's below. Remove Background's left is `x`."""
     graph.node("cut", "RemoveBackground", (x, 0), 290)
     graph.node("delight", "Delight", (x + 390, 0), 300)
     graph.node("unwrap", "UnwrapUVs", (x + 390, ROW), 280, keep_uvs=True)
@@ -226,7 +226,7 @@ def texture_only() -> Graph:
         {"mesh": "MESH", "image": "IMAGE", "mask": "MASK", "preset": "HY3D_PRESET", "paint_seed": "INT"},
         {"mesh": "MESH"},
         ((640, 0), (2820, 0)),
-        "Paints a mesh after one picture. The mesh's front looks along +Z, up is +Y. Its UVs are kept. Connect a Preset.",
+        "Paints a mesh after one picture. Its front looks along +Z, up is +Y. Its UVs are kept. Connect a Preset.",
         ("texture mesh", "paint mesh", "hunyuan3d", "텍스처"),
     )
     texture_row(graph, 920, "in.image", "in.mask", "in.mesh", "in.preset", 840)

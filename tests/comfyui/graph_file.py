@@ -1,4 +1,7 @@
-"""A graph by keys, and the workflow file that ComfyUI's front end would write for it (format 0.4, subgraphs format 1)."""
+"""A graph by keys, and the workflow file that ComfyUI's front end would write for it.
+
+The file has format 0.4, and its subgraphs have format 1.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +203,7 @@ class Writer:
                     self._add(given, f"{name}.{inner}", part, False, inputs, values)
 
     def _outside(self, inside: Graph, given: Json) -> tuple[list[Json], list[Json], list[Any]]:
-        """The slots of a subgraph's node. An input whose name is a key of `given` or that feeds a widget is a widget."""
+        """The slots of a subgraph's node. An input of a widget's type is a widget."""
         inputs: list[Json] = []
         values: list[Any] = []
         for name, kind in inside.inputs.items():
@@ -314,7 +317,9 @@ class Body:
 
     def groups(self) -> list[Json]:
         """The groups, numbered."""
-        return [{"id": index, **group, "font_size": 24, "flags": {}} for index, group in enumerate(self.graph.groups, 1)]
+        return [
+            {"id": index, **group, "font_size": 24, "flags": {}} for index, group in enumerate(self.graph.groups, 1)
+        ]
 
 
 def lowest(inputs: list[Json], outputs: list[Json], values: list[Any]) -> float:

@@ -85,7 +85,10 @@ def core_mesh_tools() -> Graph:
     graph.node("render", "RenderMesh", (2480, 640), 280, background="#ffffff")
     graph.node("view", "PreviewImage", (2830, 640), 400, 420)
     graph.link(
-        "texture.mesh > file.mesh", "file.model_3d > save.mesh", "texture.mesh > render.mesh", "render.image > view.images"
+        "texture.mesh > file.mesh",
+        "file.model_3d > save.mesh",
+        "texture.mesh > render.mesh",
+        "render.image > view.images",
     )
     box(graph, "core_tools", SHAPE, 900, -80, 1980, 560)
     return graph
@@ -108,7 +111,9 @@ def insert_upscaler(graph: Graph) -> Graph:
         part = graph.parts[key]
         part.pos = part.pos[0] + wide, part.pos[1]
     for wire in graph.wires:
-        wire.via = tuple((px + wide, py) if px == x - 40 and wire.target[0] == "bake" else (px, py) for px, py in wire.via)
+        wire.via = tuple(
+            (px + wide, py) if px == x - 40 and wire.target[0] == "bake" else (px, py) for px, py in wire.via
+        )
     for group in graph.groups:
         left, _, width, _ = group["bounding"]
         group["bounding"][0] += wide if left > x else 0

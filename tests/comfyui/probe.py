@@ -6,6 +6,7 @@ import inspect
 
 import comfy.model_management as mm
 import torch
+import trimesh
 from comfy_api.latest import ComfyExtension, Types, io
 
 SIDE = 24
@@ -81,12 +82,26 @@ class MeshFields(io.ComfyNode):
         )
 
 
+class TrimeshBox(io.ComfyNode):
+    """Gives a mesh as the nodes of kijai's pack do: a trimesh.Trimesh on a TRIMESH socket."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        return io.Schema("Hy3dTest_Trimesh", inputs=[], outputs=[io.Custom("TRIMESH").Output("trimesh")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """A box, not a cube, so that its sides are told apart."""
+        return io.NodeOutput(trimesh.creation.box((0.8, 1.2, 0.6)).subdivide())
+
+
 class Probe(ComfyExtension):
     """Gives ComfyUI the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns all nodes."""
-        return [Loaded, Ball, Foreground, MeshFields]
+        return [Loaded, Ball, Foreground, MeshFields, TrimeshBox]
 
 
 async def comfy_entrypoint() -> Probe:
