@@ -22,6 +22,7 @@ FIELDS = ("default", "min", "max", "step", "options", "control_after_generate")
 KOREAN = LOCALES / "ko.toml"
 SCRIPT_WORDS = "hunyuan3dlowvram"
 """The part of main.json that web/lib/words.js reads."""
+WORKFLOWS = LOCALES / "workflows.toml"
 CHANGED = (
     "The nodes' schemas change: saved workflows may break. Read the diff of tests/nodes/schemas.json, and say in "
     "CHANGELOG.md what users have to know."
@@ -213,6 +214,12 @@ def _table(column: str, own: Texts, names: dict[str, str]) -> str:
     return "\n".join(rows)
 
 
+def workflow_texts(language: str) -> Texts:
+    """Titles and notes of the bundled workflows, by key. web/workflows.js reads them."""
+    kinds: Texts = tomllib.loads(WORKFLOWS.read_text(encoding="utf-8"))
+    return {f"{kind}_{key}": own[language].strip() for kind, texts in kinds.items() for key, own in texts.items()}
+
+
 def files(nodes: list[Any]) -> dict[Path, str]:
     """Every file that is made of the nodes' schemas, and what belongs into it."""
     ids = [node.GET_SCHEMA().node_id for node in nodes]
@@ -226,7 +233,11 @@ def files(nodes: list[Any]) -> dict[Path, str]:
     for language in LANGUAGES:
         found[LOCALES / language / "nodeDefs.json"] = dump(defs[language])
         found[LOCALES / language / "main.json"] = dump(
-            {"nodeCategories": menus[language], SCRIPT_WORDS: script_words(language)}
+            {
+                "nodeCategories": menus[language],
+                SCRIPT_WORDS: script_words(language),
+                "hunyuan3dLowVramWorkflows": workflow_texts(language),
+            }
         )
         for key, node in zip(ids, nodes, strict=True):
             found[page(key, language)] = help_page(node, defs[language][key], language)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graph_file import PREFIX, Graph
+from graphs import TINY
 from playwright.sync_api import Page, sync_playwright
 from server import CHROMIUM, RUN_S, Server
 
@@ -75,6 +77,13 @@ OVERLAPS = """
 }
 """
 
+SIZES = """
+() => app.canvas.graph.nodes.map((node) => [
+  Number(node.id), [...node.size], node.outputs.map((_, index) => [...node.getOutputPos(index)]),
+  node.inputs.map((_, index) => [...node.getInputPos(index)]),
+])
+"""
+
 RUN = """
 () => new Promise((resolve) => {
   const kinds = ["execution_success", "execution_error", "execution_interrupted"];
@@ -91,6 +100,19 @@ RUN = """
     if (sent === false) end({type: "refused", detail: {exception_message: JSON.stringify(app.lastNodeErrors)}});
   });
 })
+"""
+
+SWAP_PRESET = """
+(kind) => {
+  const old = app.graph.nodes.find((node) => node.type.startsWith("Hy3dLowVram_Preset"));
+  const targets = old.outputs[0].links.map((id) => app.graph.links.get?.(id) ?? app.graph.links[id])
+    .map((link) => [link.target_id, link.target_slot]);
+  const made = LiteGraph.createNode(kind);
+  app.graph.add(made);
+  made.pos = [...old.pos];
+  for (const [id, slot] of targets) made.connect(0, app.graph.getNodeById(id), slot);
+  app.graph.remove(old);
+}
 """
 
 FIT = """
@@ -118,7 +140,9 @@ class Editor:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.errors: list[str] = []
+        self.warnings: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self.warnings.append(said.text) if said.type in {"warning", "error"} else None)
 
     def open(self, url: str) -> None:
         """Opens the front end."""
@@ -139,10 +163,25 @@ class Editor:
         self.js("async (graph) => { await app.loadGraphData(graph); }", graph)
         self.page.wait_for_timeout(1500)
 
+    def sizes(self) -> list[Any]:
+        """Id, size, and the places of outputs and inputs of each node of the graph that is shown."""
+        found: list[Any] = self.js(SIZES)
+        return found
+
+    def open_subgraph(self, kind: str) -> None:
+        """Shows the inside of a subgraph, as its button does."""
+        self.js(
+            "(kind) => { const node = app.graph.nodes.find((known) => known.type === kind);"
+            " app.canvas.openSubgraph(node.subgraph, node); }",
+            kind,
+        )
+        self.page.wait_for_timeout(1000)
+
     def missing(self) -> list[str]:
         """Node types in the graph that this ComfyUI does not know."""
         found: list[str] = self.js(
-            "() => app.graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type])"
+            "() => { const all = (graph) => graph.nodes.flatMap((node) => node.subgraph ? all(node.subgraph) : [node]);"
+            " return all(app.graph).map(({type}) => type).filter((type) => !LiteGraph.registered_node_types[type]); }"
         )
         return found
 
@@ -152,6 +191,16 @@ class Editor:
         ids: dict[str, str] = self.js(BUILD, {"nodes": nodes, "links": links, "groups": groups})
         self.page.wait_for_timeout(1500)
         return ids
+
+    def build_graph(self, graph: Graph) -> dict[str, str]:
+        """Builds a graph without subgraphs, wire by wire. Returns the nodes' ids by key."""
+        nodes = [
+            {"key": key, "type": part.kind, "title": part.title, "pos": part.pos,
+             "size": part.size if part.size[1] else None, "values": part.values}
+            for key, part in graph.parts.items()
+        ]  # fmt: skip
+        groups = [{**group, "bounds": group["bounding"]} for group in graph.groups]
+        return self.build(nodes, [[*wire.source, *wire.target] for wire in graph.wires], groups)
 
     def run(self) -> dict[str, Any]:
         """Presses Run and waits for the end. Returns how it ended, a message, and the ids of nodes that reported."""
@@ -173,6 +222,22 @@ class Editor:
             " widget.value = value; widget.callback?.(value); }",
             [node_id, name, value],
         )
+
+    def node_id(self, kind: str) -> str:
+        """The id of the graph's only node of a kind."""
+        found: str = self.js("(kind) => String(app.graph.nodes.find((node) => node.type === kind).id)", kind)
+        return found
+
+    def swap_preset(self, kind: str) -> None:
+        """Replaces the preset node by another one, and links it to the same nodes."""
+        self.js(SWAP_PRESET, PREFIX + kind)
+
+    def make_tiny(self) -> None:
+        """Replaces the preset by Preset Custom with tiny values."""
+        self.swap_preset("PresetCustom")
+        custom = self.node_id(PREFIX + "PresetCustom")
+        for name, value in TINY.items():
+            self.set_value(custom, name, value)
 
     def texts(self) -> dict[str, str]:
         """The badge and the text that our nodes show, by type."""

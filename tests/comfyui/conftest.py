@@ -59,3 +59,12 @@ def info(server: Any) -> dict[str, Any]:
     """The server's description of its nodes."""
     known: dict[str, Any] = server.get("/object_info")
     return known
+
+
+@pytest.fixture(scope="module")
+def tab(server: Any) -> Iterator[Any]:
+    """One browser tab for all tests of a file."""
+    from browser import editor
+
+    with editor(server) as opened:
+        yield opened

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from browser import Editor, editor
-from draw_workflows import Graph, picture_to_mesh
+from bundled import hunyuan3d_8gb
+from graph_file import Graph
 from PIL import Image
 from server import ROOT, running
 
@@ -49,11 +50,6 @@ AS_LOW_AS_TEXT = """
 """
 
 
-def build(tab: Editor, graph: Graph) -> dict[str, str]:
-    """Builds the graph in the editor. Returns the nodes' ids by key."""
-    return tab.build(graph.nodes, graph.links, graph.groups)
-
-
 def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
     """Writes a picture of these nodes, at full size or at most WIDEST wide."""
     width, height = tab.js(FOCUS, [list(ids), LEFT, TOP])
@@ -74,10 +70,10 @@ def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
 
 def presets(tab: Editor) -> dict[str, list[str]]:
     """All fixed presets in two rows, each only as high as its text."""
-    graph = Graph("")
+    graph = Graph("shown")
     for index, name in enumerate(PRESETS):
-        graph.node(name, f"Preset{name}", (250 * (index % IN_A_ROW), 0), (230, 270))
-    ids = list(build(tab, graph).values())
+        graph.node(name, f"Preset{name}", (250 * (index % IN_A_ROW), 0), 230, 270)
+    ids = list(tab.build_graph(graph).values())
     tab.js(AS_LOW_AS_TEXT, [ids, IN_A_ROW])
     tab.page.wait_for_timeout(1000)
     return {"presets": ids}
@@ -85,39 +81,39 @@ def presets(tab: Editor) -> dict[str, list[str]]:
 
 def auto_and_custom(tab: Editor) -> dict[str, list[str]]:
     """Preset Auto after it has chosen, and Preset Custom with its defaults."""
-    graph = Graph("")
-    graph.node("auto", "PresetAuto", (0, 0), (340, 340))
-    graph.node("custom", "PresetCustom", (0, 1000), (340, 540))
-    graph.node("mesh", "LoadMesh", (800, 0), (320, 60), file="mesh.glb")
-    graph.node("clean", "CleanMesh", (800, 200), (320, 110))
-    graph.node("save", "SaveGLB", (800, 400), (320, 300))
+    graph = Graph("shown")
+    graph.node("auto", "PresetAuto", (0, 0), 340, 340)
+    graph.node("custom", "PresetCustom", (0, 1000), 340, 540)
+    graph.node("mesh", "LoadMesh", (800, 0), 320, 60, file="mesh.glb")
+    graph.node("clean", "CleanMesh", (800, 200), 320, 110)
+    graph.node("save", "SaveGLB", (800, 400), 320, 300)
     graph.link("auto.preset > clean.preset", "mesh.mesh > clean.mesh", "clean.mesh > save.mesh")
-    ids = build(tab, graph)
+    ids = tab.build_graph(graph)
     tab.run()
     return {"preset_auto": [ids["auto"]], "preset_custom": [ids["custom"]]}
 
 
 def chosen_and_json(tab: Editor) -> dict[str, list[str]]:
     """Preset with a chosen preset and after a run with Auto, and a preset from a text and back to it."""
-    graph = Graph("")
-    graph.node("turbo", "Preset", (0, 0), (300, 250), preset="8 GB Turbo")
-    graph.node("auto", "Preset", (330, 0), (300, 250), preset="Auto")
-    graph.node("from", "PresetFromJson", (0, 1000), (360, 140))
-    graph.node("to", "PresetToJson", (400, 1000), (300, 140))
+    graph = Graph("shown")
+    graph.node("turbo", "Preset", (0, 0), 300, 250, preset="8 GB Turbo")
+    graph.node("auto", "Preset", (330, 0), 300, 250, preset="Auto")
+    graph.node("from", "PresetFromJson", (0, 1000), 360, 140)
+    graph.node("to", "PresetToJson", (400, 1000), 300, 140)
     graph.link("from.preset > to.preset")
-    ids = build(tab, graph)
+    ids = tab.build_graph(graph)
     tab.run()
     return {"preset": [ids["turbo"], ids["auto"]], "preset_json": [ids["from"], ids["to"]]}
 
 
 def memory_report(tab: Editor) -> dict[str, list[str]]:
     """Memory Report after a run of the whole graph, beside the node that gives it the mesh."""
-    graph = picture_to_mesh("", "Preset8GBBalanced")
+    graph = hunyuan3d_8gb()
     places = {"inpaint": (0, 2000), "report": (340, 2000)}
-    for node in graph.nodes:
-        node["pos"] = places.get(node["key"], node["pos"])
+    for key, pos in places.items():
+        graph.parts[key].pos = pos
     graph.groups.clear()
-    ids = build(tab, graph)
+    ids = tab.build_graph(graph)
     tab.run()
     return {"memory_report": [ids[key] for key in places]}
 

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from graph_file import DYNAMIC, PREFIX, SINK, SOURCE, WIDGETS
 from server import ROOT
 
 Prompt = dict[str, dict[str, Any]]
-PREFIX = "Hy3dLowVram_"
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-NOTES = {"Note", "MarkdownNote"}
 TINY = {
     "shape_steps": 5, "octree": 32, "delight_steps": 2, "paint_steps": 2, "views": "minimal", "render_px": 256,
     "texture_px": 256, "face_budget": 1200, "background_model": "u2netp", "picture_px": 512,
@@ -26,20 +24,51 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> Prompt:
-    """Converts a workflow file to the API's format, as the front end does.
+    """Converts a workflow file to the API's format, as the front end does. Subgraphs are replaced by their nodes.
 
     Args:
         graph: its nodes list their widget values in the order of the inputs.
         info: the server's object_info.
     """
-    source = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    inner = {part["id"]: part for part in graph["definitions"]["subgraphs"]}
+    outer = [node for node in graph["nodes"] if node["type"] in inner]
+    source = {link[0]: (str(link[1]), link[2]) for link in graph["links"]}
+    leaving = {
+        (str(node["id"]), link["target_slot"]): [f"{node['id']}:{link['origin_id']}", link["origin_slot"]]
+        for node in outer
+        for link in inner[node["type"]]["links"]
+        if link["target_id"] == SINK
+    }
     prompt: Prompt = {}
     for node in graph["nodes"]:
-        if node["type"] in NOTES:
-            continue
+        links = {slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
+        given: dict[str, Any] = {name: leaving.get(end, list(end)) for name, end in links.items()}
+        if node["type"] in inner:
+            prompt |= _inside(node, inner[node["type"]], given, info)
+        else:
+            inputs = _widget_values(node, info[node["type"]]) | given
+            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def _inside(outer: dict[str, Any], inner: dict[str, Any], given: dict[str, Any], info: dict[str, Any]) -> Prompt:
+    """The nodes of a subgraph. `given` are the sources of the outer node's inputs."""
+    widgets = [slot["name"] for slot in outer["inputs"] if "widget" in slot]
+    given = dict(zip(widgets, outer["widgets_values"], strict=True)) | given
+    names = [slot["name"] for slot in inner["inputs"]]
+    links = {link["id"]: link for link in inner["links"]}
+    prompt: Prompt = {}
+    for node in inner["nodes"]:
         inputs = _widget_values(node, info[node["type"]])
-        inputs |= {slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        for slot in node["inputs"]:
+            link = links.get(slot["link"])
+            if link is None:
+                continue
+            if link["origin_id"] != SOURCE:
+                inputs[slot["name"]] = [f"{outer['id']}:{link['origin_id']}", link["origin_slot"]]
+            elif names[link["origin_slot"]] in given:
+                inputs[slot["name"]] = given[names[link["origin_slot"]]]
+        prompt[f"{outer['id']}:{node['id']}"] = {"class_type": node["type"], "inputs": inputs}
     return prompt
 
 
@@ -51,13 +80,17 @@ def _widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]
     row = iter(node.get("widgets_values") or [])
     values: dict[str, Any] = {}
     for name, (kind, *rest) in _inputs(info).items():
-        if isinstance(kind, list) or kind in WIDGETS:
+        options = rest[0] if rest else {}
+        if isinstance(kind, list) or kind in {*WIDGETS, DYNAMIC}:
             try:
                 values[name] = next(row)
             except StopIteration:
                 break
-            if rest and rest[0].get("control_after_generate"):
+            if options.get("control_after_generate"):
                 next(row)
+        for choice in options["options"] if kind == DYNAMIC else []:
+            if choice["key"] == values[name]:
+                values |= {f"{name}.{inner}": next(row) for inner in choice["inputs"].get("required", {})}
     return values
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import comfy.model_management as mm
 import torch
+import trimesh
 from comfy_api.latest import ComfyExtension, Types, io
 
 SIDE = 24
@@ -107,8 +108,22 @@ class Names(io.ComfyNode):
         comfy = next(module for name, module in sys.modules.items() if name.endswith("lowvram.nodes._comfy"))
         now = comfy.executing()
         found = {name.where: names.check(name) for name in names.NAMES}
-        found["prompt"] = comfy.queued_prompts()[now.prompt_id][now.node_id]["class_type"]
+        found["prompt"] = comfy.running(now.prompt_id)[0][now.node_id]["class_type"]
         return io.NodeOutput(ui={"text": [json.dumps(found)]})
+
+
+class TrimeshBox(io.ComfyNode):
+    """Gives a mesh as the nodes of kijai's pack do: a trimesh.Trimesh on a TRIMESH socket."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        return io.Schema("Hy3dTest_Trimesh", inputs=[], outputs=[io.Custom("TRIMESH").Output("trimesh")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """A box, not a cube, so that its sides are told apart."""
+        return io.NodeOutput(trimesh.creation.box((0.8, 1.2, 0.6)).subdivide())
 
 
 class Probe(ComfyExtension):
@@ -116,7 +131,7 @@ class Probe(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns all nodes."""
-        return [Loaded, Ball, Foreground, MeshFields, Names]
+        return [Loaded, Ball, Foreground, MeshFields, Names, TrimeshBox]
 
 
 async def comfy_entrypoint() -> Probe:

@@ -196,14 +196,27 @@ def _lay_out(base: Path) -> Path:
     (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(ROOT)
     shutil.copy(Path(__file__).with_name("probe.py"), base / "custom_nodes")
     _put_inputs(base / "input")
+    _put_upscaler(base / "models" / "upscale_models")
     turbo_model.write(base / "models" / "hunyuan3d_lowvram")  # the other models are those of the demo's folder
     paths = base / "extra_model_paths.yaml"
     paths.write_text(f"demo:\n  base_path: {json.dumps(str(DEMO))}\n  hunyuan3d_lowvram: .\n")
     return paths
 
 
+def _put_upscaler(folder: Path) -> None:
+    """Writes an upscale model of two layers without weights, which repeats pixels: four times the width and height."""
+    import torch
+    from safetensors.torch import save_file
+
+    sizes = {"0.weight": (1, 3, 3, 3), "0.bias": (1,), "1.weight": (1,), "2.weight": (48, 1, 3, 3), "2.bias": (48,)}
+    folder.mkdir(parents=True)
+    layers = {f"body.{name}": torch.zeros(size) for name, size in sizes.items()}
+    save_file(layers, folder / "RealESRGAN_x4plus.safetensors")
+
+
 def _put_inputs(folder: Path) -> None:
-    """Writes the files that the workflows name: example.png is the demo's ring, mesh.glb is a capsule.
+    """Writes the files that the workflows name: example.png is the demo's ring, mesh.glb is a capsule, my_pictures has
+    two pictures.
 
     Every ComfyUI has its own example.png, but the demo's models only know simple solids.
     """
@@ -213,6 +226,9 @@ def _put_inputs(folder: Path) -> None:
     for picture in (DEMO / "pictures").iterdir():
         shutil.copy(picture, folder)
     Image.open(folder / "ring.jpg").save(folder / "example.png")
+    (folder / "my_pictures").mkdir()
+    for name in ("capsule.png", "ring.jpg"):
+        shutil.copy(folder / name, folder / "my_pictures")
     trimesh.creation.capsule(height=1.0, radius=0.5).export(folder / "mesh.glb")
 
 

@@ -10,7 +10,6 @@ import sys
 import time
 from inspect import signature
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 import trimesh
 from graphs import PREFIX, TINY, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
 from PIL import Image
+from results import textured
 from server import CHROMIUM, ROOT, Run, Server
 
 sys.path.append(str(ROOT / "tests" / "nodes"))
@@ -26,15 +26,6 @@ from comfy_mesh import MeshData
 Info = dict[str, Any]
 QUICK_S = 15
 """An interrupt must end a run within this time: one step of the slowest stage on a busy computer."""
-
-
-def textured(path: Path) -> trimesh.Trimesh:
-    """Loads the GLB's mesh. Checks that it has UVs and a texture of several colours."""
-    mesh = trimesh.load(path, force="mesh", process=False)
-    picture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
-    assert mesh.visual.uv.shape == (len(mesh.vertices), 2)
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
-    return mesh
 
 
 def loaded(server: Server, info: Info) -> str:
@@ -47,18 +38,6 @@ def test_every_node_is_there(info: Info) -> None:
     found = {name for name in info if name.startswith(PREFIX)}
     assert len(found) == 31
     assert all(info[name]["python_module"] == "custom_nodes.hunyuan3d-lowvram" for name in found)
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
-def test_workflows_use_core_and_ours_only(name: str, info: Info) -> None:
-    graph = workflow(name)
-    kinds = {part["type"] for part in graph["nodes"]} - {"Note", "MarkdownNote"}
-    core = {kind for kind in kinds if info[kind]["python_module"].split(".")[0] in {"nodes", "comfy_extras"}}
-    assert {kind for kind in kinds if kind.startswith(PREFIX)} == kinds - core
-    assert "SaveGLB" in core
-    assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size <= 300_000
-    controls = {value for part in graph["nodes"] for value in part.get("widgets_values") or [] if value == "randomize"}
-    assert not controls, "seeds are fixed, so that queueing again reuses what was made"
 
 
 def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
@@ -365,7 +344,7 @@ def test_texture_own_mesh_workflow(server: Server, info: Info) -> None:
 
 def test_four_views_workflow(server: Server, info: Info) -> None:
     """Shape and colours from four pictures: all are delit, and the texture is another one than that of the front."""
-    prompt = shrunk(to_prompt(workflow("four_views_to_shape"), info), info)
+    prompt = shrunk(to_prompt(workflow("four_views_to_mesh"), info), info)
     kinds = {part["class_type"]: key for key, part in prompt.items()}
     delight, save = kinds[PREFIX + "Delight"], kinds["SaveGLB"]
     front = Image.open(server.input / "capsule.png").convert("RGBA")
@@ -403,13 +382,6 @@ def test_turbo_painting(server: Server, info: Info) -> None:
     picture = np.asarray(Image.open(server.input / "capsule.png").convert("RGBA")).reshape(-1, 4)
     assert np.abs(shown - picture[picture[:, 3] > 128, :3].mean(axis=0)).max() < 60
     assert loaded(server, info) == "0"
-
-
-def test_full_quality_workflow(server: Server, info: Info) -> None:
-    """Every node of the workflow runs, with small values."""
-    prompt = shrunk(to_prompt(workflow("full_quality"), info), info)
-    save = next(key for key, part in prompt.items() if part["class_type"] == "SaveGLB")
-    textured(*saved(server.output, server.run(prompt).ui(save)))
 
 
 def test_a_fault_names_its_cure(server: Server, info: Info) -> None:

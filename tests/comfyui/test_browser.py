@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from browser import Editor, editor
-from draw_workflows import picture_to_mesh
+from browser import Editor
+from bundled import hunyuan3d_8gb
 from graphs import TINY, to_prompt, workflow
 from PIL import Image
 from server import CHROMIUM, ROOT, Server
@@ -27,19 +26,6 @@ PREFIX = "Hy3dLowVram_"
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def tab(server: Server) -> Iterator[Editor]:
-    """One tab for all tests."""
-    with editor(server) as opened:
-        yield opened
-
-
-def node_id(tab: Editor, kind: str) -> str:
-    """The id of the graph's only node of a kind."""
-    found: str = tab.js("(kind) => String(app.graph.nodes.find((node) => node.type === kind).id)", kind)
-    return found
-
-
 def viewer_colours(tab: Editor, path: Path) -> int:
     """Counts pixels with strong colours in SaveGLB's viewer. The demo's ring is orange, the viewer's own scene grey."""
     box: dict[str, Any] = tab.js(
@@ -52,31 +38,6 @@ def viewer_colours(tab: Editor, path: Path) -> int:
             shot.convert("RGB").crop((box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))
         ).astype(int)
     return int(((part.max(2) - part.min(2)) > 60).sum())
-
-
-def swap_preset(tab: Editor, kind: str) -> None:
-    """Replaces the preset node by another one, and links it to the same nodes."""
-    tab.js(
-        """(kind) => {
-          const old = app.graph.nodes.find((node) => node.type.startsWith("Hy3dLowVram_Preset"));
-          const targets = old.outputs[0].links.map((id) => app.graph.links.get?.(id) ?? app.graph.links[id])
-            .map((link) => [link.target_id, link.target_slot]);
-          const made = LiteGraph.createNode(kind);
-          app.graph.add(made);
-          made.pos = [...old.pos];
-          for (const [id, slot] of targets) made.connect(0, app.graph.getNodeById(id), slot);
-          app.graph.remove(old);
-        }""",
-        PREFIX + kind,
-    )
-
-
-def make_tiny(tab: Editor) -> None:
-    """Replaces the preset by Preset Custom with tiny values."""
-    swap_preset(tab, "PresetCustom")
-    custom = node_id(tab, PREFIX + "PresetCustom")
-    for name, value in TINY.items():
-        tab.set_value(custom, name, value)
 
 
 def test_bundled_workflow_opens_and_runs(tab: Editor, server: Server, info: dict[str, Any]) -> None:
@@ -94,24 +55,17 @@ def test_bundled_workflow_opens_and_runs(tab: Editor, server: Server, info: dict
     tab.shot(SHOTS / "bundled.png")
     shown = tab.texts()
     assert "inpaint" in shown[PREFIX + "MemoryReport"]
-    assert "texture_px: 1536" in shown[PREFIX + "Preset8GBBalanced"]
+    assert "texture_px: 1536" in shown[PREFIX + "Preset"]
     assert viewer_colours(tab, SHOTS / "bundled.png") > 500
     assert tab.errors == []
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_nothing_is_missing(tab: Editor, name: str) -> None:
-    """Every bundled workflow opens with ComfyUI's own nodes and ours."""
-    tab.load(workflow(name))
-    assert tab.missing() == [] and tab.errors == []
 
 
 def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
     """Preset Custom instead of 8 GB Balanced."""
     tab.load(workflow("hunyuan3d_8gb"))
-    make_tiny(tab)
+    tab.make_tiny()
     ran = tab.run()["executed"]
-    assert node_id(tab, PREFIX + "InpaintTexture") in ran
+    assert tab.node_id(PREFIX + "InpaintTexture") in ran
     shown = tab.texts()
     assert all(
         shown[PREFIX + kind].endswith(" s")
@@ -125,11 +79,10 @@ def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
 
 def test_graph_built_node_by_node(tab: Editor) -> None:
     """Nodes are created, placed and linked as from the menu. Then the graph runs."""
-    graph = picture_to_mesh("", "PresetCustom")
-    for part in graph.nodes:
-        if part["key"] == "preset":
-            part["values"] = dict(TINY)
-    tab.build(graph.nodes, graph.links, graph.groups)
+    graph = hunyuan3d_8gb()
+    preset = graph.parts["preset"]
+    preset.kind, preset.values = PREFIX + "PresetCustom", dict(TINY)
+    tab.build_graph(graph)
     tab.run()
     tab.page.wait_for_timeout(4000)
     tab.show_all()
@@ -182,7 +135,7 @@ def test_graph_from_the_search_linked_by_the_mouse(tab: Editor) -> None:
     ):  # fmt: skip
         drag_link(tab, source, target, name)
     tab.shot(SHOTS / "search.png")
-    assert node_id(tab, PREFIX + "SaveMesh") in tab.run()["executed"]
+    assert tab.node_id(PREFIX + "SaveMesh") in tab.run()["executed"]
     tab.page.wait_for_timeout(1000)
     tab.shot(SHOTS / "search.png")
     chosen = tab.texts()[PREFIX + "PresetAuto"]
@@ -237,8 +190,8 @@ def test_vue_nodes(tab: Editor) -> None:
     try:
         tab.page.wait_for_timeout(2000)
         tab.load(workflow("hunyuan3d_8gb"))
-        make_tiny(tab)
-        tab.set_value(node_id(tab, PREFIX + "GenerateShape"), "seed", 1)
+        tab.make_tiny()
+        tab.set_value(tab.node_id(PREFIX + "GenerateShape"), "seed", 1)
         tab.run()
         tab.page.wait_for_timeout(5000)
         tab.show_all()

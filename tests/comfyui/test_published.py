@@ -63,5 +63,6 @@ def test_comfy_test(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     passed = {level for level in levels if f"[{level.upper()}] PASSED" in done.stdout}
     assert passed == set(levels), done.stdout
-    workflows = len(list((ROOT / "workflows").glob("*.json")))
-    assert f"Validating {workflows} workflow(s)" in done.stdout, done.stdout
+    settings = tomllib.loads((pack / "comfy-test.toml").read_text(encoding="utf-8"))["test"]["workflows"]
+    assert settings["run"] == settings["cpu"]
+    assert f"Validating {len(settings['run'])} workflow(s)" in done.stdout, done.stdout
