@@ -28,10 +28,10 @@ LONG = ("test_vram.py", "test_full_device.py", "test_demo.py", "test_exact_netwo
         "test_references.py")  # fmt: skip
 """The files that take longest. They run first, so that no worker starts one when the others have finished."""
 
-COMFYUI_PYTHON = "COMFYUI_PYTHON=<the Python that runs ComfyUI>"
+COMFYUI = "COMFYUI_PATH=<ComfyUI's folder> COMFYUI_PYTHON=<the Python that runs ComfyUI>"
 COMMANDS = {
-    "tests/comfyui/": f"COMFYUI_PATH=<ComfyUI's folder> {COMFYUI_PYTHON} {{python}} -m pytest tests/comfyui",
-    "tests/nodes/test_requirements.py": f"{COMFYUI_PYTHON} {{python}} -m pytest tests/nodes/test_requirements.py",
+    suite: f"{COMFYUI} {{python}} -m pytest {suite.rstrip('/')}"
+    for suite in ("tests/comfyui/", "tests/nodes/test_requirements.py")
 }
 """How to run the suites that need more than `make install`, by the beginning of the tests' names."""
 
