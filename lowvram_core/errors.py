@@ -17,8 +17,8 @@ from __future__ import annotations
 from typing import Any
 
 SHOWN_MODULE = "hunyuan3d_lowvram"
-"""The module that the errors name as theirs. ComfyUI shows it in front of the class, and so do tracebacks. The real
-name holds the path of the folder that ComfyUI loaded the pack from."""
+"""The module that the errors name as theirs. ComfyUI and tracebacks show it in front of the class. The real name holds
+the path of the folder that ComfyUI loaded the pack from."""
 
 
 class LowVramError(Exception):

@@ -4,8 +4,9 @@
     .venv/bin/python texts/make_texts.py --check    lists what is stale, and fails if anything is
 
 Written are the golden of the schemas (tests/nodes/schemas.json), locales/en and locales/ko, the help pages in web/docs
-down to their hand-written end, and the blocks of the READMEs and docs/ (see readme_tables.py). Written by hand are the
-schemas in nodes/, lowvram_core/presets.py, lowvram_core/presets.toml, locales/ko.toml and locales/*/settings.json.
+down to their hand-written end, the blocks of the READMEs and docs/ (see readme_tables.py), and the translated messages
+in web/messages. Written by hand are the schemas in nodes/, lowvram_core/presets.py, lowvram_core/presets.toml,
+locales/ko.toml, locales/ko_messages.toml and locales/*/settings.json.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ for folder in (ROOT, ROOT / "texts", ROOT / "tests", ROOT / "tests" / "nodes"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
+import message_texts  # noqa: E402  (needs the path above)
 import node_texts  # noqa: E402  (needs the path above)
 import readme_tables  # noqa: E402
 
 
 def wanted(nodes: list[Any]) -> dict[Path, str]:
     """Every generated file, and what belongs into it."""
-    return {**node_texts.files(nodes), **readme_tables.files()}
+    return {**node_texts.files(nodes), **readme_tables.files(), **message_texts.files()}
 
 
 def stale(nodes: list[Any]) -> dict[Path, str]:
