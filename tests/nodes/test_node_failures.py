@@ -97,9 +97,11 @@ def test_what_does_not_fit_is_refused_clearly_and_not_loaded(
 def test_a_missing_model_says_where_it_goes(
     pack: Pack, comfy: Path, preset: Any, picture: Tensor, disc: Tensor
 ) -> None:
-    with pytest.raises(ValueError, match="models: shape/v2-0-turbo is in no models folder") as caught:
+    with pytest.raises(
+        ValueError, match=r"^models: shape/v2-0-turbo is missing, 4\.93 GB in all, and cannot"
+    ) as caught:
         pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
-    assert str(comfy / "models" / "hunyuan3d_lowvram" / "hunyuan3d-dit-v2-0-turbo") in str(caught.value)
+    assert str(comfy / "models" / "hunyuan3d_lowvram" / "Hunyuan3D-2" / "hunyuan3d-dit-v2-0-turbo") in str(caught.value)
     assert "model.fp16.safetensors" in str(caught.value)
 
 
