@@ -75,15 +75,22 @@ def no_room(folder: Path, wanted: int) -> str:
     if free is None:
         return f"{folder} is on a drive that is not there"
     if free < wanted + SPARE_BYTES:
-        return f"{folder} has {free / 1e9:.2f} GB free, and {(wanted + SPARE_BYTES) / 1e9:.2f} GB are wanted"
+        return f"{folder} has {free / 1e9:.2f} GB free of the {(wanted + SPARE_BYTES) / 1e9:.2f} GB that are needed"
     return ""
 
 
 def check_room(folder: Path, wanted: int) -> None:
     """Raises BadInput where the disk of `folder` has no room for `wanted` bytes more."""
-    if met := no_room(folder, wanted):
+    free = free_disk(folder)
+    if free is None:
         raise BadInput(
-            f"models: {met}; wanted a folder with room for the files. Free some space or choose another models folder."
+            f"models: {folder} is on a drive that is not there; wanted a folder to download to. "
+            "Choose another models folder."
+        )
+    if free < wanted + SPARE_BYTES:
+        raise BadInput(
+            f"models: {folder} has {free / 1e9:.2f} GB free; wanted {(wanted + SPARE_BYTES) / 1e9:.2f} GB for the "
+            "download. Free some space or choose another models folder."
         )
 
 

@@ -28,6 +28,8 @@ class Found:
     """The files that a download would fetch."""
     bytes_left: int = 0
     """What is still to be fetched of them, without the parts of a stopped download."""
+    target: Path | None = None
+    """The folder that a download would write to; None if there is none."""
     refused: tuple[str, ...] = ()
     """Other programs' files with the model's name that are not used, and why."""
 
@@ -90,8 +92,8 @@ def missing_text(lacking: Sequence[Found], why: str, roots: Sequence[Path], targ
     verb = "is" if len(lacking) == 1 else "are"
     lines = [
         f"models: {names} {verb} missing, {gigabytes_of(size)} in all, and cannot be downloaded ({why}); wanted every "
-        "model before the first stage. Copy the files below into one of the models folders below, or make downloads "
-        "possible and run again."
+        "model before the first stage. Make downloads possible and run again, or copy the files below into the folders "
+        "below."
     ]
     for found in lacking:
         lines += ["", *about(found), f"  licence: {found.model.licence}", *_incomplete(found.model, roots)]
@@ -119,6 +121,8 @@ def about(found: Found) -> list[str]:
     lines += [f"  {file.path}  {file.bytes / 1e6:,.1f} MB" for file in large]
     if small:
         lines.append(f"  small files: {', '.join(small)}")
+    if found.target is not None:
+        lines.append(f"  to {found.target}")
     if found.weights is not None:
         lines.append(f"  there already: the weights, in {found.weights}")
     return lines + [f"  not used: {refused}" for refused in found.refused]

@@ -107,7 +107,7 @@ class ModelStore:
         target = self.target(model)
         missing = [file for file in model.files if file != without and (target is None or not is_there(file, target))]
         left = sum(_left_by_manifest(file, target) for file in missing)
-        return Found(model, None, single.path, tuple(missing), left, single.refused)
+        return Found(model, None, single.path, tuple(missing), left, target, single.refused)
 
     def require(self, model_ids: Iterable[str], optional: Iterable[str] = ()) -> None:
         """Checks a run's models before its first stage. It reads headers; nothing is downloaded.

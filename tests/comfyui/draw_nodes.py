@@ -1,7 +1,7 @@
 """Takes pictures of nodes for the README: `python draw_nodes.py <ComfyUI's folder> [graph ...]`, about five minutes.
 
-The nodes are the presets, Preset and Preset Auto after a run, Preset Custom, the JSON nodes, and Memory Report after a
-run of the bundled graph on the demo checkpoints. docs/draw_nodes.py draws the other nodes.
+The nodes are the presets, Preset and Preset Auto after a run, Preset Custom, the JSON nodes, Model Check, and Memory
+Report after a run of the bundled graph on the demo checkpoints. docs/draw_nodes.py draws the other nodes.
 """
 
 from __future__ import annotations
@@ -118,11 +118,23 @@ def memory_report(tab: Editor) -> dict[str, list[str]]:
     return {"memory_report": [ids[key] for key in places]}
 
 
+def model_check(tab: Editor) -> dict[str, list[str]]:
+    """Model Check after a run, beside its preset."""
+    graph = Graph("")
+    graph.node("preset", "Preset8GBBalanced", (0, 3000), (230, 270))
+    graph.node("check", "ModelCheck", (290, 3000), (680, 400))
+    graph.link("preset.preset > check.preset")
+    ids = build(tab, graph)
+    tab.run()
+    return {"model_check": [ids["preset"], ids["check"]]}
+
+
 GRAPHS: dict[str, Callable[[Editor], dict[str, list[str]]]] = {
     "presets": presets,
     "auto_and_custom": auto_and_custom,
     "chosen_and_json": chosen_and_json,
     "memory_report": memory_report,
+    "model_check": model_check,
 }
 """Functions that return the nodes to show, by the picture's name."""
 

@@ -153,7 +153,7 @@ def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) 
         f"incomplete: {tmp_path / 'b' / 'folder'} (lacks model_index.json)", f"searched:\n  {tmp_path / 'a'}\n",
         "unet/net.safetensors  2.0 MB", "https://huggingface.co/owner/name/tree/main/folder", "a licence",
         "models: paint is missing, 2.00 MB in all, and cannot be downloaded (downloads are switched off); wanted",
-        f"Downloads go to {tmp_path / 'a'}, where", "free; that is",
+        f"to {tmp_path / 'a' / 'name' / 'folder'}\n", f"Downloads go to {tmp_path / 'a'}, where", "free; that is",
     ):  # fmt: skip
         assert part in str(caught.value)
 
@@ -431,7 +431,7 @@ def test_a_runs_models_are_checked_without_a_download(tmp_path: Path, hub: Hub) 
 def test_what_cannot_be_had_is_one_list(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     store = online(hub, tmp_path)
     why = {"offline": "downloads are switched off", "no server": r"model_index\.json could not be fetched",
-           "no room": r"0\.00 GB free, and 0\.27 GB are wanted",
+           "no room": r"0\.00 GB free of the 0\.27 GB that are needed",
            "other content": r"model_index\.json has 7 bytes instead of 23"}[what]  # fmt: skip
     if what == "offline":
         store.offline = True
@@ -464,7 +464,7 @@ def test_what_a_run_may_need_is_listed_but_stops_nothing(tmp_path: Path) -> None
 def test_a_full_disk_is_noticed_before_the_download(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(BadInput, match=r"0\.00 GB free, and 0\.27 GB are wanted"):
+    with pytest.raises(BadInput, match=r"0\.00 GB free; wanted 0\.27 GB"):
         online(hub, tmp_path).folder("paint")
     assert not hub.gets() and not leftovers(tmp_path)
 

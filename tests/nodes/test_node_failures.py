@@ -100,12 +100,12 @@ ADDRESS = "https://huggingface.co/tencent/Hunyuan3D-2/tree/main/hunyuan3d-dit-v2
 def test_a_missing_model_says_where_it_goes(
     pack: Pack, comfy: Path, preset: Any, picture: Tensor, disc: Tensor
 ) -> None:
-    with pytest.raises(ValueError, match="models: shape/v2-0-turbo is in no models folder") as caught:
+    with pytest.raises(
+        ValueError, match=r"^models: shape/v2-0-turbo is missing, 4\.93 GB in all, and cannot"
+    ) as caught:
         pack.run("GenerateShape", image=picture, mask=disc, preset=preset)
-    told, files, *rest = str(caught.value).split("\n")
-    folder = comfy / "models" / "hunyuan3d_lowvram" / "Hunyuan3D-2" / "hunyuan3d-dit-v2-0-turbo"
-    assert told.endswith(f"Allow downloads, or get them from {ADDRESS} into {folder}.") and files == "Files:"
-    assert any(line.startswith("  model.fp16.safetensors") for line in rest)
+    assert str(comfy / "models" / "hunyuan3d_lowvram" / "Hunyuan3D-2" / "hunyuan3d-dit-v2-0-turbo") in str(caught.value)
+    assert "model.fp16.safetensors" in str(caught.value)
 
 
 def test_comfyui_that_is_too_old_is_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
