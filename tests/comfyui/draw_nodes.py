@@ -120,11 +120,11 @@ def memory_report(tab: Editor) -> dict[str, list[str]]:
 
 def model_check(tab: Editor) -> dict[str, list[str]]:
     """Model Check after a run, beside its preset."""
-    graph = Graph("")
-    graph.node("preset", "Preset8GBBalanced", (0, 3000), (230, 270))
-    graph.node("check", "ModelCheck", (290, 3000), (680, 400))
+    graph = Graph("shown")
+    graph.node("preset", "Preset8GBBalanced", (0, 3000), 230, 270)
+    graph.node("check", "ModelCheck", (290, 3000), 680, 400)
     graph.link("preset.preset > check.preset")
-    ids = build(tab, graph)
+    ids = tab.build_graph(graph)
     tab.run()
     return {"model_check": [ids["preset"], ids["check"]]}
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import comfy.model_management as mm
+import comfy.model_patcher
 import torch
 import trimesh
 from comfy_api.latest import ComfyExtension, Types, io
@@ -48,6 +49,66 @@ class Ball(io.ComfyNode):
         axis = torch.linspace(-1, 1, SIDE)
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         return io.NodeOutput(Types.VOXEL((1.6 - (x**2 + y**2 + z**2).sqrt() * 2)[None]))
+
+
+class Hunyuan(io.ComfyNode):
+    """Makes the VOXEL of two shapes, as the core's VAE Decode Hunyuan3D lays out its grid (2.0 and 2.1 alike).
+
+    A figure with its nose at +Z and an arm at +X, and a smaller one.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        return io.Schema("Hy3dTest_Hunyuan", inputs=[], outputs=[io.Voxel.Output("voxel")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """[2,Z,Y,X] logits."""
+        axis = torch.linspace(-1.01, 1.01, SIDE + 1)
+        grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+        logits = torch.stack([cls._figure(grid), cls._figure(grid / 0.7)])
+        decoded = logits.movedim(-2, -1)  # comfy.ldm.hunyuan3d.vae.ShapeVAE.decode
+        return io.NodeOutput(Types.VOXEL(decoded.movedim(1, -1)))  # comfy.sd.VAE.decode
+
+    @staticmethod
+    def _figure(points: torch.Tensor) -> torch.Tensor:
+        boxes = (((0, 0, 0), (0.3, 0.8, 0.3)), ((0, 0.4, 0.35), (0.2, 0.2, 0.35)), ((0.3, 0, 0), (0.3, 0.2, 0.2)))
+        inside = [(torch.tensor(half) - (points - torch.tensor(centre)).abs()).amin(dim=-1) for centre, half in boxes]
+        return 10 * torch.stack(inside).amax(dim=0)
+
+
+class Trimeshes(io.ComfyNode):
+    """A node of another pack with TRIMESH sockets. It doubles the size in place, as such nodes do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """TRIMESH to TRIMESH."""
+        kind = io.Custom("TRIMESH")
+        return io.Schema("Hy3dTest_Trimesh", inputs=[kind.Input("trimesh")], outputs=[kind.Output("trimesh_out")])
+
+    @classmethod
+    def execute(cls, trimesh: object) -> io.NodeOutput:
+        """One at a time."""
+        return io.NodeOutput(trimesh.apply_scale(2.0))  # type: ignore[attr-defined]
+
+
+class Upscaler(io.ComfyNode):
+    """An upscale model without weights, for the core's Upscale Image (using Model)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """No inputs."""
+        return io.Schema("Hy3dTest_Upscaler", inputs=[], outputs=[io.UpscaleModel.Output("model")])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """It enlarges by 2."""
+        model = torch.nn.Upsample(scale_factor=2, mode="bilinear")
+        model.scale = 2
+        device = mm.get_torch_device()
+        model.patcher = comfy.model_patcher.CoreModelPatcher(model, device, torch.device("cpu"))
+        return io.NodeOutput(model)
 
 
 class Foreground(io.ComfyNode):
@@ -118,7 +179,7 @@ class TrimeshBox(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """No inputs."""
-        return io.Schema("Hy3dTest_Trimesh", inputs=[], outputs=[io.Custom("TRIMESH").Output("trimesh")])
+        return io.Schema("Hy3dTest_TrimeshBox", inputs=[], outputs=[io.Custom("TRIMESH").Output("trimesh")])
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
@@ -131,7 +192,7 @@ class Probe(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Returns all nodes."""
-        return [Loaded, Ball, Foreground, MeshFields, Names, TrimeshBox]
+        return [Loaded, Ball, Hunyuan, Trimeshes, Upscaler, Foreground, MeshFields, Names, TrimeshBox]
 
 
 async def comfy_entrypoint() -> Probe:

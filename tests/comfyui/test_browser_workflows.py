@@ -102,7 +102,7 @@ def ran(
 VOXELS = [("Hy3dTest_Ball", "VoxelToMesh", "voxel")]
 TRIMESH = [
     (PREFIX + "TrimeshToMesh", PREFIX + "UnwrapUVs", "mesh"),
-    ("Hy3dTest_Trimesh", PREFIX + "TrimeshToMesh", "trimesh"),
+    ("Hy3dTest_TrimeshBox", PREFIX + "TrimeshToMesh", "trimesh"),
 ]
 SMALL = {"RemeshMesh.resolution": 48, "DecimateMesh.target_face_count": 800}
 
