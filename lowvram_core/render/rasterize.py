@@ -25,6 +25,7 @@ PIXELS_PER_CHUNK = 1 << 19
 _CACHED = 1 << 15
 """Largest size of a chunk on a CPU, whose caches then hold it."""
 _PIECE_PX = 4
+"""Spans have about 8 pixels on a mesh of 40,000 faces at 2048 px."""
 _DEPTH_STEPS = 2 << 17
 """Resolution of the depth range."""
 _FAR = torch.iinfo(torch.int64).max

@@ -18,6 +18,7 @@ _ROWS_PER_CHUNK = 1 << 17
 _PIXELS_PER_CHUNK = 1 << 20
 """Sizes of chunks: a row of a face takes about 200 bytes while its chunk is computed, a pixel about 40."""
 _PIECE_PX = 4
+"""Spans have about 4 pixels on a mesh of 40,000 faces at 2048 px."""
 _SLACK_PX = 1e-3
 """A span is this much longer at both ends, so that rounding leaves no gap between two faces."""
 
