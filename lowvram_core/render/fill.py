@@ -145,7 +145,7 @@ def _base(patch: Patch, colours: Tensor, inside: Tensor, device: torch.device) -
     base, weights = torch.zeros(size, size, 3), torch.zeros(size, size)
     faces = patch.faces[patch.holed].to(device)
     layout, values = Layout(patch.uvs.to(device), faces, size), colours.to(device)
-    a, b, c = layout.points[faces].unbind(dim=1)
+    a, b, c = layout.corners.unbind(dim=1)
     texels = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs().mul_(0.5).clamp_(min=1)
     texels = torch.cat([texels, texels.mean(dim=0, keepdim=True)])  # the last is for the face -1: beside a chart
     for band in layout.bands():

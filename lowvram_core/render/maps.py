@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..types import Camera
 from .loops import colour
-from .rasterize import PIXELS_PER_CHUNK, interpolate_at
+from .rasterize import PIXELS_PER_CHUNK, chunk_size, interpolate_at
 from .scene import Scene
 
 
@@ -37,7 +37,8 @@ def _drawn(scene: Scene, values: Tensor, camera: Camera, size_px: int, shift: fl
     picture = torch.full((len(ids), 3), 255, dtype=torch.uint8, device=ids.device)
     if colour(picture, values, scene.faces, ids, weights, shift, scale):
         return picture.view(size_px, size_px, 3)
-    for pixels in ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
-        found = interpolate_at(values, scene.faces[ids[pixels].long() - 1], weights[pixels])
-        picture[pixels] = found.add_(shift).mul_(scale).mul_(255).clamp_(0, 255).byte()
+    for pixels in ids.nonzero().squeeze(1).split(chunk_size(PIXELS_PER_CHUNK, ids.device)):
+        corners = scene.faces.index_select(0, ids.index_select(0, pixels) - 1)
+        found = interpolate_at(values, corners, weights.index_select(0, pixels))
+        picture.index_copy_(0, pixels, found.add_(shift).mul_(scale).mul_(255).clamp_(0, 255).byte())
     return picture.view(size_px, size_px, 3).cpu()

@@ -1,13 +1,16 @@
 """Rasterises triangles in plain torch, in bounded memory, on any device with float64 and int64 (lending/geometry.py).
 
-There are two passes. The first goes through the faces in chunks. It cuts each face into spans of one pixel row, tests
-the pixels of the spans, and keeps the nearest face of each pixel in a buffer of (depth, face) numbers. The second
-computes the barycentric coordinates, for the nearest faces only.
+There are two passes. The first goes through the faces in chunks. It cuts each face into spans of one pixel row, and
+these into pieces of a few pixels. It tests the pixels of the pieces, and keeps the nearest face of each pixel in a
+buffer of (depth, face) numbers. The second computes the barycentric coordinates, for the nearest faces only.
+
+A value that is the same in a whole piece is gathered once for it. Coordinates are kept in one tensor each, because
+torch computes contiguous tensors fastest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +22,10 @@ from .loops import mix
 _ROWS_PER_CHUNK = 1 << 18
 PIXELS_PER_CHUNK = 1 << 19
 """Sizes of chunks; each entry takes about 100 bytes while the chunk is computed."""
+_CACHED = 1 << 15
+"""Largest size of a chunk on a CPU, whose caches then hold it."""
+_PIECE_PX = 4
+"""Spans have about 8 pixels on a mesh of 40,000 faces at 2048 px."""
 _DEPTH_STEPS = 2 << 17
 """Resolution of the depth range."""
 _FAR = torch.iinfo(torch.int64).max
@@ -53,8 +60,9 @@ def rasterize(clip: Tensor, faces: Tensor, size_px: int) -> Raster:
     corners = _screen(clip, size_px)[faces.long()]
     nearest = torch.full((size_px * size_px,), _FAR, dtype=torch.int64, device=clip.device)
     if not draw_nearest(nearest, corners, size_px, _DEPTH_STEPS):
+        planes = [*_planes(corners), *corners[..., 2].unbind(dim=1)]
         for spans in _spans(corners, size_px):
-            _test_pixels(nearest, corners, *spans, size_px)
+            _test_pixels(nearest, planes, *spans, size_px)
     face_ids, barycentric = _weighed(nearest, corners, clip[:, 3][faces.long()], size_px)
     return Raster(face_ids.view(size_px, size_px), barycentric.view(size_px, size_px, 3))
 
@@ -74,10 +82,11 @@ def interpolate_at(values: Tensor, corner_ids: Tensor, weights: Tensor) -> Tenso
     result = torch.empty(len(corner_ids), values.shape[1], dtype=values.dtype, device=values.device)
     if mix(result, values, corner_ids, weights):
         return result
-    corner_ids = corner_ids.long()
-    result = values[corner_ids[:, 0]] * weights[:, :1]
-    result += values[corner_ids[:, 1]] * weights[:, 1:2]
-    return result.add_(values[corner_ids[:, 2]] * weights[:, 2:])
+    corners, shares = corner_ids.t().contiguous(), weights.unbind(dim=1)
+    for mean, column in zip(result.unbind(dim=1), values.unbind(dim=1), strict=True):
+        a, b, c = (column.index_select(0, ids).mul_(share) for ids, share in zip(corners, shares, strict=True))
+        torch.add(a.add_(b), c, out=mean)
+    return result
 
 
 def _screen(clip: Tensor, size_px: int) -> Tensor:
@@ -91,7 +100,7 @@ def _screen(clip: Tensor, size_px: int) -> Tensor:
 def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yields chunks of spans: (face, row, first column, number of columns), each [N].
 
-    A span is a row of pixels that a face crosses, one pixel longer at each end.
+    A span is a row of pixels that a face crosses, one pixel longer at each end. The number may be 0.
     """
     y = corners[..., 1]
     first = y.amin(dim=1).floor().clamp(0, size_px).long()
@@ -99,26 +108,31 @@ def _spans(corners: Tensor, size_px: int) -> Iterator[tuple[Tensor, Tensor, Tens
     last = y.amax(dim=1).floor().clamp(-1, size_px - 1).long()
     rows = (last - first + 1).clamp(min=0)
     for begin, end in chunks(rows, _ROWS_PER_CHUNK):
-        face = torch.repeat_interleave(torch.arange(begin, end, device=rows.device), rows[begin:end])
-        row = first[face] + within(rows[begin:end])
-        left, right = crossings(corners[face, :, :2], row + 0.5)
-        column = (left.floor() - 1).clamp(0, size_px).long()
-        columns = (right.floor() + 1).clamp(-1, size_px - 1).long() - column + 1
-        kept = (columns > 0).nonzero().squeeze(1)
-        if len(kept):
-            yield face[kept], row[kept], column[kept], columns[kept]
+        face, row = expanded(rows[begin:end])
+        row += first[begin:end].index_select(0, face)
+        face += begin
+        left, right = crossings(corners, face, row + 0.5)
+        column = left.floor_().sub_(1).clamp_(0, size_px).long()
+        columns = right.floor_().add_(2).clamp_(0, size_px).long().sub_(column).clamp_(min=0)
+        yield face, row, column, columns
 
 
-def crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """[N] smallest and [N] largest x where edges of triangles [N,3,2] cross y = `row` [N]; inf, -inf if none does."""
+def crossings(corners: Tensor, face: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] smallest and [N] largest x where edges of faces cross y = `row` [N]; inf, -inf if none does.
+
+    Args:
+        corners: [F,3,2 or more] x and y.
+        face: [N] int64.
+    """
     left = torch.full_like(row, torch.inf)
     right = -left
+    x, y = ([corner.index_select(0, face) for corner in corners[..., axis].unbind(dim=1)] for axis in (0, 1))
     for start, stop in ((0, 1), (1, 2), (2, 0)):
-        (x0, y0), (x1, y1) = triangles[:, start].unbind(1), triangles[:, stop].unbind(1)
+        x0, y0, x1, y1 = x[start], y[start], x[stop], y[stop]
         met = (torch.minimum(y0, y1) <= row) & (torch.maximum(y0, y1) >= row)
-        share = ((row - y0) / (y1 - y0)).clamp(0, 1)
+        share = ((row - y0) / (y1 - y0)).clamp_(0, 1)
         flat = y0 == y1
-        cut = x0 + share * (x1 - x0)
+        cut = share.mul_(x1 - x0).add_(x0)
         low, high = torch.where(flat, torch.minimum(x0, x1), cut), torch.where(flat, torch.maximum(x0, x1), cut)
         left = torch.where(met, torch.minimum(left, low), left)
         right = torch.where(met, torch.maximum(right, high), right)
@@ -126,32 +140,33 @@ def crossings(triangles: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _test_pixels(
-    nearest: Tensor, corners: Tensor, face: Tensor, row: Tensor, column: Tensor, columns: Tensor, size_px: int
+    nearest: Tensor, planes: Sequence[Tensor], face: Tensor, row: Tensor, column: Tensor, columns: Tensor, size_px: int
 ) -> None:
-    """Writes the spans' covered pixels to `nearest` [S*S] where they are nearer than what is there."""
-    a, b, c = corners[face, :, :2].unbind(dim=1)
-    ab, ac, down = b - a, c - a, row + 0.5 - a[:, 1]
-    inverse = 1.0 / _area(ab, ac)
-    # Values that are constant in a span are computed once: a_x, and beta and gamma as linear functions of x - a_x.
-    table = torch.stack([a[:, 0], ac[:, 0] * down, ac[:, 1], ab[:, 1], ab[:, 0] * down, inverse], dim=1)
-    for begin, end in chunks(columns, PIXELS_PER_CHUNK):
-        lengths = columns[begin:end]
-        span = torch.repeat_interleave(torch.arange(begin, end, device=lengths.device), lengths)
-        x = column[span] + within(lengths)
-        a_x, beta_0, beta_x, gamma_x, gamma_0, scale = table[span].unbind(dim=1)
-        right = x + 0.5 - a_x
-        beta = (beta_0 - right * beta_x) * scale
-        gamma = (right * gamma_x - gamma_0) * scale
-        alpha = (1.0 - beta.double() - gamma.double()).float()
-        least, most = torch.minimum(torch.minimum(alpha, beta), gamma), torch.maximum(torch.maximum(alpha, beta), gamma)
-        # Faces with area 0 have NaN or infinite weights, so they fail this test.
-        kept = ((least >= 0) & (most <= 1)).nonzero().squeeze(1)
-        span = span[kept]
-        z = corners[face[span], :, 2]
-        depth = alpha[kept] * z[:, 0] + beta[kept] * z[:, 1] + gamma[kept] * z[:, 2]
-        key = ((depth * _DEPTH_STEPS).long() << 32) | (face[span] + 1)
-        key = torch.where(depth >= 0, key, _FAR)
-        nearest.scatter_reduce_(0, row[span] * size_px + x[kept], key, "amin")
+    """Writes the spans' covered pixels to `nearest` [S*S] where they are nearer than what is there.
+
+    `planes` are the results of `_planes`, and z of the corners.
+    """
+    width = min(_PIECE_PX, size_px)
+    step = torch.arange(width, device=nearest.device).unsqueeze(1)
+    pieces = (columns + (width - 1)) // width
+    for begin, end in chunks(pieces, max(chunk_size(PIXELS_PER_CHUNK, nearest.device) // width, 1)):
+        span, number = expanded(pieces[begin:end])
+        face_, row_, column_ = (part[begin:end].index_select(0, span) for part in (face, row, column))
+        # A piece at the right border moves to the left; to test a pixel twice changes nothing.
+        column_.add_(number.mul_(width)).clamp_(max=size_px - width)
+        a_x, a_y, ab_x, ab_y, ac_x, ac_y, scale, a_z, b_z, c_z = (part.index_select(0, face_) for part in planes)
+        down, right = row_ + 0.5 - a_y, step + (column_ + 0.5) - a_x
+        beta = (ac_x * down - right * ac_y).mul_(scale)
+        gamma = (right * ab_y).sub_(ab_x * down).mul_(scale)
+        alpha = beta.double().neg_().add_(1.0).sub_(gamma).float()
+        # No weight is larger than 1 if none is negative. Faces with area 0 have NaN or infinite weights: they fail.
+        least = torch.minimum(torch.minimum(alpha, beta), gamma)
+        depth = alpha.mul_(a_z).add_(beta.mul_(b_z)).add_(gamma.mul_(c_z))
+        covered = torch.minimum(least, depth) >= 0
+        key = depth.mul_(_DEPTH_STEPS).long().bitwise_left_shift_(32).bitwise_or_(face_ + 1)
+        key.bitwise_or_(covered.long().sub_(1)).bitwise_and_(_FAR)  # _FAR where it is not covered
+        pixel = step + (row_.mul_(size_px).add_(column_))
+        nearest.scatter_reduce_(0, pixel.view(-1), key.view(-1), "amin")
 
 
 def _weighed(nearest: Tensor, corners: Tensor, w: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
@@ -161,24 +176,34 @@ def _weighed(nearest: Tensor, corners: Tensor, w: Tensor, size_px: int) -> tuple
     if weigh(result, face_ids, nearest, corners, w, size_px):
         return face_ids, result
     del face_ids, result  # what follows needs the room
-    face_ids = torch.where(nearest == _FAR, 0, nearest & 0xFFFFFFFF).int()
+    face_ids = nearest.int().clamp_(min=0)  # the lower 32 bits; those of _FAR are -1
     result = torch.zeros(len(nearest), 3, device=corners.device)
-    for pixels in face_ids.nonzero().squeeze(1).split(PIXELS_PER_CHUNK):
-        face = face_ids[pixels].long() - 1
-        a, b, c = corners[face, :, :2].unbind(dim=1)
-        p = torch.stack([pixels % size_px, pixels // size_px], dim=1) + 0.5
-        ab, ac, ap = b - a, c - a, p - a
-        inverse = 1.0 / _area(ab, ac)
-        beta, gamma = _area(ap, ac) * inverse, _area(ab, ap) * inverse
-        alpha = (1.0 - beta.double() - gamma.double()).float()
-        weights = torch.stack([alpha, beta, gamma], dim=1) / w[face]
-        result[pixels] = weights * (1.0 / (weights[:, :1] + weights[:, 1:2] + weights[:, 2:]))
+    planes = [*_planes(corners), *w.unbind(dim=1)]
+    for pixels in face_ids.nonzero().squeeze(1).split(chunk_size(PIXELS_PER_CHUNK, nearest.device)):
+        face = face_ids.index_select(0, pixels).long().sub_(1)
+        a_x, a_y, ab_x, ab_y, ac_x, ac_y, scale, *shares = (part.index_select(0, face) for part in planes)
+        row = pixels // size_px
+        right, down = (pixels - row * size_px) + 0.5 - a_x, row + 0.5 - a_y
+        beta = (ac_x * down).sub_(right * ac_y).mul_(scale)
+        gamma = (right * ab_y).sub_(ab_x * down).mul_(scale)
+        alpha = beta.double().neg_().add_(1.0).sub_(gamma).float()
+        weights = [part.div_(share) for part, share in zip((alpha, beta, gamma), shares, strict=True)]
+        total = 1.0 / (alpha + beta).add_(gamma)
+        result.index_copy_(0, pixels, torch.stack([part.mul_(total) for part in weights], dim=1))
     return face_ids, result
 
 
-def _area(ab: Tensor, ac: Tensor) -> Tensor:
-    """[N] twice the signed area between edges [N,2]; positive if they turn clockwise with y down."""
-    return ac[:, 0] * ab[:, 1] - ab[:, 0] * ac[:, 1]
+def _planes(corners: Tensor) -> tuple[Tensor, ...]:
+    """[F] each: x and y of the corner a, of the edges ab and ac, and 1 / twice the signed area; from [F,3,3]."""
+    a, b, c = corners[..., :2].unbind(dim=1)
+    ab, ac = b - a, c - a
+    area = ac[:, 0] * ab[:, 1] - ab[:, 0] * ac[:, 1]  # positive if they turn clockwise with y down
+    return *a.unbind(dim=1), *ab.unbind(dim=1), *ac.unbind(dim=1), 1.0 / area
+
+
+def chunk_size(most: int, device: torch.device) -> int:
+    """The size of a chunk that is computed quickly on the device: at most `most`."""
+    return min(most, _CACHED) if device.type == "cpu" else most
 
 
 def chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
@@ -192,7 +217,14 @@ def chunks(counts: Tensor, budget: int) -> Iterator[tuple[int, int]]:
         begin, spent = end, int(ends[end - 1])
 
 
+def expanded(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """[sum of counts] twice: i repeated counts[i] times for each i, and 0, 1, .. counts[i] - 1 for each i."""
+    starts = counts.cumsum(0)
+    index = torch.repeat_interleave(counts)
+    starts -= counts
+    return index, torch.arange(len(index), device=counts.device).sub_(starts.index_select(0, index))
+
+
 def within(counts: Tensor) -> Tensor:
     """[sum of counts] 0, 1, .. count - 1 for each count of `counts` [N], concatenated."""
-    starts = counts.cumsum(0) - counts
-    return torch.arange(int(counts.sum()), device=counts.device) - torch.repeat_interleave(starts, counts)
+    return expanded(counts)[1]

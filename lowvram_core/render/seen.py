@@ -106,8 +106,8 @@ def add_view(total: Tensor, sums: Tensor, shot: Shot, texels: Texels, power: int
         index, colours, cosine, trust = look(shot, places, normals)
         weight = cosine.pow_(EXPONENT).mul_(shot.camera.weight).mul_(trust).pow_(power)
         index = index.cpu() + start
-        total[index] += (colours * weight.unsqueeze(1)).cpu()
-        sums[index] += weight.cpu()
+        total.index_add_(0, index, (colours * weight.unsqueeze(1)).cpu())
+        sums.index_add_(0, index, weight.cpu())
 
 
 def look(shot: Shot, places: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -120,25 +120,25 @@ def look(shot: Shot, places: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, T
     matrix = view_from_rig(shot.camera).to(places.device)
     facing = -(normals @ matrix[2, :3])
     index = (facing >= _LEAST_COSINE).nonzero().squeeze(1)
-    pixels = places[index] @ matrix[:3, :3].t() + matrix[:3, 3]
+    pixels = places.index_select(0, index) @ matrix[:3, :3].t() + matrix[:3, 3]
     pixels = pixels.mul_(_scale(shot))
     place = pixels[:, :2] + (shot.size_px - 1) / 2
     nearest = place.round().clamp_(0, shot.size_px - 1)
     pixel = nearest[:, 1].long() * shot.size_px + nearest[:, 0].long()
     # The depth map holds the depth at the pixel's centre. The texel's plane tells its own depth there.
-    normal = normals[index] @ matrix[:3, :3].t()
+    normal = normals.index_select(0, index) @ matrix[:3, :3].t()
     slope = normal[:, :2] / normal[:, 2:]
     depth = pixels[:, 2] - ((nearest - place) * slope).sum(dim=1)
     steep = slope.norm(dim=1)
-    trust = shot.trust.view(-1)[pixel]
-    visible = ((shot.depth.view(-1)[pixel] - depth).abs_() <= _TOLERANCE_PX + 0.5 * steep) & (trust > 0)
+    trust = shot.trust.view(-1).index_select(0, pixel)
+    visible = ((shot.depth.view(-1).index_select(0, pixel) - depth).abs_() <= _TOLERANCE_PX + 0.5 * steep) & (trust > 0)
     kept = visible.nonzero().squeeze(1)
     # The picture was resized, so the centre of its first pixel is not the centre of the depth map's.
-    grid = ((place[kept] + 0.5) * (2 / shot.size_px) - 1).view(1, 1, -1, 2)
+    grid = ((place.index_select(0, kept) + 0.5) * (2 / shot.size_px) - 1).view(1, 1, -1, 2)
     picture = shot.picture.permute(2, 0, 1).unsqueeze(0)
     colours = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    index = index[kept]
-    return index, colours[0, :, 0].t(), facing[index], trust[kept]
+    index = index.index_select(0, kept)
+    return index, colours[0, :, 0].t(), facing.index_select(0, index), trust.index_select(0, kept)
 
 
 def _scale(shot: Shot) -> float:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from .compiled import fill_depth, number_faces
-from .rasterize import chunks, crossings, within
+from .rasterize import chunk_size, chunks, crossings, expanded
 
 _ROWS_PER_CHUNK = 1 << 17
 _PIXELS_PER_CHUNK = 1 << 20
 """Sizes of chunks: a row of a face takes about 200 bytes while its chunk is computed, a pixel about 40."""
+_PIECE_PX = 4
+"""Spans have about 4 pixels on a mesh of 40,000 faces at 2048 px."""
 _SLACK_PX = 1e-3
 """A span is this much longer at both ends, so that rounding leaves no gap between two faces."""
 
@@ -34,40 +36,45 @@ class Spans:
     count: Tensor
     """[N] int64 numbers of pixels, at least 1."""
 
-    def part(self, begin: int, end: int) -> Spans:
-        """The spans `begin` to `end` - 1."""
-        return Spans(self.face[begin:end], self.row[begin:end], self.column[begin:end], self.count[begin:end])
+    def pieces(self, width: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields chunks of pieces of P pixels: [N] number of the span, [P,N] places in the span, [P,N] pixels.
 
-    def pixels(self, width: int) -> Tensor:
-        """[sum of counts] int64 row * width + column of every pixel."""
-        return torch.repeat_interleave(self.row * width + self.column, self.count) + within(self.count)
+        A pixel is row * width + column. Where a span ends within a piece, its last pixel is repeated.
+        """
+        size = chunk_size(_PIXELS_PER_CHUNK, self.row.device)
+        step = torch.arange(_PIECE_PX, device=self.row.device).unsqueeze(1)
+        counts = (self.count + (_PIECE_PX - 1)) // _PIECE_PX
+        start, last = self.row * width + self.column, self.count - 1
+        for begin, end in chunks(counts, max(size // _PIECE_PX, 1)):
+            span, number = expanded(counts[begin:end])
+            span += begin
+            place = torch.minimum(step + number.mul_(_PIECE_PX), last.index_select(0, span))
+            yield span, place, place + start.index_select(0, span)
 
 
-def spans(points: Tensor, faces: Tensor, width: int, rows: range) -> Iterator[Spans]:
+def spans(corners: Tensor, width: int, rows: range) -> Iterator[Spans]:
     """Yields chunks of the spans of all faces in a band of pixel rows.
 
     Args:
-        points: [V,2] float32 column and row; whole numbers are pixel centres.
-        faces: [F,3] whole numbers.
+        corners: [F,3,2 or more] float32 column and row; whole numbers are pixel centres.
         width: columns of the picture.
         rows: the rows that are wanted.
     """
-    y = points[:, 1][faces.long()]
+    y = corners[..., 1]
     low, high = y.amin(dim=1).ceil(), y.amax(dim=1).floor()
     first = low.clamp(rows.start, rows.stop).long()
     count = (high.clamp(rows.start - 1, rows.stop - 1).long() - first + 1).clamp(min=0)
     touched = count.nonzero().squeeze(1)
     first, count = first[touched], count[touched]
-    for begin, end in chunks(count, _ROWS_PER_CHUNK):
-        lengths = count[begin:end]
-        face = torch.repeat_interleave(touched[begin:end], lengths)
-        row = torch.repeat_interleave(first[begin:end], lengths) + within(lengths)
-        left, right = crossings(points[faces[face].long()], row.float())
-        column = (left - _SLACK_PX).ceil().clamp(0, width).long()
-        columns = (right + _SLACK_PX).floor().clamp(-1, width - 1).long() - column + 1
+    for begin, end in chunks(count, chunk_size(_ROWS_PER_CHUNK, corners.device)):
+        index, row = expanded(count[begin:end])
+        row += first[begin:end].index_select(0, index)
+        face = touched[begin:end].index_select(0, index)
+        left, right = crossings(corners, face, row.float())
+        column = left.sub_(_SLACK_PX).ceil_().clamp_(0, width).long()
+        columns = right.add_(_SLACK_PX).floor_().clamp_(-1, width - 1).long().sub_(column).add_(1)
         kept = (columns > 0).nonzero().squeeze(1)
-        found = Spans(face[kept], row[kept], column[kept], columns[kept])
-        yield from (found.part(*ends) for ends in chunks(found.count, _PIXELS_PER_CHUNK))
+        yield Spans(*(part.index_select(0, kept) for part in (face, row, column, columns)))
 
 
 def depth_map(points: Tensor, faces: Tensor, size_px: int) -> Tensor:
@@ -81,41 +88,54 @@ def depth_map(points: Tensor, faces: Tensor, size_px: int) -> Tensor:
     Memory: 4 S^2 bytes and about 60 MiB for a chunk.
     """
     depth = torch.full((size_px * size_px,), -torch.inf, device=points.device)
-    if fill_depth(depth, points[faces.long()], size_px, _SLACK_PX):
+    corners = points[faces.long()]
+    if fill_depth(depth, corners, size_px, _SLACK_PX):
         return depth.view(size_px, size_px)
-    for run in spans(points[:, :2], faces, size_px, range(size_px)):
-        corners = points[faces[run.face].long()]
-        left, right = (_z_at(corners, run.column, run.row), _z_at(corners, run.column + run.count - 1, run.row))
+    for run in spans(corners, size_px, range(size_px)):
+        left = _z_at(corners, run.face, run.column, run.row)
+        right = _z_at(corners, run.face, run.column + run.count - 1, run.row)
         step = (right - left) / (run.count - 1).clamp(min=1)
-        z = torch.repeat_interleave(left, run.count)
-        z += torch.repeat_interleave(step, run.count) * within(run.count)
-        depth.scatter_reduce_(0, run.pixels(size_px), z, "amax")
+        for span, place, pixel in run.pieces(size_px):
+            z = place.float().mul_(step.index_select(0, span)).add_(left.index_select(0, span))
+            depth.scatter_reduce_(0, pixel.view(-1), z.view(-1), "amax")
     return depth.view(size_px, size_px)
 
 
-def face_numbers(points: Tensor, faces: Tensor, width: int, rows: range) -> Tensor:
-    """[R,W] int64 the lowest number of a face [F,3] that covers the pixel; len(faces) where there is none."""
-    numbers = torch.full((len(rows) * width,), len(faces), device=points.device)
-    if number_faces(numbers, points[faces.long()], width, rows, _SLACK_PX):
+def face_numbers(corners: Tensor, width: int, rows: range) -> Tensor:
+    """[R,W] int64 the lowest number of a face, corners [F,3,2], that covers the pixel; F where there is none."""
+    numbers = torch.full((len(rows) * width,), len(corners), device=corners.device)
+    if number_faces(numbers, corners, width, rows, _SLACK_PX):
         return numbers.view(len(rows), width)
-    for run in spans(points, faces, width, rows):
-        pixels = run.pixels(width).sub_(rows.start * width)
-        numbers.scatter_reduce_(0, pixels, torch.repeat_interleave(run.face, run.count), "amin")
+    for run in spans(corners, width, rows):
+        for span, _, pixel in run.pieces(width):
+            face = run.face.index_select(0, span).expand(pixel.shape)
+            numbers.scatter_reduce_(0, pixel.sub_(rows.start * width).view(-1), face.reshape(-1), "amin")
     return numbers.view(len(rows), width)
 
 
-def barycentric(corners: Tensor, points: Tensor) -> Tensor:
-    """[N,3] weights of the corners [N,3,2] at the points [N,2], 0..1; a face without area -> its first corner."""
-    a, b, c = corners.unbind(dim=1)
-    ab, ac, ap = b - a, c - a, points - a
-    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+def barycentric(corners: Tensor, face: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[N] each: weights of the three corners at a pixel, 0..1; a face without area gives its first corner.
+
+    Args:
+        corners: [F,3,2 or more] float32 column and row.
+        face, column, row: [N] int64.
+    """
+    (a_x, b_x, c_x), (a_y, b_y, c_y) = (
+        [corner.index_select(0, face) for corner in corners[..., axis].unbind(dim=1)] for axis in (0, 1)
+    )
+    ab_x, ab_y, ac_x, ac_y, ap_x, ap_y = b_x - a_x, b_y - a_y, c_x - a_x, c_y - a_y, column - a_x, row - a_y
+    area = (ab_x * ac_y).sub_(ab_y * ac_x)
     scale = torch.where(area == 0, 0.0, 1 / area)
-    beta = ((ap[:, 0] * ac[:, 1] - ap[:, 1] * ac[:, 0]) * scale).clamp(0, 1)
-    gamma = torch.minimum(((ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0]) * scale).clamp(0, 1), 1 - beta)
-    return torch.stack([1 - beta - gamma, beta, gamma], dim=1)
+    beta = (ap_x * ac_y).sub_(ap_y * ac_x).mul_(scale).clamp_(0, 1)
+    gamma = (ab_x * ap_y).sub_(ab_y * ap_x).mul_(scale).clamp_(0, 1)
+    gamma = torch.minimum(gamma, 1 - beta)
+    return 1 - beta - gamma, beta, gamma
 
 
-def _z_at(corners: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """[N] z of the faces' planes, corners [N,3,3], at pixels; never beyond the corners' own z."""
-    weights = barycentric(corners[..., :2], torch.stack([column, row], dim=1).float())
-    return (weights * corners[..., 2]).sum(dim=1)
+def _z_at(corners: Tensor, face: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """[N] z of the faces' planes, corners [F,3,3], at pixels; never beyond the corners' own z."""
+    a, b, c = (
+        corners[:, corner, 2].index_select(0, face).mul_(weight)
+        for corner, weight in enumerate(barycentric(corners, face, column, row))
+    )
+    return a.add_(b).add_(c)

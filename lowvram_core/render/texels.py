@@ -54,6 +54,8 @@ class Layout:
         self.points = uvs * (size_px - 1)
         """[V,2] float32 column and row of the vertices in texels."""
         self.faces = faces
+        self.corners = self.points[faces.long()]
+        """[F,3,2] the points of the faces' corners."""
         self.size_px = size_px
         self._edges = border_edges(faces.cpu()).to(faces.device)
 
@@ -68,7 +70,7 @@ class Layout:
         """Yields for bands of rows their place in the flat atlas, and the face of each texel; len(faces): none."""
         for rows in self._strips():
             place = slice(rows.start * self.size_px, rows.stop * self.size_px)
-            yield place, face_numbers(self.points, self.faces, self.size_px, rows).flatten()
+            yield place, face_numbers(self.corners, self.size_px, rows).flatten()
 
     def _strips(self) -> Iterator[range]:
         """Yields the rows of the atlas in bands of about TEXELS_PER_STRIP texels."""
@@ -78,7 +80,7 @@ class Layout:
 
     def _inside(self, rows: range) -> tuple[Band, Band]:
         """The texels inside the faces, and those of the charts' borders."""
-        numbers = face_numbers(self.points, self.faces, self.size_px, rows).flatten()
+        numbers = face_numbers(self.corners, self.size_px, rows).flatten()
         free = numbers == len(self.faces)
         return self._located(rows, numbers, free), self._border(rows, free)
 
@@ -91,12 +93,11 @@ class Layout:
         if locate(index, corners, weights, face, numbers, self.points, self.faces, at):
             return Band(index, corners, weights, face)
         texel = (~free).nonzero().squeeze(1)
-        face = numbers[texel]
-        corners = self.faces[face].long()
+        face = numbers.index_select(0, texel)
         index = texel + rows.start * self.size_px
-        centres = torch.stack([index % self.size_px, index // self.size_px], dim=1).float()
-        weights = barycentric(self.points[corners], centres)
-        return Band(index, corners, weights, face)
+        row = index // self.size_px
+        weights = torch.stack(barycentric(self.corners, face, index - row * self.size_px, row), dim=1)
+        return Band(index, self.faces.index_select(0, face).long(), weights, face)
 
     def _border(self, rows: range, free: Tensor) -> Band:
         """The texels without a face that bilinear sampling of a chart's edge reads: each gets the nearest edge point.

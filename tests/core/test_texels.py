@@ -243,7 +243,8 @@ def test_machine_code_and_torch_agree(camera: Camera, monkeypatch: pytest.Monkey
 
     def draw() -> tuple[Tensor, ...]:
         raster = rasterize(clip, scene.faces, size)
-        numbers = face_numbers(scene.uvs * (size - 1), scene.faces, size, range(20, 200))
+        corners = (scene.uvs * (size - 1))[scene.faces.long()]
+        numbers = face_numbers(corners, size, range(20, 200))
         return raster.face_ids, raster.barycentric, numbers, depth_map(points, scene.faces, size)
 
     fast = draw()
