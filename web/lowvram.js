@@ -1,11 +1,14 @@
 // Adds to our nodes: a badge with the cost after a run, and the table of Memory Report.
 import { app } from "/scripts/app.js";
 import { readOnly, showText, textWidget } from "./lib/text.js";
+import { readWords, word } from "./lib/words.js";
 
 const PREFIX = "Hy3dLowVram_";
 const COST_WIDGET = "lowvram_cost";
-const SHOWS_TEXT = ["MemoryReport", "ModelCheck"].map((name) => PREFIX + name);
+const REPORT = `${PREFIX}MemoryReport`;
+const SHOWS_TEXT = [REPORT, `${PREFIX}ModelCheck`];
 const GIB = 2 ** 30;
+const cached = new Set(); // ids of the nodes that did not run again in the last run
 
 /** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
 class CostBadge {
@@ -61,8 +64,27 @@ function costLine(node) {
   return readOnly(widget, "GiB · s");
 }
 
+/** Returns the text of a node. Of a cached Memory Report: with a note, since its figures are of an earlier run. */
+function told(node, text) {
+  const again = node.comfyClass === REPORT && cached.has(String(node.id));
+  return again ? `${word("notes", "cached")}\n\n${text}` : text;
+}
+
+/** Keeps the ids of cached nodes. Inside subgraphs an id is the last of a row: `5:3`. */
+function followCache() {
+  app.api.addEventListener("execution_start", () => cached.clear());
+  app.api.addEventListener("execution_cached", ({ detail }) => {
+    for (const id of detail?.nodes ?? []) cached.add(String(id).split(":").at(-1));
+  });
+}
+
 app.registerExtension({
   name: "hunyuan3dlowvram.nodes",
+
+  async init() {
+    followCache();
+    await readWords();
+  },
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX)) return;
@@ -70,7 +92,7 @@ app.registerExtension({
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output);
       if (output?.hy3d_seconds) showBadge(this, costText(output));
-      if (output?.text && SHOWS_TEXT.includes(nodeData.name)) showText(this, output.text.join("\n"));
+      if (output?.text && SHOWS_TEXT.includes(nodeData.name)) showText(this, told(this, output.text.join("\n")));
     };
   },
 
