@@ -41,12 +41,12 @@ FOCUS = """
 """
 
 AS_LOW_AS_TEXT = """
-([ids, inARow]) => ids.forEach((id, index) => {
-  const node = app.graph.getNodeById(id);
-  const height = 72 + 11 * node.widgets[0].value.split("\\n").length;
-  node.setSize([230, height]);
-  node.pos = [node.pos[0], index < inARow ? 0 : height + 70];
-})
+([ids, inARow]) => {
+  const nodes = ids.map((id) => app.graph.getNodeById(id));
+  nodes.forEach((node) => node.setSize([230, 72 + 11 * node.widgets[0].value.split("\\n").length]));
+  const row = 70 + Math.max(...nodes.slice(0, inARow).map((node) => node.size[1]));
+  nodes.forEach((node, index) => { node.pos = [node.pos[0], row * Math.floor(index / inARow)]; });
+}
 """
 
 
