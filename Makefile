@@ -28,10 +28,10 @@ demo-turbo: $(STAMP) $(WEIGHTS)
 	$(PY) demo/run.py --turbo
 
 # One worker for each core. A file's tests stay in one worker and share its fixtures; tests/conftest.py puts the longest
-# files first.
+# files first. With COMFYUI_PATH, a part of tests/comfyui that takes less than a minute runs, too.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: lint $(WEIGHTS)
-	$(PY) -m pytest $(WORKERS)
+	$(PY) -m pytest $(WORKERS) --comfyui part
 
 # The memory of every preset and of upstream: computed, or measured on a GPU with DEVICE=cuda.
 DEVICE := meta

@@ -26,7 +26,7 @@ from lowvram_core.types import Camera, Mesh, Views
 
 Colour = Callable[[Tensor], Tensor]
 VIEW_PX = 512
-_DRAWN_PX = 2048
+DRAWN_PX = 2048
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,15 @@ SOLIDS: dict[str, Callable[[], Solid]] = {
 """carved is like what the pipeline makes. large has 327,680 faces."""
 
 
-def paint(solid: Solid, mesh: Mesh, cameras: tuple[Camera, ...], view_px: int = VIEW_PX) -> Views:
+def paint(
+    solid: Solid, mesh: Mesh, cameras: tuple[Camera, ...], view_px: int = VIEW_PX, drawn_px: int = DRAWN_PX
+) -> Views:
     """What a perfect paint model would return for the unwrapped mesh."""
     scene, images = Scene(mesh), []
     for camera in cameras:
-        raster = scene.view(camera, _DRAWN_PX).raster
+        raster = scene.view(camera, drawn_px).raster
         places = interpolate(scene.rig, raster, scene.faces).view(-1, 3)
-        image = solid.colour(places).view(_DRAWN_PX, _DRAWN_PX, 3)
+        image = solid.colour(places).view(drawn_px, drawn_px, 3)
         image[raster.face_ids == 0] = 1.0
         small = F.adaptive_avg_pool2d(image.permute(2, 0, 1), view_px)
         images.append(small.permute(1, 2, 0))

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "core")]
 
 import torch  # noqa: E402  (these need the path above)
-from bake_scenes import VIEW_PX, Solid, bumpy, carved, crowd, paint  # noqa: E402
+from bake_scenes import DRAWN_PX, VIEW_PX, Solid, bumpy, carved, crowd, paint  # noqa: E402
 from meshes import torus  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -119,12 +119,16 @@ def psnr(error: Tensor) -> float:
     return float(-10 * torch.log10(error.square().mean()))
 
 
-def compare(name: str, size_px: int) -> tuple[list[Row], list[Mesh]]:
-    """A row for each rule; the mesh with stripes: true, and by each rule."""
+def compare(name: str, size_px: int, drawn_px: int = DRAWN_PX) -> tuple[list[Row], list[Mesh]]:
+    """A row for each rule; the mesh with stripes: true, and by each rule.
+
+    Args:
+        drawn_px: the size at which the true views are drawn.
+    """
     preset = PRESETS["8 GB Full"].with_(unwrapper="uvunwrap", render_px=size_px, texture_px=size_px)
     mesh = unwrap(MESHES[name](), preset, HOST)
     texels = surface_points(Scene(mesh), size_px)
-    views = {colour: paint(Solid(mesh, colour), mesh, CAMERAS) for colour in (coarse, striped)}
+    views = {colour: paint(Solid(mesh, colour), mesh, CAMERAS, drawn_px=drawn_px) for colour in (coarse, striped)}
     rows, textured = [], [inpaint(mesh, bake(mesh, views[striped], preset, HOST), HOST)]
     for rule in MERGES:
         ruled = preset.with_(merge=rule)

@@ -71,6 +71,7 @@ def paint_views(
     """Does what Multiview_Diffusion_Net.__call__ does, but with the maps as tensors: upstream's lists go to CUDA.
 
     Args:
+        normals: [N,3,S,S]; the views have the same size.
         pictures: the references. Upstream's pipeline takes one; its VAE and UNet take several as they are. So the
             first call of its `encode_images`, which is for the reference, gets all of them.
     """
@@ -89,7 +90,8 @@ def paint_views(
         pipeline.scheduler.config, timestep_spacing="trailing"
     )
     pipeline.set_progress_bar_config(disable=True)
-    resized = [picture.resize((512, 512)) for picture in pictures]
+    size_px = normals.shape[-1]
+    resized = [picture.resize((size_px, size_px)) for picture in pictures]
     if len(pictures) > 1:
         pipeline.encode_images = _with_all(pipeline.encode_images, resized)
     with torch.random.fork_rng():
@@ -98,7 +100,7 @@ def paint_views(
         torch.manual_seed(0)
         return pipeline(
             resized[0], num_inference_steps=steps, generator=torch.Generator().manual_seed(0),
-            width=512, height=512, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
+            width=size_px, height=size_px, num_in_batch=len(normals), camera_info_gen=[classes], camera_info_ref=[[0]],
             normal_imgs=normals[None], position_imgs=positions[None],
         ).images  # fmt: skip
 

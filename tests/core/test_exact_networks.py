@@ -40,12 +40,13 @@ EXACT = PRESETS["8 GB Full"].with_(
     vae_slicing=False, vae_tiling=False,
 )  # fmt: skip
 TOLERANCE = 1e-5
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=["free", "stream", "keep"])
 def host(request: pytest.FixtureRequest) -> TorchHost:
     """The stand-alone host in each residency. None may change a bit."""
-    return TorchHost(torch.device("cpu"), residency=request.param)
+    return TorchHost(CPU, residency=request.param)
 
 
 def picture(colour: tuple[int, int, int] = (200, 60, 30), shift: int = 0) -> Image.Image:
@@ -66,11 +67,6 @@ def their_shape(folder: Path) -> Any:
         picture(), num_inference_steps=6, octree_resolution=24, num_chunks=4000, enable_pbar=False,
         generator=torch.Generator().manual_seed(7),
     )[0]  # fmt: skip
-
-
-@functools.cache
-def their_delit(folder: Path) -> np.ndarray:
-    return np.asarray(reference.delight_model(folder)(recentre(picture())))
 
 
 @pytest.mark.parametrize("variant", ["v2-0", "v2-0-fast", "v2-0-turbo"])
@@ -109,7 +105,7 @@ def test_the_turbo_vae_gives_upstreams_mesh(models: Path, tmp_path: Path, reside
     pipeline.vae.load_state_dict(load_file(folder / "model.fp16.safetensors"))
     theirs = their_whole_shape(pipeline, 24)
     preset = EXACT.with_(points_per_chunk=8000, shape_vae="turbo")
-    host = TorchHost(torch.device("cpu"), residency=residency)
+    host = TorchHost(CPU, residency=residency)
     ours = shape.generate_shape(cutout_from_rgba(picture()), preset, host, ModelStore([models, tmp_path], offline=True),
                                 seed=7)  # fmt: skip
     assert len(ours.faces) > 100
@@ -148,11 +144,23 @@ def _latents(models: Path, cutouts: dict, variant: str, steps: int) -> torch.Ten
         return shape._sample(condition, model, preset, host, 7)
 
 
-def test_delight_is_upstreams(models: Path, store: ModelStore, host: TorchHost) -> None:
-    theirs = their_delit(models / "hunyuan3d-delight-v2-0")
-    ours = delight.delight(cutout_from_rgba(picture()), EXACT, host, store)
+def test_delight_is_upstreams(models: Path, store: ModelStore) -> None:
+    theirs = np.asarray(reference.delight_model(models / "hunyuan3d-delight-v2-0")(recentre(picture())))
+    ours = delight.delight(cutout_from_rgba(picture()), EXACT, TorchHost(CPU), store)
     assert theirs.std() > 5
     np.testing.assert_array_equal((ours.numpy() * 255).round().astype(np.uint8), theirs)
+
+
+@pytest.mark.parametrize("residency", ["stream", "keep"])
+def test_no_residency_changes_a_bit(store: ModelStore, mesh: Mesh, residency: Residency, small_views: None) -> None:
+    """Of the pictures of delight and paint. Those of residency free are upstream's, by the tests beside this one."""
+    preset = EXACT.with_(delight_steps=2, paint_steps=2, views="minimal")
+    found = []
+    for host in (TorchHost(CPU, residency="free"), TorchHost(CPU, residency=residency)):
+        lit = delight.delight(cutout_from_rgba(picture()), preset, host, store)
+        found.append((lit, paint.paint_views(mesh, lit, preset, host, store).images))
+    (lit, views), (lit_too, views_too) = found
+    assert torch.equal(lit, lit_too) and torch.equal(views, views_too)
 
 
 @pytest.fixture(scope="module")
@@ -183,17 +191,15 @@ def painted(request: pytest.FixtureRequest, models: Path, mesh: Mesh) -> tuple[P
     return preset, reference.paint_views(folder, [flat_picture()], normals, positions, classes, preset.paint_steps)
 
 
-def test_paint_is_upstreams(
-    store: ModelStore, host: TorchHost, mesh: Mesh, painted: tuple[Preset, list[Image.Image]]
-) -> None:
+def test_paint_is_upstreams(store: ModelStore, mesh: Mesh, painted: tuple[Preset, list[Image.Image]]) -> None:
     preset, theirs = painted
     reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
-    ours = paint.paint_views(mesh, reference_picture, preset, host, store)
+    ours = paint.paint_views(mesh, reference_picture, preset, TorchHost(CPU), store)
     for image, expected in zip(ours.images, theirs, strict=True):
         np.testing.assert_array_equal((image.numpy() * 255).round().astype(np.uint8), np.asarray(expected))
 
 
-def test_same_seed_same_result_other_seed_another(models: Path, store: ModelStore, mesh: Mesh) -> None:
+def test_same_seed_same_result_other_seed_another(store: ModelStore, mesh: Mesh, small_views: None) -> None:
     cutout = cutout_from_rgba(picture())
     preset = EXACT.with_(delight_steps=2, paint_steps=2, views="minimal")
     shapes = [shape.generate_shape(cutout, preset, RecordingHost(), store, seed=seed).vertices for seed in (1, 1, 2)]
@@ -205,7 +211,7 @@ def test_same_seed_same_result_other_seed_another(models: Path, store: ModelStor
     assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2])
 
 
-def test_global_random_state_is_left_alone(models: Path, store: ModelStore, mesh: Mesh) -> None:
+def test_global_random_state_is_left_alone(store: ModelStore, mesh: Mesh, small_views: None) -> None:
     preset = EXACT.with_(delight_steps=1, paint_steps=1, views="minimal", shape_steps=2)
     before = torch.random.get_rng_state()
     cutout = cutout_from_rgba(picture())
@@ -231,7 +237,7 @@ def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> N
     """Weights are copied once for both halves. A model without halves runs as it is."""
     found = []
     for residency in ("free", "stream"):
-        host = TorchHost(torch.device("cpu"), residency=residency)  # type: ignore[arg-type]
+        host = TorchHost(CPU, residency=residency)  # type: ignore[arg-type]
         preset = EXACT.with_(variant=variant, cfg_together=residency == "free")
         model = open_shape(models / tiny.VARIANTS[variant], torch.float32)
         with torch.inference_mode():
@@ -241,14 +247,14 @@ def test_streamed_with_halves_inside_the_blocks(models: Path, variant: str) -> N
     assert_close(found[1], found[0])
 
 
-def test_paint_streamed_with_halves_inside_the_blocks(store: ModelStore, mesh: Mesh) -> None:
+def test_paint_streamed_with_halves_inside_the_blocks(store: ModelStore, mesh: Mesh, small_views: None) -> None:
     """The views attend to each other within their half of guidance only."""
     preset = EXACT.with_(views="minimal", paint_steps=2)
     reference_picture = torch.from_numpy(np.asarray(flat_picture(), np.float32) / 255)
     whole, halves = (
         paint.paint_views(mesh, reference_picture, preset.with_(cfg_together=together), host, store).images
         for together, host in (
-            (True, TorchHost(torch.device("cpu"))), (False, TorchHost(torch.device("cpu"), residency="stream")),
+            (True, TorchHost(CPU)), (False, TorchHost(CPU, residency="stream")),
         )
     )  # fmt: skip
     assert float((halves - whole).abs().max()) <= 1.5 / 255

@@ -27,6 +27,7 @@ from lowvram_core.stages.paint import paint_views
 from lowvram_core.stages.shape import generate_shape
 from lowvram_core.types import Cutout, Mesh
 
+pytestmark = pytest.mark.usefixtures("small_views")
 QUICK = PRESETS["8 GB Full"].with_(
     octree=16, points_per_chunk=1500, shape_steps=3, delight_steps=2, paint_steps=2, render_px=64, views="minimal"
 )
@@ -82,7 +83,7 @@ def test_each_step_and_chunk_is_reported(store: ModelStore) -> None:
 
 def test_each_step_that_makes_pictures_shows_them(store: ModelStore) -> None:
     """A small picture at every step, on the CPU. Several views are side by side."""
-    for name, shape in (("delight", (64, 64, 3)), ("paint", (64, 3 * 64, 3))):
+    for name, shape in (("delight", (16, 16, 3)), ("paint", (16, 3 * 16, 3))):
         host = RecordingHost()
         STAGES[name](host, store)
         assert [tuple(sketch.shape) for sketch in host.previews] == [shape] * 2
@@ -162,7 +163,7 @@ def test_missing_models_name_folder_and_address(tmp_path: Path) -> None:
 
 
 def test_cutouts_can_be_painted_without_delight(store: ModelStore) -> None:
-    assert paint_views(sheet(), disc(), QUICK, RecordingHost(), store).images.shape == (3, 512, 512, 3)
+    assert paint_views(sheet(), disc(), QUICK, RecordingHost(), store).images.shape == (3, 128, 128, 3)
 
 
 def test_nan_in_the_networks_is_named(tmp_path: Path) -> None:

@@ -56,9 +56,12 @@ def comfy(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def installed(models: Path, comfy: Path) -> Path:
-    """The models, where extra_model_paths.yaml would put them."""
+def installed(models: Path, comfy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The models, where extra_model_paths.yaml would put them. Delight and paint make 128 px instead of 512."""
     import folder_paths
+
+    for stage in ("delight", "paint"):
+        monkeypatch.setattr(module(f"lowvram_core.stages.{stage}"), "VIEW_PX", 128)
 
     folder_paths.add_model_folder_path("hunyuan3d_lowvram", str(models), is_default=True)
     return models

@@ -144,9 +144,9 @@ def test_the_whole_graph(pack: Pack, installed: Path, preset: Any, picture: Tens
     mesh = pack.run("UnwrapUVs", mesh=mesh, preset=preset)
     assert mesh.uvs is not None and mesh.uvs.shape[1] == mesh.vertices.shape[1]
     lit = pack.run("Delight", image=image, mask=mask, preset=preset, seed=BIG_SEED)
-    assert lit.shape == (1, 512, 512, 3) and lit.dtype == torch.float32
+    assert lit.shape == (1, 128, 128, 3) and lit.dtype == torch.float32
     views, cameras, mesh = pack.run("PaintViews", mesh=mesh, image=lit, preset=preset, seed=BIG_SEED)
-    assert views.shape == (3, 512, 512, 3) and len(cameras) == 3
+    assert views.shape == (3, 128, 128, 3) and len(cameras) == 3
     baked, seen = pack.run("BakeTexture", mesh=mesh, images=views, views=cameras, preset=preset)
     assert baked.texture.shape == (1, 128, 128, 3) and seen.shape == (1, 128, 128)
     assert 0 < seen.mean() < 1
@@ -163,10 +163,10 @@ def test_four_pictures(pack: Pack, installed: Path, preset: Any, picture: Tensor
     assert mesh.faces.shape[1] > 4
     views["image"], views["mask"] = views.pop("front"), views.pop("front_mask")
     delit = pack.run("Delight", preset=preset, **views)
-    assert delit.shape == (2, 512, 512, 3)
+    assert delit.shape == (2, 128, 128, 3)
     rest = {"mesh": pack.run("CleanMesh", mesh=mesh, preset=preset), "preset": preset}
     both, one = (pack.run("PaintViews", image=image, **rest)[0] for image in (delit, delit[:1]))
-    assert both.shape == one.shape == (3, 512, 512, 3) and not torch.equal(both, one)
+    assert both.shape == one.shape == (3, 128, 128, 3) and not torch.equal(both, one)
     with pytest.raises(ValueError, match=r"shape: no picture is connected; .* Connect front"):
         pack.run("GenerateShapeMultiView", preset=preset)
 
