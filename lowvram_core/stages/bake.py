@@ -43,7 +43,7 @@ STRIP_BYTES = 52 * 2**20
 VIEW_PX = 512
 """The edge of the views as they are painted."""
 PICTURE_BYTES = 12
-LARGE_PICTURE_BYTES = 37
+LARGE_PICTURE_BYTES = 44
 """Device memory of our way for larger views: per pixel as they come, and per pixel that is used."""
 
 
@@ -65,7 +65,7 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
     Memory: texel: 15 S^2 bytes and 52 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
-    per texel; for views of more than 512 px also 12 P^2 and 37 E^2 bytes (see seen.py). upstream: 16 T^2 bytes for the
+    per texel; for views of more than 512 px also 12 P^2 and 44 E^2 bytes (see seen.py). upstream: 16 T^2 bytes for the
     sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge, S render edge).
     Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in
     upstream's way: one view is in memory at a time.
