@@ -96,8 +96,11 @@ def _needs(host: Host, preset: Preset, view_px: int = VIEW_PX) -> list[Need]:
     texels, pixels = preset.texture_px**2, preset.render_px**2
     if preset.bake == "texel":
         fine_px = picture_px(view_px, preset.render_px, preset.texture_px)
-        large = PICTURE_BYTES * view_px**2 + LARGE_PICTURE_BYTES * fine_px**2 if view_px > VIEW_PX else 0
-        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES + large, {"render_px"})]
+        used = SHOT_PIXEL_BYTES * pixels + STRIP_BYTES
+        if view_px <= VIEW_PX:
+            return [plain_need("bake", used, {"render_px"})]
+        used += PICTURE_BYTES * view_px**2 + LARGE_PICTURE_BYTES * fine_px**2
+        return [plain_need("bake", used, {"render_px", "texture_px"})]
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
 
