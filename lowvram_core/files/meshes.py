@@ -93,6 +93,8 @@ def _plain(mesh: Mesh) -> Mesh:
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     """Converts a Mesh to a trimesh with a matte material and normals, its own or smooth ones.
 
+    It shares no memory with the mesh, since nodes of other packs change a trimesh in place.
+
     Raises:
         BadInput: the mesh is broken.
     """
@@ -106,9 +108,8 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
             name="texture", baseColorTexture=_image(mesh.texture), metallicFactor=0.0, roughnessFactor=1.0
         )
         visual = trimesh.visual.TextureVisuals(uv=up, material=material)
-    return trimesh.Trimesh(
-        mesh.vertices.numpy(), mesh.faces.numpy(), vertex_normals=_normals(mesh).numpy(), visual=visual, process=False
-    )
+    vertices, faces, normals = (part.numpy().copy() for part in (mesh.vertices, mesh.faces, _normals(mesh)))
+    return trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
 
 
 def _normals(mesh: Mesh) -> Tensor:

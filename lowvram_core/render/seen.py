@@ -70,7 +70,7 @@ def shoot(scene: Scene, picture: Tensor, camera: Camera, size_px: int, finest_px
         finest_px: a picture that is larger than the depth map keeps up to so many pixels; 0: those of the depth map.
 
     Memory: about 15 S^2 bytes while it is made, 8 S^2 and 12 E^2 after that (see picture_px), and for a chunk see
-    spans.py. If P > 512, 37 E^2 more while it is made.
+    spans.py. If P > 512, 44 E^2 more while it is made.
     """
     positions, clip = project(scene.rig, camera)
     scale = (size_px - 1) / 2

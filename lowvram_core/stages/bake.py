@@ -43,7 +43,7 @@ STRIP_BYTES = 52 * 2**20
 VIEW_PX = 512
 """The edge of the views as they are painted."""
 PICTURE_BYTES = 12
-LARGE_PICTURE_BYTES = 37
+LARGE_PICTURE_BYTES = 44
 """Device memory of our way for larger views: per pixel as they come, and per pixel that is used."""
 
 
@@ -65,7 +65,7 @@ def bake(mesh: Mesh, views: Views, preset: Preset, host: Host) -> Atlas:
         BadInput: the mesh has no usable UVs; pictures and cameras do not match or are not finite.
 
     Memory: texel: 15 S^2 bytes and 52 MiB where `geometry_device` says, for any number of views, and 60 bytes of RAM
-    per texel; for views of more than 512 px also 12 P^2 and 37 E^2 bytes (see seen.py). upstream: 16 T^2 bytes for the
+    per texel; for views of more than 512 px also 12 P^2 and 44 E^2 bytes (see seen.py). upstream: 16 T^2 bytes for the
     sums, and for one view at a time 20 T^2 + 45 S^2 bytes and 100 MiB (T texture edge, S render edge).
     Source: hy3dgen texgen/pipelines.py bake_from_multiview, mesh_render.py fast_bake_texture. What differs in
     upstream's way: one view is in memory at a time.
@@ -96,8 +96,11 @@ def _needs(host: Host, preset: Preset, view_px: int = VIEW_PX) -> list[Need]:
     texels, pixels = preset.texture_px**2, preset.render_px**2
     if preset.bake == "texel":
         fine_px = picture_px(view_px, preset.render_px, preset.texture_px)
-        large = PICTURE_BYTES * view_px**2 + LARGE_PICTURE_BYTES * fine_px**2 if view_px > VIEW_PX else 0
-        return [plain_need("bake", SHOT_PIXEL_BYTES * pixels + STRIP_BYTES + large, {"render_px"})]
+        used = SHOT_PIXEL_BYTES * pixels + STRIP_BYTES
+        if view_px <= VIEW_PX:
+            return [plain_need("bake", used, {"render_px"})]
+        used += PICTURE_BYTES * view_px**2 + LARGE_PICTURE_BYTES * fine_px**2
+        return [plain_need("bake", used, {"render_px", "texture_px"})]
     used = TEXEL_BYTES * texels + PIXEL_BYTES * pixels + CHUNK_BYTES
     return [plain_need("bake", used, {"texture_px", "render_px"})]
 

@@ -118,7 +118,8 @@ def test_large_views_need_more_memory() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "geometry_device", lambda device: device)
         (small,), (large,) = (module._needs(card, preset, px) for px in (512, 2048))
-    assert large.resident_bytes - small.resident_bytes == 49 * 2048**2
+    assert large.resident_bytes - small.resident_bytes == 56 * 2048**2
+    assert large.lowered_by - small.lowered_by == {"texture_px"}
 
 
 def test_resize_is_pillows() -> None:

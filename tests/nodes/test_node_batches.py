@@ -126,6 +126,15 @@ def test_files_and_trimeshes_of_a_batch(pack: Pack, comfy: Path, two: MeshData) 
         assert np.allclose(other.vertices, single(two, index).vertices[0])
 
 
+def test_another_pack_may_change_its_trimesh_in_place(pack: Pack, two: MeshData) -> None:
+    """ComfyUI keeps our mesh in its cache, and gives it to other nodes too."""
+    before = two.vertices.clone(), two.faces.clone()
+    for other in pack.run("MeshToTrimesh", mesh=two):
+        other.vertices[:] = 7
+        other.faces[:] = 0
+    assert torch.equal(two.vertices, before[0]) and torch.equal(two.faces, before[1])
+
+
 def test_colours_and_normals_of_a_batch_are_kept(pack: Pack, two: MeshData) -> None:
     two.vertex_colors = torch.rand(2, two.vertices.shape[1], 4)
     two.normals = torch.nn.functional.normalize(torch.rand(2, two.vertices.shape[1], 3), dim=2)
