@@ -32,8 +32,9 @@ class LowVramError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Names the class for pickle, which cannot import SHOWN_MODULE."""
-        _, arguments, *state = super().__reduce__()
-        return (_again, (type(self).__name__, arguments), *state)
+        reduced = super().__reduce__()
+        assert isinstance(reduced, tuple)
+        return (_again, (type(self).__name__, reduced[1]), *reduced[2:])
 
 
 class BadInput(LowVramError, ValueError):

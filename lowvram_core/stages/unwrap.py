@@ -33,7 +33,7 @@ def unwrap(mesh: Mesh, preset: Preset, host: Host, *, keep_uvs: bool = False) ->
     check_mesh(mesh, "unwrap", needs_uvs=keep, manifold=not keep)
     if preset.unwrapper not in UNWRAPPERS:
         raise BadInput(
-            f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted {' or '.join(UNWRAPPERS)}. Choose one of them."
+            f"unwrap: the unwrapper is {preset.unwrapper!r}; wanted one of {', '.join(UNWRAPPERS)}. Choose one of them."
         )
     if keep:
         log.info("unwrap: the mesh's own UVs are kept")

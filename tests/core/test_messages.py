@@ -193,6 +193,16 @@ def test_the_first_part_is_short() -> None:
     assert english.endswith("Convert it.") and len(english) < 300
 
 
+def test_another_librarys_lines_are_cut_and_not_the_advice() -> None:
+    """torch's refusal of a pickle has several lines, colours, and parentheses of its own."""
+    told = "Weights only load failed, \x1b[1mdo those steps\x1b[0m:\n\t(1) In PyTorch 2.6 " + "we changed (it) " * 20
+    advice = "; wanted a whole PyTorch file of tensors. Delete it and download it again."
+    [[english, korean]] = shown(f"models: a.bin cannot be read as weights ({told}){advice}\nFiles:\n  a")
+    assert english.startswith("models: a.bin cannot be read as weights (Weights only load failed, do those steps: ")
+    assert english.endswith(f" …){advice}") and len(english) < 320
+    assert korean.endswith("PyTorch 파일이 필요합니다. 파일을 지우고 다시 내려받으세요.")
+
+
 def test_what_has_no_template_stays_english() -> None:
     """Also where it holds what a regular expression or a replacement would take for its own."""
     unknown = "load: $& (a+b) is {0} unknown here"

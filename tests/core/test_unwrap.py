@@ -83,7 +83,7 @@ def test_non_manifold_mesh_is_sent_to_clean() -> None:
 
 
 def test_unknown_unwrapper_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"^unwrap: the unwrapper is 'scissors'; wanted xatlas or uvunwrap"):
+    with pytest.raises(BadInput, match=r"^unwrap: the unwrapper is 'scissors'; wanted one of xatlas, uvunwrap"):
         unwrap(cube(), dataclasses.replace(small_preset(), unwrapper="scissors"), RecordingHost())
 
 

@@ -1,15 +1,34 @@
 // What the front end says about an error: the message's first part, shortened, in the user's language.
 const LONGEST_LIST = 6;
 const SHOWN_OF_A_LIST = 4;
-const LONGEST_ASIDE = 160; // characters in parentheses: mostly another library's message
+const LONGEST_ASIDE = 160;
+const COLOURS = /\x1b\[[\d;]*m/g;
 
-/** Returns a message's first line, which says what was met, what is wanted and what to do. Long lists are cut. */
+/**
+ * Returns a message's first line, which says what was met, what is wanted and what to do. Long lists are cut, and so
+ * is what stands in parentheses: mostly the message of another library, which may have lines of its own.
+ */
 export function firstPart(message) {
-  const line = message.trim().split("\n", 1)[0];
-  const listed = line.replace(/[^,;()]{1,60}(?:, [^,;().]{1,60}|, \.\w+){6,}/g, shortList);
-  return listed.replace(/\(([^()]*)\)/g, (all, aside) =>
-    aside.length > LONGEST_ASIDE ? `(${aside.slice(0, LONGEST_ASIDE).trimEnd()} …)` : all,
-  );
+  const lines = message.replace(COLOURS, "").trim().split("\n");
+  const whole = lines.findIndex((_, index) => isClosed(lines.slice(0, index + 1).join(" ")));
+  const line = lines.slice(0, whole + 1 || 1).join(" ");
+  return shortAsides(line).replace(/[^,;()]{1,60}(?:, [^,;().]{1,60}|, \.\w+){6,}/g, shortList);
+}
+
+function isClosed(text) {
+  return text.split("(").length <= text.split(")").length;
+}
+
+/** Cuts what stands in the outer parentheses where it is long. */
+function shortAsides(line) {
+  let [depth, start, cut] = [0, 0, ""];
+  for (const letter of line) {
+    if (letter === "(" && depth++ === 0) start = cut.length;
+    cut += letter;
+    if (letter !== ")" || depth === 0 || --depth > 0) continue;
+    if (cut.length - start > LONGEST_ASIDE) cut = `${cut.slice(0, start + LONGEST_ASIDE).trimEnd()} …)`;
+  }
+  return cut;
 }
 
 function shortList(list) {
