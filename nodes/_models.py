@@ -40,7 +40,7 @@ def check_before_first_stage(host: _host.ComfyHost, prompt: Prompt, outputs: Col
     """
     global _checked
     context = _records.executing()
-    if context is None or context.prompt_id == _checked or _stage_node(prompt, context.node_id) not in STAGES:
+    if context is None or context.prompt_id == _checked or _own_name(prompt, context.node_id) not in STAGES:
         return
 
     def has_run(node_id: str) -> bool:
@@ -89,7 +89,7 @@ def wanted_models(
     sure: list[str] = []
     maybe: list[str] = []
     for node_id in _executed(prompt, outputs, has_run):
-        name, inputs = _stage_node(prompt, node_id), prompt[node_id].get("inputs", {})
+        name, inputs = _own_name(prompt, node_id), prompt[node_id].get("inputs", {})
         preset = preset_of(prompt, inputs.get("preset")) if STAGES.get(name) else None
         if preset is None or (name == "RemoveBackground" and inputs.get("keep_background") is True):
             continue
@@ -108,7 +108,7 @@ def _executed(prompt: Prompt, outputs: Collection[str], has_run: Callable[[str],
     waiting = [node_id for node_id in map(str, outputs) if node_id in prompt]
     while waiting:
         node_id = waiting.pop()
-        if node_id in found or (_stage_node(prompt, node_id) in STAGES and has_run(node_id)):
+        if node_id in found or (_own_name(prompt, node_id) in STAGES and has_run(node_id)):
             continue
         found.add(node_id)
         values = prompt[node_id].get("inputs", {}).values()
@@ -116,7 +116,7 @@ def _executed(prompt: Prompt, outputs: Collection[str], has_run: Callable[[str],
     return (node_id for node_id in prompt if node_id in found)
 
 
-def _stage_node(prompt: Prompt, node_id: str) -> str:
+def _own_name(prompt: Prompt, node_id: str) -> str:
     """The name of a node of this pack without the prefix; empty for others."""
     kind = str(prompt.get(node_id, {}).get("class_type", ""))
     return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
@@ -153,10 +153,13 @@ def read_preset(prompt: Prompt, value: Any) -> Preset | None:
             return _with_values(value)
         if not _is_link(prompt, value):
             return None
-        node, name = prompt[str(value[0])], _stage_node(prompt, str(value[0]))
-        if name == "PresetAuto":
+        name, inputs = _own_name(prompt, str(value[0])), prompt[str(value[0])].get("inputs", {})
+        chosen = inputs.get("preset") if name == "Preset" else None
+        if name == "PresetAuto" or chosen == "Auto":
             return PRESETS[presets.for_card(_host.card()[1])]
-        return _with_values(node.get("inputs", {})) if name == "PresetCustom" else FIXED.get(name)
+        if name == "PresetCustom":
+            return _with_values(inputs)
+        return PRESETS.get(chosen) if isinstance(chosen, str) else FIXED.get(name)
     except BadInput:
         return None
 

@@ -39,6 +39,13 @@ def wanted(prompt: dict[str, Any], *outputs: str, **rest: Any) -> tuple[list[str
     return models.wanted_models(prompt, outputs or ("save",), **settings)
 
 
+def test_every_node_that_reads_a_preset_is_known(pack: Pack) -> None:
+    """A new stage must be checked too."""
+    inputs = {name: {item.id for item in node.GET_SCHEMA().inputs} for name, node in pack.by_id.items()}
+    reading = {name for name, ids in inputs.items() if "preset" in ids and not name.startswith("Preset")}
+    assert reading - {"ModelCheck"} == module("nodes._models").STAGES.keys() - {"InpaintTexture"}
+
+
 def test_every_stage_that_leads_to_an_output(pack: Pack) -> None:
     whole = ["background/u2net", "shape/v2-0-turbo", "delight", "paint"]
     assert wanted(graph()) == (whole, [])
@@ -54,6 +61,8 @@ def test_every_stage_that_leads_to_an_output(pack: Pack) -> None:
         ({"class_type": PREFIX + "Preset2GB", "inputs": {}}, "v2-0", ["paint"]),
         ({"class_type": PREFIX + "Preset8GBTurbo", "inputs": {}}, "v2-0-turbo", ["paint/v2-0-turbo", "paint_vae"]),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"variant": "mini-fast"}}, "mini-fast", ["paint"]),
+        ({"class_type": PREFIX + "Preset", "inputs": {"preset": "8 GB Fast"}}, "mini-turbo", ["paint"]),
+        ({"class_type": PREFIX + "Preset", "inputs": {"preset": ["image", 0]}}, None, []),
         ({"class_type": "SomeoneElses", "inputs": {}}, None, []),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"variant": ["image", 0]}}, None, []),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"octree": 7}}, None, []),
@@ -64,6 +73,15 @@ def test_presets_behind_a_link(pack: Pack, preset: dict[str, Any], shape: str | 
     found = wanted(graph(preset=preset))[0]
     assert [name for name in found if name.startswith("shape")] == ([f"shape/{shape}"] if shape else [])
     assert [name for name in found if name.startswith("paint")] == paint
+
+
+@pytest.mark.parametrize("node", [("PresetAuto", {}), ("Preset", {"preset": "Auto"})])
+def test_the_cards_own_preset(pack: Pack, node: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 8 * 2**30, 2**30))
+    prompt = graph(preset={"class_type": PREFIX + node[0], "inputs": node[1]})
+    assert wanted(prompt)[0][1:] == ["shape/v2-0-turbo", "delight", "paint"]
+    monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 2 * 2**30, 2**30))
+    assert wanted(prompt)[0][1] == "shape/v2-0"
 
 
 def test_presets_as_constants(pack: Pack) -> None:
