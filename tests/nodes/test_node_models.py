@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,6 +175,27 @@ def test_model_check_tells_where_everything_is(pack: Pack, installed: Path, pres
                  "shape/v2-0-turbo: Tencent Hunyuan 3D 2.0", "background/u2net: Apache-2.0"):  # fmt: skip
         assert part in text, f"{part} is not in\n{text}"
     assert np.isnan(pack.by_id["ModelCheck"].fingerprint_inputs())
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoints/hunyuan3d-dit-v2-turbo_fp16", "diffusion_models/hy3dgen/hunyuan3d-dit-v2-0-turbo-fp16"]
+)
+def test_files_of_other_packs(pack: Pack, comfy: Path, models: Path, preset: Any, place: str) -> None:
+    """In ComfyUI's own folders. A file of another layout than the published one, as this, is named and not used."""
+    source = models / "hunyuan3d-dit-v2-0-turbo" / "model.fp16.safetensors"
+    file = comfy / "models" / f"{place}.safetensors"
+    file.parent.mkdir(parents=True)
+    shutil.copy(source, file)
+    (text,) = pack.output("ModelCheck", preset=preset).args
+    assert f"not used: {file} has other tensors than the published file" in text
+    host, manifest = module("nodes._host"), module("lowvram_core.files.manifest").MODELS
+    store = host.model_store(host.ComfyHost())
+    layout = module("lowvram_core.files.single_files").layout_of(
+        module("lowvram_core.files.checkpoints").read_header(source)
+    )
+    store.models = {**manifest, "shape/v2-0-turbo": replace(manifest["shape/v2-0-turbo"], layout=layout)}
+    found = store.look("shape/v2-0-turbo")
+    assert found.weights == file and [wanted.path for wanted in found.missing] == ["config.yaml"]
 
 
 def test_downloads_tell_a_line(pack: Pack, comfy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
