@@ -35,7 +35,7 @@ def check_before_first_stage(host: _host.ComfyHost, prompt: Prompt, outputs: Col
     """
     global _checked
     context = _records.executing()
-    if context is None or context.prompt_id == _checked or _stage_node(prompt, context.node_id) not in STAGES:
+    if context is None or context.prompt_id == _checked or _own_name(prompt, context.node_id) not in STAGES:
         return
 
     def has_run(node_id: str) -> bool:
@@ -84,7 +84,7 @@ def wanted_models(
     sure: list[str] = []
     maybe: list[str] = []
     for node_id in _executed(prompt, outputs, has_run):
-        name, inputs = _stage_node(prompt, node_id), prompt[node_id].get("inputs", {})
+        name, inputs = _own_name(prompt, node_id), prompt[node_id].get("inputs", {})
         preset = preset_of(prompt, inputs.get("preset")) if name in STAGES else None
         if preset is None or (name == "RemoveBackground" and inputs.get("keep_background") is True):
             continue
@@ -104,7 +104,7 @@ def _executed(prompt: Prompt, outputs: Collection[str], has_run: Callable[[str],
     waiting = [node_id for node_id in map(str, outputs) if node_id in prompt]
     while waiting:
         node_id = waiting.pop()
-        if node_id in found or (_stage_node(prompt, node_id) in STAGES and has_run(node_id)):
+        if node_id in found or (_own_name(prompt, node_id) in STAGES and has_run(node_id)):
             continue
         found.add(node_id)
         values = prompt[node_id].get("inputs", {}).values()
@@ -112,7 +112,7 @@ def _executed(prompt: Prompt, outputs: Collection[str], has_run: Callable[[str],
     return (node_id for node_id in prompt if node_id in found)
 
 
-def _stage_node(prompt: Prompt, node_id: str) -> str:
+def _own_name(prompt: Prompt, node_id: str) -> str:
     """The name of a node of this pack without the prefix; empty for others."""
     kind = str(prompt.get(node_id, {}).get("class_type", ""))
     return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""

@@ -50,5 +50,5 @@ def _downloads(lacking: Sequence[Found], store: ModelStore) -> list[str]:
     for found in lacking:
         lines += [f"  {line}" for line in about(found)]
     why = store.never_downloads()
-    lines.append(f"A run would stop here, because {why}." if why else "A run downloads this before or in its stages.")
+    lines.append(f"But {why}: copy the files by hand, or allow downloads." if why else "A run downloads them.")
     return [*lines, disk_line(store.download_to, size)]

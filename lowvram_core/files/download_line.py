@@ -36,16 +36,22 @@ class DownloadLine:
         self._clock = clock
         self._seen = deque([(clock(), done)])
         self._told: float | None = None
+        self._ended = False
 
     def show(self, done: int) -> None:
-        """Takes the number of bytes that are there; shows the line if it is due."""
+        """Takes the number of bytes that are there; shows the line if it is due.
+
+        After the last byte the content is checked, which the line then says.
+        """
         now = self._clock()
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[1][0] > SPAN_S:
             self._seen.popleft()
-        if self._told is None or now - self._told >= EVERY_S or done >= self._total:
+        is_end = done >= self._total and not self._ended
+        if self._told is None or now - self._told >= EVERY_S or is_end:
             self._told = now
-            self._tell(self._line(done))
+            self._tell(f"checking {self._name}: {self.file}" if self._ended else self._line(done))
+            self._ended = done >= self._total
 
     def _line(self, done: int) -> str:
         unit, size = ("GB", 1e9) if self._total >= 1e8 else ("MB", 1e6)

@@ -49,6 +49,14 @@ AS_LOW_AS_TEXT = """
 }
 """
 
+ELSEWHERE = """
+([id, demo]) => {
+  const [widget] = app.graph.getNodeById(id).widgets;
+  widget.value = widget.value.replaceAll(demo, "/ComfyUI/models/hunyuan3d_lowvram");
+}
+"""
+"""Replaces the demo's folder by that of a usual ComfyUI."""
+
 
 def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
     """Writes a picture of these nodes, at full size or at most WIDEST wide."""
@@ -122,10 +130,11 @@ def model_check(tab: Editor) -> dict[str, list[str]]:
     """Model Check after a run, beside its preset."""
     graph = Graph("shown")
     graph.node("preset", "Preset8GBBalanced", (0, 3000), 230, 270)
-    graph.node("check", "ModelCheck", (290, 3000), 680, 400)
+    graph.node("check", "ModelCheck", (290, 3000), 680, 290)
     graph.link("preset.preset > check.preset")
     ids = tab.build_graph(graph)
     tab.run()
+    tab.js(ELSEWHERE, [ids["check"], str(ROOT / "demo")])
     return {"model_check": [ids["preset"], ids["check"]]}
 
 

@@ -151,7 +151,7 @@ def test_korean(tab: Editor, server: Server) -> None:
     korean = Editor(tab.page.context.browser.new_page())
     try:
         korean.open(server.url)
-        kinds = ["MemoryReport", "PresetAuto", "Preset2GB"]
+        kinds = ["MemoryReport", "ModelCheck", "PresetAuto", "Preset2GB"]
         korean.build([{"key": kind, "type": PREFIX + kind, "pos": [0, 0], "values": {}} for kind in kinds], [], [])
         shown = korean.js(
             "() => app.graph.nodes.map((node) => { const {label, value} ="

@@ -32,6 +32,11 @@ def test_two_lines_a_second_and_the_last_one() -> None:
         clock.now += 0.125
         line.show(step * MB)
     assert len(told) == 26 and "0.10 of 0.10 GB" in told[-1]
+    line.file = "a.bin"
+    for _ in range(8):
+        clock.now += 0.125
+        line.show(100 * MB)
+    assert told[26:] == ["checking paint: a.bin"] * 2
 
 
 def test_what_was_there_counts_as_done_but_not_as_speed() -> None:

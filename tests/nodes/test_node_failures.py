@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +256,18 @@ def test_a_download_moves_the_bar_and_can_be_interrupted(
         assert (store.folder("background/u2netp") / "net.onnx").read_bytes() == content
         assert seen[0] == (0, len(content)) and seen[-1] == (len(content), len(content))
         (comfy / "models" / "hunyuan3d_lowvram" / "rembg" / "net.onnx").unlink()
-        mm.interrupt_current_processing(True)
+        hub.go_on = threading.Event()  # half of the file comes, and then nothing more
+        asked: list[float] = []
+
+        def interrupt() -> None:
+            asked.append(time.monotonic())
+            mm.interrupt_current_processing(True)
+
+        timer = threading.Timer(1.0, interrupt)
+        timer.start()
         store = host_module.model_store(host_module.ComfyHost())
         store.models = {"background/u2netp": manifest.Model("background/u2netp", "", "rembg", "", (file,))}
         with pytest.raises(mm.InterruptProcessingException):
             store.folder("background/u2netp")
+        assert time.monotonic() - asked[0] < 1, "in the middle of the file"
+        hub.go_on.set()

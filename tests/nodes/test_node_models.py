@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +41,13 @@ def wanted(prompt: dict[str, Any], *outputs: str, **rest: Any) -> tuple[list[str
     return models.wanted_models(prompt, outputs or ("save",), **settings)
 
 
+def test_every_node_that_reads_a_preset_is_known(pack: Pack) -> None:
+    """A new stage must be checked too."""
+    inputs = {name: {item.id for item in node.GET_SCHEMA().inputs} for name, node in pack.by_id.items()}
+    reading = {name for name, ids in inputs.items() if "preset" in ids and not name.startswith("Preset")}
+    assert reading - {"ModelCheck"} == module("nodes._models").STAGES.keys() - {"InpaintTexture"}
+
+
 def test_every_stage_that_leads_to_an_output(pack: Pack) -> None:
     whole = ["background/u2net", "shape/v2-0-turbo", "delight", "paint"]
     assert wanted(graph()) == (whole, [])
@@ -54,6 +63,8 @@ def test_every_stage_that_leads_to_an_output(pack: Pack) -> None:
         ({"class_type": PREFIX + "Preset2GB", "inputs": {}}, "v2-0", ["paint"]),
         ({"class_type": PREFIX + "Preset8GBTurbo", "inputs": {}}, "v2-0-turbo", ["paint/v2-0-turbo", "paint_vae"]),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"variant": "mini-fast"}}, "mini-fast", ["paint"]),
+        ({"class_type": PREFIX + "Preset", "inputs": {"preset": "8 GB Fast"}}, "mini-turbo", ["paint"]),
+        ({"class_type": PREFIX + "Preset", "inputs": {"preset": ["image", 0]}}, None, []),
         ({"class_type": "SomeoneElses", "inputs": {}}, None, []),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"variant": ["image", 0]}}, None, []),
         ({"class_type": PREFIX + "PresetCustom", "inputs": {"octree": 7}}, None, []),
@@ -64,6 +75,15 @@ def test_presets_behind_a_link(pack: Pack, preset: dict[str, Any], shape: str | 
     found = wanted(graph(preset=preset))[0]
     assert [name for name in found if name.startswith("shape")] == ([f"shape/{shape}"] if shape else [])
     assert [name for name in found if name.startswith("paint")] == paint
+
+
+@pytest.mark.parametrize("node", [("PresetAuto", {}), ("Preset", {"preset": "Auto"})])
+def test_the_cards_own_preset(pack: Pack, node: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 8 * 2**30, 2**30))
+    prompt = graph(preset={"class_type": PREFIX + node[0], "inputs": node[1]})
+    assert wanted(prompt)[0][1:] == ["shape/v2-0-turbo", "delight", "paint"]
+    monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 2 * 2**30, 2**30))
+    assert wanted(prompt)[0][1] == "shape/v2-0"
 
 
 def test_presets_as_constants(pack: Pack) -> None:
@@ -155,6 +175,27 @@ def test_model_check_tells_where_everything_is(pack: Pack, installed: Path, pres
                  "shape/v2-0-turbo: Tencent Hunyuan 3D 2.0", "background/u2net: Apache-2.0"):  # fmt: skip
         assert part in text, f"{part} is not in\n{text}"
     assert np.isnan(pack.by_id["ModelCheck"].fingerprint_inputs())
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoints/hunyuan3d-dit-v2-turbo_fp16", "diffusion_models/hy3dgen/hunyuan3d-dit-v2-0-turbo-fp16"]
+)
+def test_files_of_other_packs(pack: Pack, comfy: Path, models: Path, preset: Any, place: str) -> None:
+    """In ComfyUI's own folders. A file of another layout than the published one, as this, is named and not used."""
+    source = models / "hunyuan3d-dit-v2-0-turbo" / "model.fp16.safetensors"
+    file = comfy / "models" / f"{place}.safetensors"
+    file.parent.mkdir(parents=True)
+    shutil.copy(source, file)
+    (text,) = pack.output("ModelCheck", preset=preset).args
+    assert f"not used: {file} has other tensors than the published file" in text
+    host, manifest = module("nodes._host"), module("lowvram_core.files.manifest").MODELS
+    store = host.model_store(host.ComfyHost())
+    layout = module("lowvram_core.files.single_files").layout_of(
+        module("lowvram_core.files.checkpoints").read_header(source)
+    )
+    store.models = {**manifest, "shape/v2-0-turbo": replace(manifest["shape/v2-0-turbo"], layout=layout)}
+    found = store.look("shape/v2-0-turbo")
+    assert found.weights == file and [wanted.path for wanted in found.missing] == ["config.yaml"]
 
 
 def test_downloads_tell_a_line(pack: Pack, comfy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
