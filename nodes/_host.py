@@ -167,6 +167,8 @@ class ComfyHost(LendingHost):
 
     _shown = 0.0
     """Where the bar was when it was sent last."""
+    _sums_up = False
+    """Whether the node's text says at the end what its phases took: not where there is nothing to wait for."""
 
     def __init__(self, precision: str = "auto", plan: Iterable[Part] = ()) -> None:
         """Begins the node's run.
@@ -187,8 +189,11 @@ class ComfyHost(LendingHost):
         self._text = _progress.Text(self._node_id)
         if self._node_id:
             self.timings = _progress.timings()
-            self.expect(plan)
-            self.tell("getting ready")
+            parts = list(plan)
+            self.expect(parts)
+            if parts:
+                self.tell("getting ready")
+            self._sums_up = bool(parts)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -292,7 +297,8 @@ class ComfyHost(LendingHost):
     def _ends(self) -> None:
         """Fills the bar, shows what the phases took, and logs a summary after the last node of the run."""
         self.finish()
-        self._text.show(summary(self.records), last=True)
+        if self._sums_up:
+            self._text.show(summary(self.records), last=True)
         if self._node_id:
             _progress.timings().save()
             _progress.log_summary(_running_prompt(), self._node_id)

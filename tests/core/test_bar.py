@@ -280,7 +280,7 @@ Run = Callable[[TorchHost, ModelStore, Mesh], object]
 CASES: dict[str, tuple[list[Part], Run, set[str]]] = {
     "shape": (
         shape_parts(PRESET), lambda host, store, mesh: generate_shape(disc(), PRESET, host, store),
-        {"loading shape DiT 0.0 GB", "looking at the picture", "step 2 of 2", "decoding 100 %"},
+        {"loading shape DiT 0 MB", "looking at the picture", "step 2 of 2", "decoding 100 %"},
     ),
     "clean": (clean_parts(320), lambda host, store, mesh: clean(mesh, PRESET, host), {"cleaning the mesh"}),
     "unwrap": (unwrap_parts(320, PRESET), lambda host, store, mesh: unwrap(mesh, PRESET, host), {"unwrapping 100 %"}),
@@ -290,7 +290,7 @@ CASES: dict[str, tuple[list[Part], Run, set[str]]] = {
     ),
     "paint": (
         paint_parts(PRESET), lambda host, store, mesh: paint_views(mesh, torch.rand(64, 64, 3), PRESET, host, store),
-        {"rendering the maps", "loading paint UNet 0.0 GB", "step 2 of 2", "decoding the views"},
+        {"rendering the maps", "loading paint UNet 0 MB", "step 2 of 2", "decoding the views"},
     ),
     "bake": (
         bake_parts(3, PRESET),
