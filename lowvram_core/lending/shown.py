@@ -117,7 +117,7 @@ class ShownProgress:
         size = component.weight_bytes / 1e9
         finished = False
         with self._changing() as bar:
-            bar.enter(loading(component.label), units=size)
+            bar.enter(loading(component.label))
             bar.tell(f"loading {component.label} {f'{size:.1f} GB' if size >= 1 else f'{1000 * size:.0f} MB'}")
 
         def loaded() -> None:
