@@ -145,6 +145,11 @@ def card() -> tuple[str, int, int]:
     return name, int(mm.get_total_memory(device)), int(mm.get_free_memory(device))
 
 
+def user_folder() -> Path:
+    """ComfyUI's folder for its users' files: one folder for each user, and names that begin with __ for no user."""
+    return Path(folder_paths.get_user_directory())
+
+
 def _running_prompt() -> dict[str, Any]:
     """The prompt that runs now, in the format of ComfyUI's API; empty outside of its server."""
     context = _records.executing()
@@ -188,7 +193,7 @@ class ComfyHost(LendingHost):
         self._node_id = _progress.node_id()
         self._text = _progress.Text(self._node_id)
         if self._node_id:
-            self.timings = _progress.timings()
+            self.timings = _progress.timings(user_folder())
             parts = list(plan)
             self.expect(parts)
             if parts:
@@ -300,7 +305,7 @@ class ComfyHost(LendingHost):
         if self._sums_up:
             self._text.show(summary(self.records), last=True)
         if self._node_id:
-            _progress.timings().save()
+            _progress.timings(user_folder()).save()
             _progress.log_summary(_running_prompt(), self._node_id)
 
 

@@ -6,16 +6,15 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..lowvram_core.types import Cutout, Mesh
 from . import _records
 from ._core import core
+from ._host import user_folder
 
 VARIABLE = "HY3D_LOWVRAM_PICTURES"
 """0 or 1: whether nodes show pictures of meshes. It wins over the setting."""
@@ -66,7 +65,7 @@ def wanted() -> bool:
     told = os.environ.get(VARIABLE, "").strip().lower()
     if told:
         return told not in ("0", "off", "no", "false")
-    file = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
+    file = user_folder() / "default" / "comfy.settings.json"
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

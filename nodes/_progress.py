@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import folder_paths
-
 from ..lowvram_core.files.timings import FileTimings
 from ..lowvram_core.report import summary
 from . import _records
@@ -32,9 +30,9 @@ def node_id() -> str:
 
 
 @cache
-def timings() -> FileTimings:
-    """The seconds that earlier runs took, in a folder of ComfyUI's user directory that its users cannot read."""
-    return FileTimings(Path(folder_paths.get_user_directory()) / "__hunyuan3d_lowvram" / "timings.json")
+def timings(user_folder: Path) -> FileTimings:
+    """The seconds that earlier runs took, in a part of ComfyUI's user folder that its users cannot read."""
+    return FileTimings(user_folder / "__hunyuan3d_lowvram" / "timings.json")
 
 
 class Text:
