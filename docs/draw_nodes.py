@@ -35,7 +35,7 @@ from lowvram_core.pictures.checkers import on_checkers  # noqa: E402
 from lowvram_core.pictures.convert import cutout_from_rgba, pil_from_image  # noqa: E402
 from lowvram_core.presets import get  # noqa: E402
 from lowvram_core.render.cameras import project, to_rig  # noqa: E402
-from lowvram_core.render.preview import render_textured  # noqa: E402
+from lowvram_core.render.preview import render_textured, turntable  # noqa: E402
 from lowvram_core.stages.background import remove_background  # noqa: E402
 from lowvram_core.stages.bake import bake  # noqa: E402
 from lowvram_core.stages.clean import clean  # noqa: E402
@@ -261,6 +261,12 @@ def detailed(mesh: Mesh) -> list[Tile]:
     return [("MESH", faces_of(mesh), facets(mesh)), ("", f"detail, {ZOOM} x", facets(mesh, ZOOM))]
 
 
+def turned(mesh: Mesh) -> list[Tile]:
+    """Draws four frames of a turn."""
+    frames = [pil_from_image(frame) for frame in turntable(mesh, 36, 256)]
+    return [("IMAGE", f"frame {number + 1} of {len(frames)}", frames[number]) for number in (0, 4, 8, 12)]
+
+
 def folder_strip() -> Image.Image:
     """The picture of Load Pictures from Folder, with the demo's own pictures."""
     paths = find_pictures([DEMO / "pictures"])
@@ -310,6 +316,7 @@ def draw_all(made: Made) -> dict[str, Image.Image]:
         "load_mesh": strip([("file", "GLB, OBJ, PLY, STL", card("ring.glb"))], [textured]),
         "mesh_to_trimesh": strip([textured], [("TRIMESH", "trimesh.Trimesh", look(there))]),
         "trimesh_to_mesh": strip([("TRIMESH", "trimesh.Trimesh", look(there))], [textured]),
+        "turntable": strip([textured], turned(made.textured)),
         "save_mesh": strip([textured], [("file", "GLB, OBJ, PLY, STL", card("ring.glb"))]),
     }
 

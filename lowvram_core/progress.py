@@ -91,13 +91,12 @@ class Bar:
         self._highest = min(1.0, max(self._highest, reached))
         return self._highest
 
-    def enter(self, key: str, *, units: float | None = None, detail: str = "") -> None:
+    def enter(self, key: str, *, detail: str = "") -> None:
         """Begins a part. A part that still runs counts as left without an end.
 
         Args:
             key: the next part of this key begins. If there is none, the last one begins again. A key that is not in
                 the plan stops the bar until the next part begins.
-            units: replaces the planned amount of work, if it was not known before.
             detail: settings that were not known before.
         """
         index = self._index(key)
@@ -105,7 +104,7 @@ class Bar:
             self._start, self._runs, self._text = self.fraction, False, ""
             return
         part = self._parts[index]
-        self._parts[index] = replace(part, units=units or part.units, detail=f"{part.detail} {detail}".strip())
+        self._parts[index] = replace(part, detail=f"{part.detail} {detail}".strip())
         self._begin(index)
 
     def _begin(self, index: int) -> None:

@@ -159,6 +159,11 @@ def _running_item() -> tuple[dict[str, Any], list[str]] | None:
     return None if context is None else _comfy.running(context.prompt_id)
 
 
+def user_folder() -> Path:
+    """ComfyUI's folder for its users' files: one folder for each user, and names that begin with __ for no user."""
+    return Path(folder_paths.get_user_directory())
+
+
 def _running_prompt() -> dict[str, Any]:
     """The prompt that runs now, in the format of ComfyUI's API; empty outside of ComfyUI's server."""
     item = _running_item()
@@ -186,6 +191,8 @@ class ComfyHost(LendingHost):
 
     _shown = 0.0
     """Where the bar was when it was sent last."""
+    _sums_up = False
+    """Whether the node's text says at the end what its phases took: not where there is nothing to wait for."""
 
     def __init__(self, precision: str = "auto", plan: Iterable[Part] = ()) -> None:
         """Begins the node's run.
@@ -206,9 +213,12 @@ class ComfyHost(LendingHost):
         self._node_id = _progress.node_id()
         self._text = _progress.Text(self._node_id)
         if self._node_id:
-            self.timings = _progress.timings()
-            self.expect(plan)
-            self.tell("getting ready")
+            self.timings = _progress.timings(user_folder())
+            parts = list(plan)
+            self.expect(parts)
+            if parts:
+                self.tell("getting ready")
+            self._sums_up = bool(parts)
 
         from ._models import check_before_first_stage  # here, because that file imports this one
 
@@ -311,9 +321,10 @@ class ComfyHost(LendingHost):
     def _ends(self) -> None:
         """Fills the bar, shows what the phases took, and logs a summary after the last node of the run."""
         self.finish()
-        self._text.show(summary(self.records), last=True)
+        if self._sums_up:
+            self._text.show(summary(self.records), last=True)
         if self._node_id:
-            _progress.timings().save()
+            _progress.timings(user_folder()).save()
             _progress.log_summary(_running_prompt(), self._node_id)
 
 

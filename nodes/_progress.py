@@ -61,28 +61,36 @@ class Text:
 
 def log_summary(prompt: dict[str, Any], node_id: str) -> None:
     """Logs one line about the run, if no other stage follows this node in the prompt."""
+    sources = {name: _sources(node) & prompt.keys() for name, node in prompt.items()}
+    users: dict[str, set[str]] = {name: set() for name in prompt}
+    for name, found in sources.items():
+        for source in found:
+            users[source].add(name)
     made = STAGES.get(_verb(prompt, node_id))
-    if made is None or any(_verb(prompt, later) in STAGES for later in _downstream(prompt, node_id)):
+    if made is None or any(_verb(prompt, later) in STAGES for later in _reached(users, node_id)):
         return
-    before = {other for other in prompt if node_id in _downstream(prompt, other)}
-    records, _ = _records.of(prompt, {node_id, *before})
+    records, _ = _records.of(prompt, {node_id, *_reached(sources, node_id)})
     log.info("%s", summary(records, made))
 
 
 def _verb(prompt: dict[str, Any], node_id: str) -> str:
-    kind = str(prompt.get(node_id, {}).get("class_type", ""))
+    """The node's class without the pack's prefix; empty if it is not of this pack."""
+    kind = str(prompt[node_id].get("class_type", "")) if node_id in prompt else ""
     return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
 
 
-def _downstream(prompt: dict[str, Any], node_id: str) -> set[str]:
-    """Ids of the nodes that use a node's result, directly or through others."""
+def _sources(node: dict[str, Any]) -> set[str]:
+    """Ids of the nodes whose outputs a node uses."""
+    links = (value for value in node.get("inputs", {}).values() if isinstance(value, list) and len(value) == 2)
+    return {str(link[0]) for link in links}
+
+
+def _reached(arrows: dict[str, set[str]], node_id: str) -> set[str]:
+    """Ids of the nodes that the arrows lead to, directly or through others."""
     found: set[str] = set()
     waiting = [node_id]
     while waiting:
-        source = waiting.pop()
-        for name, node in prompt.items():
-            links = (value for value in node.get("inputs", {}).values() if isinstance(value, list) and len(value) == 2)
-            if name not in found and any(str(value[0]) == source for value in links):
-                found.add(name)
-                waiting.append(name)
+        new = arrows.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
     return found

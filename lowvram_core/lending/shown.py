@@ -117,8 +117,8 @@ class ShownProgress:
         size = component.weight_bytes / 1e9
         finished = False
         with self._changing() as bar:
-            bar.enter(loading(component.label), units=size)
-            bar.tell(f"loading {component.label} {size:.1f} GB")
+            bar.enter(loading(component.label))
+            bar.tell(f"loading {component.label} {f'{size:.1f} GB' if size >= 1 else f'{1000 * size:.0f} MB'}")
 
         def loaded() -> None:
             with self._changing() as bar:
