@@ -1,7 +1,7 @@
 """Draws the bundled workflows: `python draw_workflows.py <ComfyUI's folder> [name ...]`.
 
-Each workflow runs on the demo checkpoints, with values that a CPU takes a minute for. The pack's own renderer draws what
-came out, for the template browser: workflows/<name>.jpg, with the input in a corner. For core's shape nodes, whose
+Each workflow runs on the demo checkpoints, with values that a CPU takes a minute for. The pack's own renderer draws
+what came out, for the template browser: workflows/<name>.jpg, with the input in a corner. For core's shape nodes, whose
 checkpoints are not here, a ball of voxels stands for what they make. picture_to_mesh runs with the preset 8 GB Fast and
 is also photographed in the front end, for the READMEs. write_workflows.py writes the workflows themselves.
 """
@@ -142,8 +142,8 @@ def main() -> None:
         info = server.get("/object_info")
         for name in names:
             draw(server, name, info)
-        if CHROMIUM and "picture_to_mesh" in names:
-            photograph(server)
+            if CHROMIUM and name == "picture_to_mesh":
+                photograph(server)  # while ComfyUI still has its results
 
 
 if __name__ == "__main__":
