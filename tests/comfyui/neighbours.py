@@ -10,6 +10,7 @@ from bundled import (
     LINE,
     SAVE,
     SHAPE,
+    TEXTURE,
     box,
     four_views_to_mesh,
     hunyuan3d_8gb,
@@ -115,13 +116,14 @@ def insert_upscaler(graph: Graph) -> Graph:
             (px + wide, py) if px == x - 40 and wire.target[0] == "bake" else (px, py) for px, py in wire.via
         )
     for group in graph.groups:
-        left, _, width, _ = group["bounding"]
-        group["bounding"][0] += wide if left > x else 0
-        group["bounding"][2] += wide if left < x < left + width and group["color"] != SHAPE else 0
+        group["bounding"][0] += wide if group["bounding"][0] > x else 0
+        if group["color"] == TEXTURE:
+            group["bounding"][2] += wide
+            group["bounding"][3] += 120
     file = "RealESRGAN_x4plus.safetensors"
     url = f"{HUGGING_FACE}/Real-ESRGAN_repackaged/resolve/main/{file}"
     models = [{"name": file, "url": url, "directory": "upscale_models"}]
-    graph.node("model", "UpscaleModelLoader", (x - 360, y + 420), 280, models=models, model_name=file)
+    graph.node("model", "UpscaleModelLoader", (x - 360, y + 530), 280, models=models, model_name=file)
     graph.node("upscale", "ImageUpscaleWithModel", (x, y + 160), 300)
     graph.wires = [wire for wire in graph.wires if wire.target != ("bake", "images")]
     graph.link(

@@ -104,7 +104,9 @@ TRIMESH = [
     (PREFIX + "TrimeshToMesh", PREFIX + "UnwrapUVs", "mesh"),
     ("Hy3dTest_TrimeshBox", PREFIX + "TrimeshToMesh", "trimesh"),
 ]
-SMALL = {"RemeshMesh.resolution": 48, "DecimateMesh.target_face_count": 800}
+SMALL = {
+    "RemeshMesh.resolution": 48, "DecimateMesh.target_face_count": 800, "RenderMesh.width": 96, "RenderMesh.height": 96,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

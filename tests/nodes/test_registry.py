@@ -45,7 +45,10 @@ def test_what_is_published() -> None:
     """The pack needs these where it runs; demo checkpoints and tests stay in the repository."""
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
     left_out = {line.rstrip("/") for line in lines if line and not line.startswith("#")}
-    needed = {"__init__.py", "nodes", "lowvram_core", "locales", "web", "workflows", "requirements.txt", "NOTICE"}
+    needed = {
+        "__init__.py", "nodes", "lowvram_core", "locales", "web", "workflows", "subgraphs", "requirements.txt",
+        "NOTICE",
+    }  # fmt: skip
     assert not needed & left_out and {"demo", "tests", "texts", "benchmarks"} <= left_out
     assert HELP.is_relative_to(ROOT / "web") and LOCALES == ROOT / "locales"
     for name in left_out - {".venv", ".cache", "output", "docs/pictures"}:
