@@ -159,11 +159,6 @@ def _running_item() -> tuple[dict[str, Any], list[str]] | None:
     return None if context is None else _comfy.running(context.prompt_id)
 
 
-def user_folder() -> Path:
-    """ComfyUI's folder for its users' files: one folder for each user, and names that begin with __ for no user."""
-    return Path(folder_paths.get_user_directory())
-
-
 def _running_prompt() -> dict[str, Any]:
     """The prompt that runs now, in the format of ComfyUI's API; empty outside of ComfyUI's server."""
     item = _running_item()
@@ -213,7 +208,7 @@ class ComfyHost(LendingHost):
         self._node_id = _progress.node_id()
         self._text = _progress.Text(self._node_id)
         if self._node_id:
-            self.timings = _progress.timings(user_folder())
+            self.timings = _progress.timings()
             parts = list(plan)
             self.expect(parts)
             if parts:
@@ -324,7 +319,7 @@ class ComfyHost(LendingHost):
         if self._sums_up:
             self._text.show(summary(self.records), last=True)
         if self._node_id:
-            _progress.timings(user_folder()).save()
+            _progress.timings().save()
             _progress.log_summary(_running_prompt(), self._node_id)
 
 
