@@ -128,6 +128,10 @@ def test_the_first_screen_has_a_preset_and_its_memory_for_every_card() -> None:
                 assert figure == computed[preset], f"{name}: {preset}"
             else:
                 assert f"| {preset} | {figure} | {computed[preset]} |" in text, f"{name}: {preset}"
+        language = "ko" if name.endswith(".ko.md") else "en"
+        full, streamed, few = (row[3] for row in measured_tables.whole_rows(language)[1:])
+        none = measured_tables.WORDS[language]["none"]
+        assert [row[3] for row in found if row[1] in PRESETS] == [streamed, full, few, none, none], name
 
 
 def test_the_options_exist() -> None:
