@@ -160,7 +160,7 @@ def errors(folder: Path) -> dict[str, str]:
         message(lambda: load_mesh(folder / "a.txt")): "불러오기: 파일 이름이 '.txt'(으)로 끝납니다",
         message(lambda: load_mesh(mesh)): "불러오기: a.glb 파일",
         message(lambda: from_trimesh(None)): "trimesh: 연결된 것이 없습니다.",
-        message(lambda: ModelStore([folder], offline=True).folder("paint")): "(내려받기가 꺼져 있습니다). 그 파일들이",
+        message(lambda: ModelStore([folder], offline=True).folder("paint")): "(내려받기가 꺼져 있습니다)",
         message(lambda: raised(refusal("paint", preset, [need], 2**28))): "2. 품질 낮추기를 허용하기(",
         message(full): "채색: 채색 UNet이(가) 올라가 있는 동안 cuda:0 메모리가 가득 찼습니다(CUDA out of memory)",
         message(lambda: raised(missing_package("unwrap", ["xatlas"], otherwise="Or choose the other unwrapper."))):
