@@ -50,19 +50,27 @@ class CleanMesh(io.ComfyNode):
                 io.Boolean.Input("remove_floaters", default=True,
                                  tooltip="Removes parts with less than 0.5 % of the area and a tenth of the length of "
                                  "the largest part."),
+                io.Float.Input("longest_side", default=0.0, min=0.0, max=1000.0, step=0.1, optional=True,
+                               tooltip="Centres the mesh and scales it to this length. 0 keeps size and place. 1 fits "
+                               "the core's Remesh, which cuts off what lies outside of -0.5 to 0.5."),
             ],
             outputs=[io.Mesh.Output("mesh_out", display_name="mesh")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, mesh: object, preset: GivenPreset, face_budget: int, remove_floaters: bool) -> io.NodeOutput:
+    def execute(
+        cls, mesh: object, preset: GivenPreset, face_budget: int, remove_floaters: bool, longest_side: float = 0.0
+    ) -> io.NodeOutput:
         """A closed mesh stays closed."""
         host = _host.ComfyHost()
         chosen = overridden(preset_of(preset), face_budget=face_budget)
         meshes = _convert.meshes_from_comfy(mesh, "clean", host)
         host.expect(part for item in meshes for part in clean_parts(len(item.faces)))
         cleaned = _convert.one_by_one(
-            meshes, lambda item: stage("clean").clean(item, chosen, host, remove_floaters=remove_floaters)
+            meshes,
+            lambda item: stage("clean").clean(
+                item, chosen, host, remove_floaters=remove_floaters, longest_side=longest_side
+            ),
         )
         shown = _pictures.of_meshes("wireframe", *cleaned)
         return io.NodeOutput(_convert.meshes_to_comfy(cleaned), ui={**shown, **host.badge()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from torch import Tensor
+
 from ..checks.meshes import check_mesh
 from ..geometry.decimate import decimate
 from ..geometry.repair import drop_floaters, split_non_manifold, weld_mesh
@@ -15,7 +17,7 @@ from ..types import Mesh
 log = logging.getLogger(__name__)
 
 
-def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = True) -> Mesh:
+def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = True, longest_side: float = 0.0) -> Mesh:
     """A welded, manifold mesh with at most `preset.face_budget` faces, without UVs and texture.
 
     A clean closed mesh stays closed and keeps its genus. Parts that are inside out are turned, because no
@@ -23,6 +25,7 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
 
     Args:
         remove_floaters: also removes small parts (repair.floaters).
+        longest_side: the mesh is centred and scaled until the longest side of its box has this length. 0: it is not.
 
     Raises:
         BadInput: the mesh is empty or broken.
@@ -45,6 +48,8 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         host.progress(3, 4)
         faces = face_outwards(Mesh(vertices, faces)).faces
         vertices, faces = split_non_manifold(vertices, faces)
+        if longest_side:
+            vertices = _centred(vertices, longest_side)
         host.progress(4, 4)
     if dropped:
         host.note(f"clean: removed small loose parts: {dropped}. To keep such parts, turn remove_floaters off.")
@@ -52,3 +57,9 @@ def clean(mesh: Mesh, preset: Preset, host: Host, *, remove_floaters: bool = Tru
         host.note(note)
     log.info("clean: %d -> %d faces, %d vertices", len(mesh.faces), len(faces), len(vertices))
     return Mesh(vertices, faces)
+
+
+def _centred(vertices: Tensor, longest_side: float) -> Tensor:
+    """[V,3] the vertices, in a box around 0 whose longest side has that length."""
+    low, high = vertices.amin(dim=0), vertices.amax(dim=0)
+    return (vertices - (low + high) / 2) * (longest_side / (high - low).max())

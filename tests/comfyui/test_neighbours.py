@@ -104,11 +104,10 @@ def write_textured(path: Path) -> None:
 def test_the_core_takes_our_textured_mesh(server: Server, info: Info) -> None:
     """Render Mesh, Create 3D File, Load 3D (Advanced), Decimate and Remesh; files go back into Load Mesh.
 
-    Remesh cuts off what lies outside of -0.5 to 0.5.
+    Remesh cuts off what lies outside of -0.5 to 0.5, so Clean Mesh scales the capsule before, which is 2 long.
     """
     write_textured(server.input / "3d" / "box.glb")
     write_textured(server.input / "3d" / "other" / "disk.glb")
-    trimesh.creation.icosphere(radius=0.4).export(server.input / "3d" / "ball.stl")
     load = {"class_type": "Load3DAdvanced", "inputs": {"model_file": "3d/other/disk.glb", "viewport_state": {},
                                                        "width": 64, "height": 64}}  # fmt: skip
     prompt: Prompt = {
@@ -125,8 +124,9 @@ def test_the_core_takes_our_textured_mesh(server: Server, info: Info) -> None:
         "plain": ours(info, "SaveMesh", mesh=["fewer", 0], filename_prefix="3d/plain"),
         "report": ours(info, "MemoryReport", mesh=["fewer", 0]),
         "preset": tiny_preset(info),
-        "ball": ours(info, "LoadMesh", file="3d/ball.stl"),
-        "remesh": node(info, "RemeshMesh", mesh=["ball", 0], resolution=32),
+        "capsule": ours(info, "LoadMesh", file="mesh.glb"),
+        "unit": ours(info, "CleanMesh", mesh=["capsule", 0], preset=P, longest_side=1.0),
+        "remesh": node(info, "RemeshMesh", mesh=["unit", 0], resolution=32),
         "clean": ours(info, "CleanMesh", mesh=["remesh", 0], preset=P),
         "round": ours(info, "SaveMesh", mesh=["clean", 0], filename_prefix="3d/round", format="stl"),
     }
@@ -140,7 +140,7 @@ def test_the_core_takes_our_textured_mesh(server: Server, info: Info) -> None:
     (path,) = saved(server.output, run.ui("plain"))
     assert getattr(trimesh.load(path, force="mesh").visual, "uv", None) is None
     (path,) = saved(server.output, run.ui("round"))
-    assert np.allclose(trimesh.load(path, force="mesh").extents, 0.8, atol=0.08)
+    assert np.allclose(trimesh.load(path, force="mesh").extents, [0.5, 0.5, 1], atol=0.08)
     assert "save: the mesh has a texture but no UVs, so the texture is left out" in server.log()
 
 

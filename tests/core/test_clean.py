@@ -29,6 +29,20 @@ def test_clean_mesh_is_left_alone() -> None:
     assert host.finished == ["clean"]
 
 
+@pytest.mark.parametrize("longest_side", [0.001, 1.0, 100.0])
+def test_a_mesh_is_centred_and_scaled(longest_side: float) -> None:
+    """Without a change of its form; 0 changes nothing, as the test above shows."""
+    mesh = torus()
+    away = mesh.with_(vertices=mesh.vertices * torch.tensor([3.0, 1.0, 1.0]) + 5)
+    result = clean(away, PRESET, RecordingHost(), longest_side=longest_side)
+    low, high = result.vertices.amin(dim=0), result.vertices.amax(dim=0)
+    assert torch.allclose(high, -low, atol=1e-4 * longest_side) and float((high - low).max()) == pytest.approx(
+        longest_side, rel=1e-4
+    )
+    given = away.vertices.amax(dim=0) - away.vertices.amin(dim=0)
+    assert torch.allclose((high - low) / longest_side, given / given.max(), atol=1e-4)
+
+
 @pytest.mark.parametrize("budget", [4000, 1000, 300])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_torus_stays_a_torus(budget: int, scale: float) -> None:
