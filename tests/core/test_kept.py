@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_views: None) -> Path:
     """The delight folder, alone in a models folder. The user's home is an empty folder."""
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     monkeypatch.setattr(kept, "_in_memory", {})

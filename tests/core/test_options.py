@@ -26,6 +26,7 @@ from lowvram_core.presets import Preset
 from lowvram_core.stages import delight, paint, shape
 from lowvram_core.types import Mesh
 
+pytestmark = pytest.mark.usefixtures("small_views")
 SMALL = EXACT.with_(delight_steps=2, paint_steps=2, shape_steps=4, octree=16, render_px=64, views="minimal")
 CPU = torch.device("cpu")
 
@@ -150,7 +151,7 @@ def test_paint_guidance_is_how_far_the_views_follow_the_picture(
     mesh: Mesh, store: ModelStore, monkeypatch: pytest.MonkeyPatch, guidance: float
 ) -> None:
     """One step with these halves: 0 is the half without the picture, 1 the half with it, and more goes beyond."""
-    halves = torch.zeros(3, 4, 64, 64), torch.ones(3, 4, 64, 64)
+    halves = torch.zeros(3, 4, 16, 16), torch.ones(3, 4, 16, 16)
     steps: list[torch.Tensor] = []
     original = paint.next_latents
 

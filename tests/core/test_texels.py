@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hosts import RecordingHost
 from meshes import blob, group, small_preset
 from torch import Tensor
 
-from lowvram_core.presets import VIEW_SETS
+from lowvram_core.presets import VIEW_SETS, Preset
 from lowvram_core.render import compiled
 from lowvram_core.render.cameras import project, view_from_rig
 from lowvram_core.render.maps import normal_map, position_map
@@ -47,7 +48,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CPU = torch.device("cpu")
 CAMERAS = VIEW_SETS["standard"]
-PRESET = small_preset(render_px=1024, texture_px=1024, unwrapper="uvunwrap")
+PRESET = small_preset(render_px=512, texture_px=512, unwrapper="uvunwrap")
+LARGE = PRESET.with_(render_px=1024, texture_px=1024)
+"""As most of the committed results, and where charts are many or small."""
 
 
 def psnr(error: Tensor) -> float:
@@ -60,19 +63,30 @@ def front_texels(mesh: Mesh) -> Tensor:
     return texels.index[-(texels.normals @ view_from_rig(Camera(0, 0))[2, :3]) > 0.9]
 
 
-class Case:
-    """One solid, baked both ways and filled."""
+def painted(solid: Solid, mesh: Mesh, cameras: tuple[Camera, ...]) -> Views:
+    """The true views, drawn at half the benchmark's size: a quarter of the work."""
+    return paint(solid, mesh, cameras, drawn_px=1024)
 
-    def __init__(self, solid: Solid) -> None:
-        host = RecordingHost()
-        self.mesh = unwrap(solid.mesh, PRESET, host)
-        views = paint(solid, self.mesh, CAMERAS)
-        self.truth, self.inside = truth(solid, self.mesh, PRESET.texture_px)
-        self.ours = bake(self.mesh, views, PRESET, host)
-        self.upstreams = bake(self.mesh, views, PRESET.with_(bake="upstream"), host)
-        texture = inpaint(self.mesh, self.ours, host).texture
+
+class Case:
+    """One solid, baked and filled; baked in upstream's way, too, if a test asks."""
+
+    def __init__(self, solid: Solid, preset: Preset = PRESET) -> None:
+        self.preset = preset
+        self.mesh = unwrap(solid.mesh, preset, RecordingHost())
+        self.views = painted(solid, self.mesh, CAMERAS)
+        self.truth, self.inside = truth(solid, self.mesh, preset.texture_px)
+        self.ours = bake(self.mesh, self.views, preset, RecordingHost())
+
+    @cached_property
+    def texture(self) -> Tensor:
+        texture = inpaint(self.mesh, self.ours, RecordingHost()).texture
         assert texture is not None
-        self.texture = texture
+        return texture
+
+    @cached_property
+    def upstreams(self) -> Atlas:
+        return bake(self.mesh, self.views, self.preset.with_(bake="upstream"), RecordingHost())
 
     def seen(self, atlas: Atlas) -> float:
         return float(atlas.seen[self.inside].float().mean())
@@ -81,7 +95,7 @@ class Case:
 @pytest.fixture(scope="module")
 def parts() -> Case:
     """Closed parts that hide each other."""
-    return Case(Solid(group(), smooth))
+    return Case(Solid(group(), smooth), LARGE)
 
 
 def test_sharper_than_upstream_and_sees_as_much(parts: Case) -> None:
@@ -99,7 +113,7 @@ def test_holes_are_seldom_far_off(parts: Case) -> None:
 
 
 def test_many_charts_see_as_much_as_upstream() -> None:
-    case = Case(Solid(crowd(), smooth))
+    case = Case(Solid(crowd(), smooth), LARGE)
     assert case.seen(case.ours) >= case.seen(case.upstreams) - 0.01
     hole = case.inside & ~case.ours.seen
     assert ((case.texture - case.truth)[hole].abs().amax(dim=1) > 0.3).float().mean() <= 0.03
@@ -124,13 +138,13 @@ def test_flat_fronts_keep_their_view(flat: object) -> None:
     """At least 99 % of the front's texels are seen, and at least 99 % of those are right."""
     solid = Solid(flat(), smooth)  # type: ignore[operator]
     mesh = unwrap(solid.mesh, PRESET, RecordingHost())
-    views = paint(solid, mesh, (Camera(0, 0),))
+    views = painted(solid, mesh, (Camera(0, 0),))
     atlas = bake(mesh, views, PRESET, RecordingHost())
     colours, inside = truth(solid, mesh, PRESET.texture_px)
     front = torch.zeros_like(inside)
     front.view(-1)[front_texels(mesh)] = True
     front &= inside
-    assert front.sum() > 20_000
+    assert front.sum() > 5000
     assert atlas.seen[front].float().mean() >= 0.99
     right = (atlas.texture - colours).abs().amax(dim=-1) <= 0.02
     assert right[front & atlas.seen].float().mean() >= 0.99
@@ -141,17 +155,17 @@ def test_the_depth_of_the_object_does_not_matter(depth: float) -> None:
     """A box keeps its front, whether it is a sheet or a beam."""
     flat = slab()
     mesh = unwrap(flat.with_(vertices=flat.vertices * torch.tensor([1.0, 1, depth / 0.3])), PRESET, RecordingHost())
-    views = paint(Solid(mesh, smooth), mesh, (Camera(0, 0),))
+    views = painted(Solid(mesh, smooth), mesh, (Camera(0, 0),))
     atlas = bake(mesh, views, PRESET, RecordingHost())
     front = front_texels(mesh)
-    assert len(front) > 1000
+    assert len(front) > 250
     # The beam is small in the picture: two pixels of the silhouette are a larger share of it.
     assert atlas.seen.view(-1)[front].float().mean() >= (0.94 if depth == 10 else 0.985)
 
 
 def test_seams_differ_no_more_than_neighbours(parts: Case) -> None:
     """The same point of the surface, sampled bilinearly on both sides of a seam."""
-    mesh, size = parts.mesh, PRESET.texture_px
+    mesh, size = parts.mesh, LARGE.texture_px
     assert mesh.uvs is not None
     _, group_of = torch.unique(mesh.vertices, dim=0, return_inverse=True)
     order = group_of.argsort(stable=True)
@@ -172,7 +186,7 @@ def test_no_gutter_is_black_or_grey_in_small_mipmaps() -> None:
     mesh = unwrap(crowd(), PRESET, RecordingHost())
     colour = torch.tensor([0.9, 0.2, 0.1])
     solid = Solid(mesh, lambda points: colour.expand(len(points), 3).clone())
-    atlas = bake(mesh, paint(solid, mesh, CAMERAS), PRESET, RecordingHost())
+    atlas = bake(mesh, painted(solid, mesh, CAMERAS), PRESET, RecordingHost())
     texture = inpaint(mesh, atlas, RecordingHost()).texture
     assert texture is not None
     small = F.avg_pool2d(texture.permute(2, 0, 1), 8)
@@ -224,7 +238,7 @@ def test_what_numba_keeps_serves_the_module_under_another_name(tmp_path: Path) -
         "corners = torch.tensor([[[0.0, 0, 1], [7, 0, 1], [0, 7, 1]]])\n"
         "assert module.fill_depth(depth, corners, 8, 1e-3) and int((depth == 1).sum()) == 36\n"
     )
-    for name in ("first", "second", "first"):
+    for name in ("first", "second"):
         command = [sys.executable, "-c", code, name, str(tmp_path / "compiled.py")]
         run = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert run.returncode == 0, run.stderr
@@ -287,7 +301,7 @@ def test_the_loops_and_torch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     solid = Solid(group(), smooth)
     mesh, size = unwrap(solid.mesh, PRESET, RecordingHost()), 256
     scene, camera = Scene(mesh), CAMERAS[1]
-    picture = paint(solid, mesh, (camera,)).images[0]
+    picture = painted(solid, mesh, (camera,)).images[0]
 
     def draw() -> tuple[list[Tensor], list[Tensor]]:
         scene._last = None
@@ -386,9 +400,12 @@ def test_the_measured_holes_are_filled_better(row: dict[str, Any]) -> None:
 
 
 def test_the_results_are_those_of_this_code() -> None:
-    case = Case(Solid(slab(), smooth))
+    solid, host = Solid(slab(), smooth), RecordingHost()
+    mesh = unwrap(solid.mesh, LARGE, host)
+    atlas = bake(mesh, paint(solid, mesh, CAMERAS), LARGE, host)
+    _, inside = truth(solid, mesh, LARGE.texture_px)
     (row,) = (row for row in RESULTS if (row["mesh"], row["stage"], row["texture_px"]) == ("slab", "bake", 1024))
-    assert case.seen(case.ours) == pytest.approx(row["coverage_ours"], abs=0.002)
+    assert float(atlas.seen[inside].float().mean()) == pytest.approx(row["coverage_ours"], abs=0.002)
 
 
 @pytest.mark.parametrize("page", ["docs/performance.md", "docs/ko/performance.md"])

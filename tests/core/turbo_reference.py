@@ -78,12 +78,11 @@ def masked_unet(folder: Path, masks: dict[int, Tensor]) -> Any:
 
 @torch.no_grad()
 def paint_views(
-    folder: Path, vae_folder: Path, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int],
-    *, masked: bool = True,
-) -> list[Image.Image]:  # fmt: skip
+    folder: Path, vae_folder: Path, picture: Image.Image, normals: Tensor, positions: Tensor, classes: list[int]
+) -> list[Image.Image]:
     """Ten steps, one half, no guidance."""
     vae = AutoencoderKL.from_pretrained(vae_folder / "vae", torch_dtype=torch.float32)
-    unet = masked_unet(folder, masks_of(positions, in_place=True) if masked else {})
+    unet = masked_unet(folder, masks_of(positions, in_place=True))
     scheduler = LCMScheduler.from_config(LCMScheduler.load_config(folder / "scheduler"), timestep_spacing="trailing")
     scheduler.set_timesteps(timesteps=TIMESTEPS, original_inference_steps=30)
     assert scheduler.timesteps.tolist() == TIMESTEPS
