@@ -41,13 +41,6 @@ def wanted(prompt: dict[str, Any], *outputs: str, **rest: Any) -> tuple[list[str
     return models.wanted_models(prompt, outputs or ("save",), **settings)
 
 
-def test_every_node_that_reads_a_preset_is_known(pack: Pack) -> None:
-    """A new stage must be checked too."""
-    inputs = {name: {item.id for item in node.GET_SCHEMA().inputs} for name, node in pack.by_id.items()}
-    reading = {name for name, ids in inputs.items() if "preset" in ids and not name.startswith("Preset")}
-    assert reading - {"ModelCheck"} == module("nodes._models").STAGES.keys() - {"InpaintTexture"}
-
-
 def test_every_stage_that_leads_to_an_output(pack: Pack) -> None:
     whole = ["background/u2net", "shape/v2-0-turbo", "delight", "paint"]
     assert wanted(graph()) == (whole, [])

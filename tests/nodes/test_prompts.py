@@ -53,7 +53,7 @@ def test_every_node_with_a_preset_is_a_stage_that_is_known(pack: Pack) -> None:
     }
     choosing = {name for name in kinds_of_presets(pack)}
     assert module("nodes._prompts").STAGES.keys() <= with_preset - choosing
-    assert with_preset - choosing - module("nodes._prompts").STAGES.keys() <= {"ModelCheck", "PresetToJSON"}
+    assert with_preset - choosing - module("nodes._prompts").STAGES.keys() <= {"ModelCheck", "PresetToJson"}
 
 
 @pytest.mark.parametrize(
