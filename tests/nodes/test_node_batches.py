@@ -70,7 +70,7 @@ def test_the_texture_nodes_take_a_batch(pack: Pack, installed: Path, preset: Any
     """Each mesh with its own picture. Its views, its texture and its mask are those that it gets alone."""
     pictures = torch.cat([picture, picture.flip(3)])
     views, cameras, meshes = pack.run("PaintViews", mesh=two, image=pictures, preset=preset)
-    assert views.shape == (6, 512, 512, 3) and cameras == (preset.cameras, preset.cameras)
+    assert views.shape == (6, 128, 128, 3) and cameras == (preset.cameras, preset.cameras)
     baked, seen = pack.run("BakeTexture", mesh=meshes, images=views, views=cameras, preset=preset)
     assert baked.texture.shape == (2, 128, 128, 3) and seen.shape == (2, 128, 128)
     filled = pack.run("InpaintTexture", mesh=baked, seen=seen)

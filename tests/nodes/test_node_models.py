@@ -73,6 +73,7 @@ def test_presets_behind_a_link(pack: Pack, preset: dict[str, Any], shape: str | 
 @pytest.mark.parametrize("node", [("PresetAuto", {}), ("Preset", {"preset": "Auto"})])
 def test_the_cards_own_preset(pack: Pack, node: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 8 * 2**30, 2**30))
+    monkeypatch.setattr(module("nodes._host"), "on_cpu", lambda: False)
     prompt = graph(preset={"class_type": PREFIX + node[0], "inputs": node[1]})
     assert wanted(prompt)[0][1:] == ["shape/v2-0-turbo", "delight", "paint"]
     monkeypatch.setattr(module("nodes._host"), "card", lambda: ("a card", 2 * 2**30, 2**30))

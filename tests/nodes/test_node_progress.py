@@ -23,7 +23,7 @@ def running(comfy: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(records, "_runs", type(records._runs)())
     monkeypatch.setattr(host, "_running_prompt", lambda: kept.prompt)
     timings = module("lowvram_core.files.timings").FileTimings(comfy / "timings.json")
-    monkeypatch.setattr(progress, "timings", lambda folder: timings)
+    monkeypatch.setattr(progress, "timings", lambda: timings)
     monkeypatch.setattr(progress.Text, "show", lambda self, text, last=False: kept.texts.append(text) if text else None)
     monkeypatch.setattr(host.ComfyHost, "_show", lambda self, fraction, line, preview: (
         kept.bars.append(fraction), kept.texts.append(line)))  # fmt: skip
