@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import COMFYUI
 from server import CHROMIUM, ROOT, Server
 
+COMFYUI = os.environ.get("COMFYUI_PATH", "")
 pytestmark = pytest.mark.skipif(find_spec("comfy_test") is None, reason="comfy-test is not installed")
 
 LONGEST_S = 7200
