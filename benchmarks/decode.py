@@ -191,11 +191,14 @@ def _steep(logits: Tensor) -> Tensor:
     return (logits / (12 * fields.STEEP)).clamp(-1, 1)
 
 
-def on_device(device: torch.device, folder: Path, octrees: Sequence[int], large: Sequence[int]) -> Iterator[Row]:
+def on_device(
+    device: torch.device, folder: Path, octrees: Sequence[int], large: Sequence[int], warm_up: int = 64
+) -> Iterator[Row]:
     """A decoder with random weights. It computes, and a solid gives the logits.
 
     Args:
         folder: the shape model.
+        warm_up: the grid of a run before the measured ones.
     """
     how = asking(device, 20_000, torch.float16)
     model = open_shape(folder, torch.float16)
@@ -204,7 +207,7 @@ def on_device(device: torch.device, folder: Path, octrees: Sequence[int], large:
     with host.borrow(model.vae) as vae, shape_field(vae, latents, keys_once=True) as network:
         for name in ("sphere", "chair", "gyroid"):
             field = partial(_logits_of_a_solid, network, fields.logits(fields.ANALYTIC[name], fields.STEEP))
-            list(rows_of(name, field, 64, how, {"steep": torch.clone}))  # warms up
+            list(rows_of(name, field, warm_up, how, {"steep": torch.clone}))
             for octree in octrees:
                 yield from rows_of(name, field, octree, how, {"steep": torch.clone})
             for octree in large:

@@ -29,10 +29,10 @@ def check(rows: list[decode.Row], octree: int) -> None:
 def test_on_a_device(tmp_path: Path) -> None:
     folder = tiny.make_shape(tmp_path)
     with counted() as device, ledger.set(cap=2**50, limit=2**40):
-        rows = list(decode.on_device(device, folder, [96], [64]))
+        rows = list(decode.on_device(device, folder, [96], [32], warm_up=16))
         assert ledger.current == 0
     check(rows, 96)
-    assert [row["shape"] for row in rows if row["octree"] == 64] == ["sphere", "chair", "gyroid"]
+    assert [row["shape"] for row in rows if row["octree"] == 32] == ["sphere", "chair", "gyroid"]
 
 
 @pytest.mark.parametrize("kind", ["slow", "steep"])
