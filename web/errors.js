@@ -50,7 +50,7 @@ function titleOf(node, type) {
   return node?.title ?? window.LiteGraph.registered_node_types[type]?.title ?? type;
 }
 
-async function show({ node_id: id, node_type: type, exception_type: kind, exception_message: message }) {
+async function show({ node_id: id, node_type: type, exception_type: kind = "", exception_message: message = "" }) {
   const node = nodeOf(id);
   const found = node?.comfyClass === type ? node : undefined;
   const size = found && [...found.size]; // before ComfyUI's own mark makes it higher
@@ -132,6 +132,6 @@ app.registerExtension({
     listen("execution_start", closeToast);
     listen("execution_error", (detail) => detail.node_type?.startsWith(PREFIX) && show(detail));
     listen("executing", (id) => id && clear(nodeOf(id)));
-    listen("execution_cached", ({ nodes }) => nodes.map(nodeOf).forEach(clear));
+    listen("execution_cached", ({ nodes }) => nodes?.map(nodeOf).forEach(clear));
   },
 });

@@ -126,6 +126,24 @@ def saved(tab: Editor) -> dict[str, Any]:
     return graph
 
 
+def test_a_node_inside_a_subgraph_says_why(tab: Editor, server: Server) -> None:
+    """ComfyUI names it by the ids on the way to it. The toast has its title, and the text stands on the inner node."""
+    with shown_as(tab, server, "en", vue=False):
+        ids = tab.build(
+            [part("load", PREFIX + "LoadPictures", 150, folder="nowhere"), part("see", "PreviewImage", 700)],
+            [["load", "image", "see", "images"]], [],
+        )  # fmt: skip
+        tab.js("(id) => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); }", ids["load"])
+        stop(tab)
+        [[summary, detail]] = toasts(tab)
+        assert summary == "Load Pictures from Folder stopped"
+        assert detail == tab.js(
+            "() => app.graph.nodes.find((node) => node.subgraph).subgraph.nodes[0]"
+            ".widgets.find((widget) => widget.name === 'lowvram_error').value"
+        )
+        assert tab.errors == []
+
+
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_missing_model_is_one_paragraph(tab: Editor, server: Server, language: str) -> None:
     """What to do is shown. The files and folders stand in ComfyUI's own report."""
