@@ -18,24 +18,25 @@ _STEP_S = 0.094
 """Of the shape DiT; it runs twice per step if guidance needs both halves."""
 _DECODE_S = 8.2
 """All points of a grid at octree 384."""
-_SPARSE_SHARE = 0.1
-"""Of the points of that grid, asked where only points near the surface are decoded."""
+_SPARSE_SHARE = 0.05
+"""Of the points of that grid, asked where only points near the surface are decoded (decode.json)."""
 _DELIGHT_STEP_S = 0.042
 _MAP_S = 0.04
 _PAINT_STEP_S = 0.022
 """For one view."""
 _PICTURE_S = 0.1
-"""The VAE, for one picture."""
+"""The VAE, for one picture. It was not timed apart from its phase."""
 _UNWRAP_S = {"xatlas": 22.0, "uvunwrap": 0.8}
 """40,000 faces."""
 _BAKE_S = 0.08
 """One view."""
 _INPAINT_S = 1.3
 _BACKGROUND_S = 1.6
-_CLEAN_S = 1.5
-"""Measured on two cores: u2netp on the demo's photograph; 40,000 faces of a surface with 300,000."""
+"""u2netp and the demo's photograph, CPU seconds of one thread."""
+_CLEAN_S = 1.3
+"""298,000 faces to 40,000, CPU seconds of one thread."""
 _FRAME_S = 0.2
-"""One frame of a turntable, 512 px, 40,000 faces, on one core."""
+"""One frame of a turntable, 512 px, 39,000 faces, CPU seconds of one thread."""
 
 _STEP = "step {done} of {total}"
 
@@ -70,7 +71,8 @@ def shape_parts(preset: Preset) -> list[Part]:
 
 def clean_parts(faces: int) -> list[Part]:
     """The parts of cleaning a mesh with so many faces."""
-    return [Part("clean", _CLEAN_S, max(faces, 1) / 1e5, doing="cleaning the mesh", silent=True)]
+    units = max(faces, 1) / 300_000
+    return [Part("clean", _CLEAN_S * units, units, doing="cleaning the mesh", silent=True)]
 
 
 def unwrap_parts(faces: int, preset: Preset) -> list[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -281,7 +282,7 @@ Run = Callable[[TorchHost, ModelStore, Mesh], object]
 CASES: dict[str, tuple[list[Part], Run, set[str]]] = {
     "shape": (
         shape_parts(PRESET), lambda host, store, mesh: generate_shape(disc(), PRESET, host, store),
-        {"loading shape DiT 0 MB", "looking at the picture", "step 2 of 2", "decoding 100 %"},
+        {"loading shape DiT", "looking at the picture", "step 2 of 2", "decoding 100 %"},
     ),
     "clean": (clean_parts(320), lambda host, store, mesh: clean(mesh, PRESET, host), {"cleaning the mesh"}),
     "unwrap": (unwrap_parts(320, PRESET), lambda host, store, mesh: unwrap(mesh, PRESET, host), {"unwrapping 100 %"}),
@@ -291,7 +292,7 @@ CASES: dict[str, tuple[list[Part], Run, set[str]]] = {
     ),
     "paint": (
         paint_parts(PRESET), lambda host, store, mesh: paint_views(mesh, torch.rand(64, 64, 3), PRESET, host, store),
-        {"rendering the maps", "loading paint UNet 0 MB", "step 2 of 2", "decoding the views"},
+        {"rendering the maps", "loading paint UNet", "step 2 of 2", "decoding the views"},
     ),
     "bake": (
         bake_parts(3, PRESET),
@@ -315,7 +316,8 @@ def test_the_bar_of_each_stage_grows_until_it_is_full(stage: str, store: ModelSt
     fractions = [fraction for fraction, _ in seen]
     assert fractions == sorted(fractions), "it never falls"
     assert fractions[0] < 0.05 and fractions[-1] == pytest.approx(1.0), "no part of the plan is missed"
-    assert told <= {line.split(", about")[0] for _, line in seen}
+    lines = {re.sub(r" \d+ MB$", "", line.split(", about")[0]) for _, line in seen}
+    assert told <= lines
     known = {name.split("|")[2] for name in host.timings}
     assert known == {part.key for part in plan}, "every part was timed, so the next run tells what is left"
 
