@@ -32,6 +32,11 @@ SEEN_FROM = Camera(30, 20)
 PRESET = "8 GB Fast"
 LIGHT = {"octree": 96, "render_px": 512, "texture_px": 512, "face_budget": 6000, "paint_steps": 3}
 """Values of Preset Custom, beside the tiny ones of the tests."""
+LIGHT_CORE = {
+    "RemeshMesh": {"resolution": 96}, "DecimateMesh": {"target_face_count": 6000},
+    "RenderMesh": {"width": 96, "height": 96}, "VoxelToMesh": {"threshold": 0.5},
+}  # fmt: skip
+"""Values of core's nodes, which are slow on a CPU."""
 SCREENSHOT = ROOT / "docs" / "pictures" / "picture_to_mesh.jpg"
 CAPTION = "demo models"
 
@@ -93,9 +98,9 @@ def prepared(name: str, info: dict[str, Any]) -> Prompt:
         if part["class_type"] == f"{PREFIX}Preset":
             simple = name == "picture_to_mesh"
             part.update(ours(info, "Preset", preset=PRESET) if simple else tiny_preset(info, **LIGHT))
+        part["inputs"] |= LIGHT_CORE.get(part["class_type"], {})
         if part["class_type"] == "VoxelToMesh":
             part["inputs"]["voxel"] = ["ball", 0]
-            part["inputs"]["threshold"] = 0.5
     return {**prompt, "ball": node(info, "Hy3dTest_Ball")} if "core_shape" in name else prompt
 
 
