@@ -32,8 +32,13 @@ SEEN_FROM = Camera(30, 20)
 PRESET = "8 GB Fast"
 LIGHT = {"octree": 96, "render_px": 512, "texture_px": 512, "face_budget": 6000, "paint_steps": 3}
 """Values of Preset Custom, beside the tiny ones of the tests."""
+LIGHT_CORE = {
+    "RemeshMesh": {"resolution": 96}, "DecimateMesh": {"target_face_count": 6000},
+    "RenderMesh": {"width": 96, "height": 96}, "VoxelToMesh": {"threshold": 0.5},
+}  # fmt: skip
+"""Values of core's nodes, which are slow on a CPU."""
 SCREENSHOT = ROOT / "docs" / "pictures" / "picture_to_mesh.jpg"
-CAPTION = "demo models"
+CAPTION, BALL_CAPTION = "demo models", "demo models; a ball for core's shape"
 
 
 def cropped(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -47,7 +52,7 @@ def drawn(mesh: Mesh, width: int, height: int) -> Image.Image:
     return cropped(pil_from_image(render_textured(mesh, SEEN_FROM, 2 * SIDE_PX)), width, height)
 
 
-def thumbnail(meshes: Sequence[Mesh], insets: Sequence[Image.Image]) -> Image.Image:
+def thumbnail(meshes: Sequence[Mesh], insets: Sequence[Image.Image], caption: str = CAPTION) -> Image.Image:
     """A square picture: the results side by side, the inputs in a row below, and who made it."""
     sheet = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
     below = INSET_PX + 2 * RIM_PX
@@ -60,7 +65,7 @@ def thumbnail(meshes: Sequence[Mesh], insets: Sequence[Image.Image]) -> Image.Im
         framed = ImageOps.expand(ImageOps.fit(inset.convert("RGB"), (side - 2, side - 2)), 1, "#999999")
         sheet.paste(framed, (RIM_PX + index * (side + RIM_PX), SIDE_PX - RIM_PX - side))
     draw = ImageDraw.Draw(sheet)
-    draw.text((SIDE_PX - RIM_PX, SIDE_PX - RIM_PX), CAPTION, fill="#777777", anchor="rs", font_size=15)
+    draw.text((SIDE_PX - RIM_PX, SIDE_PX - RIM_PX), caption, fill="#777777", anchor="rs", font_size=15)
     return sheet
 
 
@@ -93,9 +98,9 @@ def prepared(name: str, info: dict[str, Any]) -> Prompt:
         if part["class_type"] == f"{PREFIX}Preset":
             simple = name == "picture_to_mesh"
             part.update(ours(info, "Preset", preset=PRESET) if simple else tiny_preset(info, **LIGHT))
+        part["inputs"] |= LIGHT_CORE.get(part["class_type"], {})
         if part["class_type"] == "VoxelToMesh":
             part["inputs"]["voxel"] = ["ball", 0]
-            part["inputs"]["threshold"] = 0.5
     return {**prompt, "ball": node(info, "Hy3dTest_Ball")} if "core_shape" in name else prompt
 
 
@@ -117,7 +122,7 @@ def draw(server: Server, name: str, info: dict[str, Any]) -> None:
         path for data in run.of("executed") if data["node"] == save for path in saved(server.output, data["output"])
     ]
     meshes = [load_mesh(path) for path in dict.fromkeys(paths)]
-    picture = thumbnail(meshes, inputs(server, prompt))
+    picture = thumbnail(meshes, inputs(server, prompt), BALL_CAPTION if "ball" in prompt else CAPTION)
     assert np.asarray(picture).std() > 10, f"{name}: the picture is empty"
     picture.save(ROOT / "workflows" / f"{name}.jpg", quality=88, optimize=True)
 

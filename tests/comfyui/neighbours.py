@@ -21,7 +21,7 @@ from bundled import (
     texture_only,
     texture_own_mesh,
 )
-from graph_file import Graph
+from graph_file import BYPASSED, Graph
 
 
 def core_shape(version: str, steps: int, cfg: float, latent: int, crop: str) -> Graph:
@@ -75,6 +75,7 @@ def core_mesh_tools() -> Graph:
     graph.node("mesh", "LoadMesh", (520, 0), 300, file="mesh.glb")
     graph.node("holes", "FillHoles", (920, 0), 280)
     graph.node("remesh", "RemeshMesh", (1280, 0), 330, resolution=256, sign_mode="udf")
+    graph.parts["remesh"].mode = BYPASSED  # it cuts off what is outside of a cube with sides of 1
     graph.node("decimate", "DecimateMesh", (1680, 0), 280, target_face_count=40000, placement_mode="midpoint")
     graph.link("mesh.mesh > holes.mesh", "holes.mesh > remesh.mesh", "remesh.mesh > decimate.mesh")
     graph.subgraph("texture", texture_only(), (2050, 0), 340)

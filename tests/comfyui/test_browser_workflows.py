@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import trimesh
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 import wires
@@ -87,6 +89,7 @@ def ran(
     before = meshes(server)
     tab.load(workflow(name))
     tab.make_tiny()
+    tab.js("() => app.graph.nodes.forEach((node) => { node.mode = 0; })")  # core's Remesh Mesh, too
     for feed in feeds:
         tab.js(FEED, list(feed))
     for key, value in values.items():
@@ -105,7 +108,8 @@ TRIMESH = [
     ("Hy3dTest_TrimeshBox", PREFIX + "TrimeshToMesh", "trimesh"),
 ]
 SMALL = {
-    "RemeshMesh.resolution": 48, "DecimateMesh.target_face_count": 800, "RenderMesh.width": 96, "RenderMesh.height": 96,
+    PREFIX + "LoadMesh.file": "small.glb", "RemeshMesh.resolution": 48, "DecimateMesh.target_face_count": 800,
+    "RenderMesh.width": 96, "RenderMesh.height": 96,
 }  # fmt: skip
 
 
@@ -115,7 +119,6 @@ SMALL = {
         ("picture_to_mesh", [], {}, 1),
         ("with_core_shape_2_0", VOXELS, {}, 1),
         ("with_core_shape_2_1", VOXELS, {"VoxelToMesh.threshold": 0.5}, 1),
-        ("with_core_mesh_tools", [], SMALL, 1),
         ("with_upscaled_views", [], {}, 1),
         ("with_folder_of_pictures", [], {}, 2),
         ("texture_own_mesh", TRIMESH, {}, 1),
@@ -129,6 +132,13 @@ def test_runs_with_neighbours(
     assert len(found) == count and tab.errors == []
     for path in found:
         textured(path)
+
+
+def test_core_tools_keep_the_shape(tab: Editor, server: Server) -> None:
+    """Remesh Mesh works in a cube with sides of 1. A mesh inside it keeps its size through core's tools and ours."""
+    (path,) = ran(tab, server, "with_core_mesh_tools", [], SMALL)
+    given = trimesh.load(server.input / "small.glb", force="mesh")
+    assert np.allclose(sorted(textured(path).extents), sorted(given.extents), atol=0.06)
 
 
 def test_a_blueprint_comes_from_the_search(tab: Editor) -> None:
