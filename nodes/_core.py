@@ -31,7 +31,7 @@ def guarded(name: str) -> Any:
 
 def core(name: str) -> ModuleType:
     """The module lowvram_core.<name>; see `stage`."""
-    with _named(name):
+    with named(name):
         return import_module(f"{_PACKAGE}.lowvram_core.{name}")
 
 
@@ -47,14 +47,15 @@ class _Guarded:
 
         @wraps(found)
         def call(*given: Any, **named: Any) -> Any:
-            with _named(self._name):
+            with named(self._name):
                 return found(*given, **named)
 
         return call
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
+def named(what: str) -> Iterator[None]:
+    """Within it, a package that cannot be imported becomes a MissingDependency of the last part of `what`."""
     try:
         yield
     except MissingDependency:

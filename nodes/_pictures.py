@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..lowvram_core.types import Cutout, Mesh
-from . import _comfy
+from . import _comfy, _records
 from ._core import core
 
 VARIABLE = "HY3D_LOWVRAM_PICTURES"
@@ -30,7 +30,7 @@ def of_meshes(kind: str, *meshes: Mesh) -> dict[str, Any]:
     Args:
         kind: a function of lowvram_core/render/portraits.py.
     """
-    if not _comfy.executing() or not wanted():
+    if not _records.executing() or not wanted():
         return {}
     try:
         draw = getattr(core("render.portraits"), kind)
@@ -48,7 +48,7 @@ def of_cutouts(cutouts: Sequence[Cutout]) -> dict[str, Any]:
 
 def shown(images: Tensor) -> dict[str, Any]:
     """What a node sends to show pictures [N,H,W,3] float32 sRGB 0..1. They replace the last preview of its latents."""
-    if not _comfy.executing():
+    if not _records.executing():
         return {}
     from comfy_api.latest import ui
 
