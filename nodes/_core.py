@@ -31,7 +31,7 @@ def guarded(name: str) -> Any:
 
 def core(name: str) -> ModuleType:
     """The module lowvram_core.<name>; see `stage`."""
-    with named(name):
+    with naming(name):
         return import_module(f"{_PACKAGE}.lowvram_core.{name}")
 
 
@@ -47,14 +47,14 @@ class _Guarded:
 
         @wraps(found)
         def call(*given: Any, **named: Any) -> Any:
-            with named(self._name):
+            with naming(self._name):
                 return found(*given, **named)
 
         return call
 
 
 @contextmanager
-def named(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """Within it, a package that cannot be imported becomes a MissingDependency of the last part of `what`."""
     try:
         yield

@@ -10,7 +10,7 @@ from ..lowvram_core.errors import BadInput
 from ..lowvram_core.plans import turntable_parts
 from ..lowvram_core.types import Mesh
 from . import _convert, _host
-from ._core import core, named
+from ._core import core, naming
 from ._schema import schema
 
 BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
@@ -56,7 +56,7 @@ class Turntable(io.ComfyNode):
         def draw(item: Mesh) -> Tensor:
             core("checks.meshes").check_mesh(item, "turntable")
             pictures = torch.empty(frames, size, size, 3)
-            with named("turntable"), host.phase("turntable"):
+            with naming("turntable"), host.phase("turntable"):
                 drawn = core("render.preview").turntable(item, frames, size, background=BACKGROUNDS[background])
                 for index, picture in enumerate(drawn):
                     pictures[index] = picture
