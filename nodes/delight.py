@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..lowvram_core.plans import delight_parts
 from ..lowvram_core.presets import Preset
-from . import _convert, _host, _pictures
+from . import _convert, _host
 from ._core import stage
 from ._schema import further_inputs, overridden, preset_input, schema, seed_input, steps_input
 
@@ -48,4 +48,5 @@ class Delight(io.ComfyNode):
             [_convert.cutout(*picture, name) for name, picture in pictures.items()],
             chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
-        return io.NodeOutput(_convert.to_image(delit), ui={**_pictures.shown(delit), **host.badge()})
+        host.show_result(delit)
+        return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

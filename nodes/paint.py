@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..lowvram_core.plans import paint_parts, unwrap_parts
 from ..lowvram_core.presets import VIEW_SETS, Preset
-from . import _convert, _host, _pictures
+from . import _convert, _host
 from ._core import core, stage
 from ._schema import ViewsType, choice_input, further_inputs, overridden, preset_input, schema, seed_input, steps_input
 
@@ -59,9 +59,10 @@ class PaintViews(io.ComfyNode):
         references = [_reference(*picture, name) for name, picture in pictures.items()]
         core_mesh = stage("unwrap").unwrap(given, chosen, host, keep_uvs=True)
         painted = stage("paint").paint_views(core_mesh, references, chosen, host, _host.model_store(host), seed=seed)
+        host.show_result(painted.images)
         return io.NodeOutput(
             _convert.to_image(painted.images), painted.cameras, _convert.mesh_to_comfy(core_mesh),
-            ui={**_pictures.shown(painted.images), **host.badge()},
+            ui=host.badge(),
         )  # fmt: skip
 
 
