@@ -297,6 +297,14 @@ class ComfyHost(LendingHost):
             _comfy.set_progress(self._node_id, round(fraction * BAR_STEPS), BAR_STEPS, picture)
         self._text.show(line)
 
+    def show_result(self, pictures: Tensor) -> None:
+        """Shows the finished pictures [N,H,W,3] in place of the last preview of their latents.
+
+        They are a preview too: the front end keeps the last one, in front of or above the pictures of an output.
+        """
+        with self._changing(core("networks.previews").sheet(pictures)):
+            pass
+
     def badge(self) -> dict[str, Any]:
         """Ends the node's run: its seconds and peak memory, each in a list.
 

@@ -47,7 +47,7 @@ def of_cutouts(cutouts: Sequence[Cutout]) -> dict[str, Any]:
 
 
 def shown(images: Tensor) -> dict[str, Any]:
-    """What a node sends to show pictures [N,H,W,3] float32 sRGB 0..1. They replace the last preview of its latents."""
+    """What a node sends to show pictures [N,H,W,3] float32 sRGB 0..1. Nodes with previews use ComfyHost.show_result."""
     if not _records.executing():
         return {}
     from comfy_api.latest import ui

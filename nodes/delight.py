@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lowvram_core.plans import delight_parts
-from . import _convert, _host, _pictures
+from . import _convert, _host
 from ._core import stage
 from ._schema import GivenPreset, further_inputs, overridden, preset_input, preset_of, schema, seed_input, steps_input
 
@@ -53,4 +53,5 @@ class Delight(io.ComfyNode):
             [_convert.cutout(*picture, name, host) for name, picture in pictures.items()],
             chosen, host, _host.model_store(host), seed=seed,
         )  # fmt: skip
-        return io.NodeOutput(_convert.to_image(delit), ui={**_pictures.shown(delit), **host.badge()})
+        host.show_result(delit)
+        return io.NodeOutput(_convert.to_image(delit), ui=host.badge())

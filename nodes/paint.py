@@ -9,7 +9,7 @@ from torch import Tensor
 from ..lowvram_core.plans import paint_parts, unwrap_parts
 from ..lowvram_core.presets import VIEW_SETS
 from ..lowvram_core.types import Mesh, Views
-from . import _convert, _host, _pictures
+from . import _convert, _host
 from ._core import core, stage
 from ._schema import (
     GivenPreset,
@@ -81,12 +81,13 @@ class PaintViews(io.ComfyNode):
         )  # fmt: skip
         done = _convert.one_by_one(meshes, paint, references)
         images = torch.cat([painted.images for _, painted in done])
+        host.show_result(images)
         cameras = [painted.cameras for _, painted in done]
         return io.NodeOutput(
             _convert.to_image(images),
             cameras[0] if len(cameras) == 1 else tuple(cameras),
             _convert.meshes_to_comfy([unwrapped for unwrapped, _ in done]),
-            ui={**_pictures.shown(images), **host.badge()},
+            ui=host.badge(),
         )  # fmt: skip
 
 

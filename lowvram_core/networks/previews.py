@@ -27,10 +27,14 @@ def preview(latents: Tensor, objects: Tensor | None = None) -> Tensor:
     pictures = (pictures * 0.5 + 0.5).nan_to_num(0).clamp(0, 1)
     if objects is not None:
         pictures = 1.0 - objects.unsqueeze(-1) * (1.0 - pictures)
+    return sheet(pictures)
+
+
+def sheet(pictures: Tensor) -> Tensor:
+    """[R*H,C*W,3]: pictures [N,H,W,3] side by side, an even number above two in two rows."""
     rows = 2 if len(pictures) > 2 and len(pictures) % 2 == 0 else 1
     count, height, width, _ = pictures.shape
-    sheet = pictures.view(rows, count // rows, height, width, 3).transpose(1, 2)
-    return sheet.reshape(rows * height, -1, 3)
+    return pictures.reshape(rows, count // rows, height, width, 3).transpose(1, 2).reshape(rows * height, -1, 3)
 
 
 def silhouettes(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -50,15 +50,16 @@ def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
         assert bars[stage] == sorted(bars[stage]) and bars[stage][-1] == 1.0, f"the bar of {stage} only grows"
         assert len(set(bars[stage])) > 2, f"the bar of {stage} moves"
-        pictures = run.ui(stage)["images"]
+        pictures = run.ui(stage).get("images", [])
+        assert bool(pictures) != (stage in ("delight", "paint")), "those two show their results as the last preview"
         assert all((server.base / "temp" / item["subfolder"] / item["filename"]).is_file() for item in pictures), stage
-    assert len(run.ui("paint")["images"]) == 3 and len(run.ui("shape")["images"]) == 1
+    assert len(run.ui("shape")["images"]) == 1
     told = [text for stage in ("shape", "delight", "paint") for text in run.texts(stage)]
     assert any(re.match(r"loading .* MB", text) for text in told) and any(text.startswith("step ") for text in told)
     assert re.search(r"^[\d.]+ s: .*paint [\d.]+", run.texts("paint")[-1])
     assert re.search(r"textured mesh in [\d.]+ s: .*decode", server.log()), "one line at the end of the run"
     previews = [(data["node"], Image.open(BytesIO(data["picture"])).size) for data in run.of("preview")]
-    assert previews == [("delight", (512, 512))] * 2 + [("paint", (512, 171))] * 2, "one for each step"
+    assert previews == [("delight", (512, 512))] * 3 + [("paint", (512, 171))] * 3, "one for each step, and the result"
     for stage in ("cut", "shape", "clean", "unwrap", "delight", "paint", "bake", "inpaint"):
         assert run.ui(stage)["hy3d_seconds"][0] > 0
     report = run.ui("report")["text"][0]
