@@ -209,15 +209,20 @@ class ComfyHost(LendingHost):
         self._text = _progress.Text(self._node_id)
         if self._node_id:
             self.timings = _progress.timings()
-            parts = list(plan)
-            self.expect(parts)
-            if parts:
-                self.tell("getting ready")
-            self._sums_up = bool(parts)
-
+            self.expect(plan)
         from ._models import check_before_first_stage  # here, because that file imports this one
 
         check_before_first_stage(self, prompt, _running_outputs())
+
+    def expect(self, parts: Iterable[Part]) -> None:
+        """Begins the node's bar with these parts. A node calls it where it knows them only after it began."""
+        if not self._node_id:
+            return
+        planned = list(parts)
+        super().expect(planned)
+        self._sums_up = bool(planned)
+        if planned:
+            self.tell("getting ready")
 
     @property
     def dtype(self) -> torch.dtype:
