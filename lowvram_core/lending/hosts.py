@@ -140,9 +140,6 @@ class LendingHost(ShownProgress):
         if sends:
             self._report(done, total, preview)
 
-    def tell(self, text: str) -> None:
-        """Shows a short line about what is going on."""
-
     def _stop_if_cancelled(self) -> None:
         raise NotImplementedError
 
