@@ -17,11 +17,15 @@ from comfy_pack import PREFIX, Pack, module
 @pytest.fixture
 def running(comfy: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A prompt that runs without a server: what its nodes show is kept in `bars`, `texts` and `saved`."""
-    kept = SimpleNamespace(now=SimpleNamespace(prompt_id="p", node_id=""), prompt={}, bars=[], texts=[], saved=[])
+    kept = SimpleNamespace(
+        now=SimpleNamespace(prompt_id="p", node_id=""), prompt={}, bars=[], texts=[], saved=[], summed=[]
+    )
     records, host, progress = (module(f"nodes.{name}") for name in ("_records", "_host", "_progress"))
     monkeypatch.setattr(records, "executing", lambda: kept.now if kept.now.node_id else None)
     monkeypatch.setattr(records, "_runs", type(records._runs)())
     monkeypatch.setattr(host, "_running_prompt", lambda: kept.prompt)
+    summary = progress.summary
+    monkeypatch.setattr(progress, "summary", lambda found, made: (kept.summed.extend(found), summary(found, made))[1])
     timings = module("lowvram_core.files.timings").FileTimings(comfy / "timings.json")
     monkeypatch.setattr(progress, "timings", lambda: timings)
     monkeypatch.setattr(progress.Text, "show", lambda self, text, last=False: kept.texts.append(text) if text else None)
@@ -57,7 +61,8 @@ def test_a_bar_texts_a_picture_and_one_line_at_the_end(
     assert "getting ready" in running.texts and "cleaning the mesh" in running.texts
     assert running.texts[-1].startswith(("0.", "1.", "2.")) and "unwrap" in running.texts[-1]
     assert running.bars[-1] == 1.0
-    assert [line for line in caplog.messages if line.startswith("mesh with UVs in ") and "clean" in line]
+    assert [line for line in caplog.messages if line.startswith("mesh with UVs in ")]
+    assert {"clean", "unwrap"} <= {record.name for record in running.summed}, "of all nodes of the prompt"
     assert any("|clean" in name for name in json.loads((comfy / "timings.json").read_text()))
 
 
