@@ -22,8 +22,6 @@ CORE = {
 """ComfyUI's own nodes that the workflows use. Every other node is one of ours."""
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR"}
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
-BYPASSED = 4
-"""The mode of a node that hands its input on unchanged."""
 SOURCE, SINK = -10, -20
 """Ids of the two ends of a subgraph."""
 TITLE_PX, SLOT_PX, WIDGET_PX, END_WIDTH_PX = 30, 20, 24, 130
@@ -45,7 +43,6 @@ class Part:
     values: Json
     models: list[Json]
     inside: Graph | None = None
-    mode: int = 0
 
 
 @dataclass
@@ -254,7 +251,7 @@ class Body:
         return {
             "id": self.ids[part.key], "type": part.kind, "pos": list(part.pos),
             "size": [part.size[0], part.size[1] or lowest(inputs, outputs, values)],
-            "flags": {}, "order": 0, "mode": part.mode,
+            "flags": {}, "order": 0, "mode": 0,
             "inputs": inputs, "outputs": outputs, **({"title": part.title} if part.title else {}),
             "properties": {**named, **({"models": part.models} if part.models else {})}, "widgets_values": values,
         }  # fmt: skip

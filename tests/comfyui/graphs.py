@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from graph_file import BYPASSED, DYNAMIC, PREFIX, SINK, SOURCE, WIDGETS
+from graph_file import DYNAMIC, PREFIX, SINK, SOURCE, WIDGETS
 from server import ROOT
 
 Prompt = dict[str, dict[str, Any]]
@@ -39,12 +39,8 @@ def to_prompt(graph: dict[str, Any], info: dict[str, Any]) -> Prompt:
         for link in inner[node["type"]]["links"]
         if link["target_id"] == SINK
     }
-    for node in graph["nodes"]:
-        if node["mode"] == BYPASSED:  # of one input and one output
-            (taken,) = (slot["link"] for slot in node["inputs"] if slot.get("link") is not None)
-            source |= {number: source[taken] for number in node["outputs"][0]["links"]}
     prompt: Prompt = {}
-    for node in (node for node in graph["nodes"] if node["mode"] != BYPASSED):
+    for node in graph["nodes"]:
         links = {slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
         given: dict[str, Any] = {name: leaving.get(end, list(end)) for name, end in links.items()}
         if node["type"] in inner:

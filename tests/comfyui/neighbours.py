@@ -21,7 +21,7 @@ from bundled import (
     texture_only,
     texture_own_mesh,
 )
-from graph_file import BYPASSED, Graph
+from graph_file import Graph
 
 
 def core_shape(version: str, steps: int, cfg: float, latent: int, crop: str) -> Graph:
@@ -73,26 +73,29 @@ def core_mesh_tools() -> Graph:
     graph = start("with_core_mesh_tools")
     load_picture(graph, (520, 320))
     graph.node("mesh", "LoadMesh", (520, 0), 300, file="mesh.glb")
-    graph.node("holes", "FillHoles", (920, 0), 280)
-    graph.node("remesh", "RemeshMesh", (1280, 0), 330, resolution=256, sign_mode="udf")
-    graph.parts["remesh"].mode = BYPASSED  # it cuts off what is outside of a cube with sides of 1
-    graph.node("decimate", "DecimateMesh", (1680, 0), 280, target_face_count=40000, placement_mode="midpoint")
-    graph.link("mesh.mesh > holes.mesh", "holes.mesh > remesh.mesh", "remesh.mesh > decimate.mesh")
-    graph.subgraph("texture", texture_only(), (2050, 0), 340)
+    # Remesh cuts off what is outside of a cube with sides of 1, so Clean Mesh scales the mesh first. It keeps all faces.
+    graph.node("clean", "CleanMesh", (920, 0), 280, face_budget=10_000_000, longest_side=1.0)
+    graph.node("holes", "FillHoles", (1290, 0), 280)
+    graph.node("remesh", "RemeshMesh", (1650, 0), 330, resolution=256, sign_mode="udf")
+    graph.node("decimate", "DecimateMesh", (2050, 0), 280, target_face_count=40000, placement_mode="midpoint")
+    graph.link(
+        "mesh.mesh > clean.mesh", "clean.mesh > holes.mesh", "holes.mesh > remesh.mesh", "remesh.mesh > decimate.mesh"
+    )
+    graph.subgraph("texture", texture_only(), (2420, 0), 340)
     graph.link("decimate.mesh > texture.mesh")
-    graph.link("image.IMAGE > texture.image", "image.MASK > texture.mask", via=[(870, 640), (2010, 640)])
-    graph.link("preset.preset > texture.preset", via=[(470, 720), (2000, 720)])
-    graph.node("file", "MeshToFile3D", (2480, 0), 260)
-    graph.node("save", "SaveGLB", (2830, 0), 640, 560, filename_prefix=SAVE)
-    graph.node("render", "RenderMesh", (2480, 640), 280, background="#ffffff")
-    graph.node("view", "PreviewImage", (2830, 640), 400, 420)
+    graph.link("image.IMAGE > texture.image", "image.MASK > texture.mask", via=[(870, 640), (2380, 640)])
+    graph.bus("preset.preset", [((470, 720), ""), ((880, 720), "clean.preset"), ((2370, 720), "texture.preset")])
+    graph.node("file", "MeshToFile3D", (2850, 0), 260)
+    graph.node("save", "SaveGLB", (3200, 0), 640, 560, filename_prefix=SAVE)
+    graph.node("render", "RenderMesh", (2850, 640), 280, background="#ffffff")
+    graph.node("view", "PreviewImage", (3200, 640), 400, 420)
     graph.link(
         "texture.mesh > file.mesh",
         "file.model_3d > save.mesh",
         "texture.mesh > render.mesh",
         "render.image > view.images",
     )
-    box(graph, "core_tools", SHAPE, 900, -80, 1980, 560)
+    box(graph, "core_tools", SHAPE, 900, -80, 2350, 560)
     return graph
 
 
@@ -120,11 +123,11 @@ def insert_upscaler(graph: Graph) -> Graph:
         group["bounding"][0] += wide if group["bounding"][0] > x else 0
         if group["color"] == TEXTURE:
             group["bounding"][2] += wide
-            group["bounding"][3] += 120
+            group["bounding"][3] += 220
     file = "RealESRGAN_x4plus.safetensors"
     url = f"{HUGGING_FACE}/Real-ESRGAN_repackaged/resolve/main/{file}"
     models = [{"name": file, "url": url, "directory": "upscale_models"}]
-    graph.node("model", "UpscaleModelLoader", (x - 360, y + 530), 280, models=models, model_name=file)
+    graph.node("model", "UpscaleModelLoader", (x - 360, y + 700), 280, models=models, model_name=file)
     graph.node("upscale", "ImageUpscaleWithModel", (x, y + 160), 300)
     graph.wires = [wire for wire in graph.wires if wire.target != ("bake", "images")]
     graph.link(

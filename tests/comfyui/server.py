@@ -215,8 +215,8 @@ def _put_upscaler(folder: Path) -> None:
 
 
 def _put_inputs(folder: Path) -> None:
-    """Writes the files that the workflows name: example.png is the demo's ring, mesh.glb is a capsule, small.glb a
-    smaller one, my_pictures has two pictures.
+    """Writes the files that the workflows name: example.png is the demo's ring, mesh.glb is a capsule,
+    my_pictures has two pictures.
 
     Every ComfyUI has its own example.png, but the demo's models only know simple solids.
     """
@@ -230,7 +230,6 @@ def _put_inputs(folder: Path) -> None:
     for name in ("capsule.png", "ring.jpg"):
         shutil.copy(folder / name, folder / "my_pictures")
     trimesh.creation.capsule(height=1.0, radius=0.5).export(folder / "mesh.glb")
-    trimesh.creation.capsule(height=0.5, radius=0.2).export(folder / "small.glb")
 
 
 @contextmanager
