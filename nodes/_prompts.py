@@ -65,7 +65,7 @@ def known_preset(prompt: Mapping[str, Mapping[str, Any]], value: Any) -> Preset 
             return preset_of(value) if isinstance(value, Mapping | str) else None
         node = prompt[str(value[0])]
         settings, inputs = SETTINGS.get(str(node.get("class_type", ""))), node.get("inputs", {})
-        if settings is None or any(is_link(prompt, given) for given in inputs.values()):
+        if settings is None or any(isinstance(given, list) for given in inputs.values()):  # a link, or an unknown one
             return None
         return settings(**inputs)
     except (LowVramError, TypeError) as error:  # the run meets the same error and shows it on the node

@@ -163,6 +163,10 @@ def _path_of(model_file: Any, open_files: ExitStack) -> Path:
 
     The copy is there until `open_files` is closed.
     """
+    if not hasattr(model_file, "get_source"):
+        raise BadInput(
+            f"load: a {type(model_file).__name__} came as a 3D file; wanted one of a node such as Load 3D. Connect it."
+        )
     source, ending = model_file.get_source(), f".{model_file.format}"
     if isinstance(source, str):
         with suppress(BadInput):

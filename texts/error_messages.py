@@ -207,9 +207,10 @@ class Messages:
         if isinstance(call.func, ast.Attribute) and call.func.attr == "join":
             self._add_items(call, scope)
             return UNKNOWN
-        if not isinstance(call.func, ast.Name):
+        is_own = isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "self"
+        if not isinstance(call.func, ast.Name) and not is_own:
             return UNKNOWN
-        home, name = scope.module, call.func.id
+        home, name = scope.module, getattr(call.func, "id", getattr(call.func, "attr", ""))
         home, name = self.modules[home].imports.get(name, (home, name))
         function = self.modules[home].functions.get(name) if home in self.modules else None
         if function is None:
@@ -251,6 +252,8 @@ def _bound(function: Function, name: str) -> Iterator[ast.expr]:
             yield from _unpacked(node.target, node.value, name)
         elif isinstance(node, ast.Assign):
             yield from (value for target in node.targets for value in _unpacked(target, node.value, name))
+        elif isinstance(node, ast.NamedExpr):
+            yield from _unpacked(node.target, node.value, name)
         elif isinstance(node, ast.For):
             rows = _rows(node.iter, function)
             yield from (value for row in rows for value in _unpacked(node.target, row, name))

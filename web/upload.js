@@ -1,21 +1,12 @@
 // Adds a button to Load Mesh that uploads a mesh into ComfyUI's input folder and chooses it.
 import { app } from "/scripts/app.js";
+import { readWords, word } from "./lib/words.js";
 
 const NODE = "Hy3dLowVram_LoadMesh";
 const LIST = "from_list";
 const FOLDER = "3d";
 const MESHES = [".glb", ".gltf", ".obj", ".ply", ".stl", ".off"]; // as lowvram_core/files/formats.py reads
 const BESIDE = [".bin", ".mtl", ".png", ".jpg", ".jpeg", ".webp"]; // what a mesh file may name
-const TEXTS = {
-  en: { button: "upload a mesh", failed: "The mesh was not uploaded", none: "No mesh among the files. Wanted: " },
-  ko: { button: "메시 파일 올리기", failed: "메시를 올리지 못했습니다", none: "메시 파일이 없습니다. 읽을 수 있는 형식: " },
-};
-
-function texts() {
-  const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-  return TEXTS[locale] ?? TEXTS.en;
-}
-
 function endsWith(name, endings) {
   return endings.some((ending) => name.toLowerCase().endsWith(ending));
 }
@@ -35,7 +26,7 @@ async function uploaded(file, subfolder) {
 /** Uploads a mesh with the files that it names. Returns the mesh's path from the input folder. */
 async function uploadMesh(files) {
   const mesh = files.find((file) => endsWith(file.name, MESHES));
-  if (!mesh) throw new Error(texts().none + MESHES.join(", "));
+  if (!mesh) throw new Error(`${word("notes", "upload_none")} ${MESHES.join(", ")}`);
   // Several files get a new folder: no name is taken there, so the mesh finds the others by their names.
   const own = files.length > 1 ? `/${mesh.name.replace(/\.[^.]*$/, "")}_${Date.now().toString(36)}` : "";
   let path = "";
@@ -56,7 +47,7 @@ async function choose(node, files) {
     widget.callback?.(path);
     node.setDirtyCanvas(true, true);
   } catch (error) {
-    app.extensionManager.toast.add({ severity: "error", summary: texts().failed, detail: error.message });
+    app.extensionManager.toast.add({ severity: "error", summary: word("notes", "upload_failed"), detail: error.message });
   }
 }
 
@@ -70,10 +61,12 @@ function openFiles(node) {
 app.registerExtension({
   name: "hunyuan3dlowvram.upload",
 
+  init: readWords,
+
   async nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const button = node.addWidget("button", "upload", null, () => openFiles(node), { serialize: false });
-    button.label = texts().button;
+    button.label = word("notes", "upload");
     button.serialize = false;
   },
 });

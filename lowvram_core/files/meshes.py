@@ -183,10 +183,10 @@ def _write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a character that no path has
+        why = getattr(error, "strerror", None) or error
         raise BadInput(
-            f"save: {path} cannot be written ({error.strerror or error}); wanted a place with room and permission. "
-            "Choose another folder."
+            f"save: {path} cannot be written ({why}); wanted a place with room and permission. Choose another folder."
         ) from error
     finally:
         with suppress(OSError):

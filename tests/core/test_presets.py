@@ -139,7 +139,7 @@ def test_every_preset_and_value_has_its_texts() -> None:
     """In both languages, in the order of the declarations, and none is left over."""
     kinds = {"presets": (PRESETS, {"name": {"ko"}, "summary": {"en", "ko"}}),
              "groups": (get_args(Group), {"title": {"en", "ko"}}),
-             "notes": (["no_card"], {"text": {"en", "ko"}}),
+             "notes": (["no_card", "cached", "upload", "upload_failed", "upload_none"], {"text": {"en", "ko"}}),
              "values": (VALUES, {"label": {"ko"}, "cost": {"en", "ko"}})}  # fmt: skip
     assert texts().keys() == kinds.keys()
     for kind, (declared, wanted) in kinds.items():

@@ -150,7 +150,8 @@ def test_what_is_missing_is_named_with_folder_files_and_address(tmp_path: Path) 
     with pytest.raises(MissingModel) as caught:
         offline(tmp_path / "a", tmp_path / "b").folder("paint")
     for part in (
-        f"incomplete: {tmp_path / 'b' / 'folder'} (lacks model_index.json)", f"searched:\n  {tmp_path / 'a'}\n",
+        f"incomplete: {tmp_path / 'b' / 'folder'} (lacks model_index.json)",
+        f"searched:\n  {tmp_path / 'b'}\n  not there: 1 more",
         "unet/net.safetensors  2.0 MB", "https://huggingface.co/owner/name/tree/main/folder", "a licence",
         "models: paint is missing, 2.00 MB in all, and cannot be downloaded (downloads are switched off); wanted",
         f"to {tmp_path / 'a' / 'name' / 'folder'}\n", f"Downloads go to {tmp_path / 'a'}, where", "free; that is",

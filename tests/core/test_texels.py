@@ -159,8 +159,8 @@ def test_the_depth_of_the_object_does_not_matter(depth: float) -> None:
     atlas = bake(mesh, views, PRESET, RecordingHost())
     front = front_texels(mesh)
     assert len(front) > 250
-    # The beam is small in the picture: two pixels of the silhouette are a larger share of it.
-    assert atlas.seen.view(-1)[front].float().mean() >= (0.94 if depth == 10 else 0.985)
+    # Two pixels of the silhouette are not seen. The beam is small in the picture: they are a larger share of it.
+    assert atlas.seen.view(-1)[front].float().mean() >= (0.94 if depth == 10 else 0.98)
 
 
 def test_seams_differ_no_more_than_neighbours(parts: Case) -> None:

@@ -48,7 +48,7 @@ def test_a_table_between_its_comments(name: str, language: str) -> None:
     assert len({row.count("|") for row in rows}) == 1 and set(rows[1]) == {"|", "-"}
     assert bool(re.search("[가-힣]", rows[0])) == (language == "ko")
     counts = {"models": len(readme_tables.MODELS), "preset-options": len(readme_tables.VALUES), "measured-memory": 5,
-              "seconds": 12, "whole": 3, "speed": 4, "decode": 8, "decode-large": 5}  # fmt: skip
+              "seconds": 12, "whole": 3, "speed": 4, "decode": 8, "decode-large": 5, "stage-values": 7}  # fmt: skip
     assert len(rows) == 2 + counts.get(name, len(readme_tables.PRESETS))
 
 
