@@ -23,13 +23,14 @@ _LARGEST_POSITION = 1e6
 """A mesh with larger coordinates is scaled down for the unwrapper; the result keeps its own positions."""
 LARGEST_FOR_XATLAS = 100_000
 """Faces. For that many xatlas takes 70 to 110 s on one CPU core, and the time grows faster than the faces."""
-PACKING_PX = 1024
+PACKING_PX = {"xatlas": 2048, "uvunwrap": 1024}
 """Charts are packed for a texture of this width, whatever the width of the texture: so another width keeps the UVs, and
-what was painted with them. Packing for 2048 px would give the charts 2 to 5 % more texels."""
+what was painted with them. xatlas cuts many small charts: packed for 1024 px they would lose 11 to 18 % of the texels.
+uvunwrap's lose 2 to 6 % by it, and keep apart in smaller textures, too."""
 _PADDING_PX = 5
 """Empty texels around each chart of a texture of PACKING_PX: at least 8 lie between two charts. A texel of mip level 3
-is made of 8 x 8, so none mixes two charts. A padding of 8 would take another 13 to 23 % of their texels from the charts
-of a bumpy ball."""
+is made of 8 x 8, so none mixes two charts; in a texture of half that width, none of level 2. A padding of 8 would take
+another 13 to 23 % of their texels from the charts of a bumpy ball."""
 
 
 def unwrap_xatlas(
@@ -58,14 +59,14 @@ def unwrap_xatlas(
     arrays = _arrays(mesh)
     try:
         try:
-            source, indices, uvs = parametrize_in_child(*arrays, PACKING_PX, _PADDING_PX, progress)
+            source, indices, uvs = parametrize_in_child(*arrays, PACKING_PX["xatlas"], _PADDING_PX, progress)
         except NoChild as reason:
             if note is not None:
                 note(
                     f"unwrap: no other process could be started for xatlas ({reason}), so it runs in this one. "
                     "Until it ends, the program does not answer and cannot be interrupted. uvunwrap has no such pause."
                 )
-            source, indices, uvs = parametrize(*arrays, PACKING_PX, _PADDING_PX)
+            source, indices, uvs = parametrize(*arrays, PACKING_PX["xatlas"], _PADDING_PX)
     except ImportError as error:
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     except Refused as error:
@@ -94,7 +95,7 @@ def unwrap_uvunwrap(mesh: Mesh, progress: Progress | None = None) -> Mesh:
         raise missing_package("unwrap", error, otherwise=_OTHERWISE) from error
     positions, faces = _arrays(mesh)
     try:
-        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=PACKING_PX, padding=_PADDING_PX)
+        job = uvunwrap.start([uvunwrap.Mesh(positions, faces)], page_size=PACKING_PX["uvunwrap"], padding=_PADDING_PX)
         _watch(job, progress)
         atlas = job.result()
     except uvunwrap.UnwrapError as error:

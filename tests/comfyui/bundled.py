@@ -20,6 +20,8 @@ ROW = 680
 """Top of the lower row."""
 LINE, GUTTER = -110, 560
 """Height of the preset's wires, above the upper and above the lower row."""
+LOAD_MESH_PX = 106
+"""Height of Load Mesh with the upload button that web/upload.js adds."""
 VIEWS = ("front", "left", "back", "right")
 HUGGING_FACE = "https://huggingface.co/Comfy-Org"
 CHECKPOINTS: dict[str, tuple[str, str]] = {
@@ -210,7 +212,7 @@ def texture_own_mesh() -> Graph:
     """Colours for a mesh from a file, after a picture."""
     graph, x = start("texture_own_mesh"), 920
     load_picture(graph)
-    graph.node("mesh", "LoadMesh", (x, ROW), 290, file="mesh.glb")
+    graph.node("mesh", "LoadMesh", (x, ROW), 290, LOAD_MESH_PX, file="mesh.glb")
     texture_row(graph, x, "image.IMAGE", "image.MASK", "mesh.mesh", "preset.preset", 470)
     box(graph, "picture", PICTURE, 500, -80, x + 310, 520)
     box(graph, "own_mesh", SHAPE, x - 20, ROW - 80, x + 690, ROW + 440)

@@ -8,6 +8,7 @@ from bundled import (
     CHECKPOINTS,
     HUGGING_FACE,
     LINE,
+    LOAD_MESH_PX,
     SAVE,
     SHAPE,
     TEXTURE,
@@ -72,7 +73,7 @@ def core_mesh_tools() -> Graph:
     """ComfyUI's mesh nodes before and after the texture."""
     graph = start("with_core_mesh_tools")
     load_picture(graph, (520, 320))
-    graph.node("mesh", "LoadMesh", (520, 0), 300, file="mesh.glb")
+    graph.node("mesh", "LoadMesh", (520, 0), 300, LOAD_MESH_PX, file="mesh.glb")
     # Remesh cuts off what is outside of a cube with sides of 1, so Clean Mesh scales the mesh first; all faces stay.
     graph.node("clean", "CleanMesh", (920, 0), 280, face_budget=10_000_000, longest_side=1.0)
     graph.node("holes", "FillHoles", (1290, 0), 280)
