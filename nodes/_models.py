@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,11 +10,9 @@ from ..lowvram_core.errors import BadInput, MissingDependency
 from ..lowvram_core.files.manifest import needed_by
 from ..lowvram_core.presets import BACKGROUND_MODELS, Preset
 from . import _host, _records
-from ._prompts import STAGES, is_link, known_preset
-from ._schema import PREFIX, overridden
-
-Prompt = Mapping[str, Mapping[str, Any]]
-"""A prompt in the format of ComfyUI's API: for each node id its `class_type` and `inputs`."""
+from ._graph import Prompt, is_link, own_name, reached, sources
+from ._prompts import STAGES, known_preset
+from ._schema import overridden
 
 PresetReader = Callable[[Prompt, Any], Preset | None]
 """Takes a prompt and the value of a `preset` input. Returns the preset; None if it is not known before the run."""
@@ -35,7 +33,7 @@ def check_before_first_stage(host: _host.ComfyHost, prompt: Prompt, outputs: Col
     """
     global _checked
     context = _records.executing()
-    if context is None or context.prompt_id == _checked or _own_name(prompt, context.node_id) not in STAGES:
+    if context is None or context.prompt_id == _checked or own_name(prompt, context.node_id) not in STAGES:
         return
 
     def has_run(node_id: str) -> bool:
@@ -84,7 +82,7 @@ def wanted_models(
     sure: list[str] = []
     maybe: list[str] = []
     for node_id in _executed(prompt, outputs, has_run):
-        name, inputs = _own_name(prompt, node_id), prompt[node_id].get("inputs", {})
+        name, inputs = own_name(prompt, node_id), prompt[node_id].get("inputs", {})
         preset = preset_of(prompt, inputs.get("preset")) if name in STAGES else None
         if preset is None or (name == "RemoveBackground" and inputs.get("keep_background") is True):
             continue
@@ -100,22 +98,13 @@ def wanted_models(
 
 def _executed(prompt: Prompt, outputs: Collection[str], has_run: Callable[[str], bool]) -> Iterator[str]:
     """Ids of the nodes that lead to an output, in the order of the prompt, without those that have run."""
-    found: set[str] = set()
-    waiting = [node_id for node_id in map(str, outputs) if node_id in prompt]
-    while waiting:
-        node_id = waiting.pop()
-        if node_id in found or (_own_name(prompt, node_id) in STAGES and has_run(node_id)):
-            continue
-        found.add(node_id)
-        values = prompt[node_id].get("inputs", {}).values()
-        waiting += [str(value[0]) for value in values if is_link(prompt, value)]
+
+    def waiting(ids: Iterable[str]) -> list[str]:
+        return [other for other in ids if not (own_name(prompt, other) in STAGES and has_run(other))]
+
+    starts = waiting(other for other in map(str, outputs) if other in prompt)
+    found = reached(starts, lambda node_id: waiting(sources(prompt, node_id)))
     return (node_id for node_id in prompt if node_id in found)
-
-
-def _own_name(prompt: Prompt, node_id: str) -> str:
-    """The name of a node of this pack without the prefix; empty for others."""
-    kind = str(prompt.get(node_id, {}).get("class_type", ""))
-    return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
 
 
 def _chosen(name: str, preset: Preset, inputs: Mapping[str, Any]) -> Preset:

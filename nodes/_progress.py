@@ -10,8 +10,8 @@ from typing import Any
 from ..lowvram_core.files.timings import FileTimings
 from ..lowvram_core.report import summary
 from . import _comfy, _records
+from ._graph import own_name, upstream
 
-PREFIX = "Hy3dLowVram_"
 STAGES = {
     "RemoveBackground": "cutout", "GenerateShape": "mesh", "GenerateShapeMultiView": "mesh", "CleanMesh": "mesh",
     "UnwrapUVs": "mesh with UVs", "Delight": "delit picture", "PaintViews": "painted views",
@@ -61,36 +61,9 @@ class Text:
 
 def log_summary(prompt: dict[str, Any], node_id: str) -> None:
     """Logs one line about the run, if no other stage follows this node in the prompt."""
-    sources = {name: _sources(node) & prompt.keys() for name, node in prompt.items()}
-    users: dict[str, set[str]] = {name: set() for name in prompt}
-    for name, found in sources.items():
-        for source in found:
-            users[source].add(name)
-    made = STAGES.get(_verb(prompt, node_id))
-    if made is None or any(_verb(prompt, later) in STAGES for later in _reached(users, node_id)):
+    made = STAGES.get(own_name(prompt, node_id))
+    later = (other for other in prompt if node_id in upstream(prompt, other))
+    if made is None or any(own_name(prompt, other) in STAGES for other in later):
         return
-    records, _ = _records.of(prompt, {node_id, *_reached(sources, node_id)})
+    records, _ = _records.of(prompt, {node_id, *upstream(prompt, node_id)})
     log.info("%s", summary(records, made))
-
-
-def _verb(prompt: dict[str, Any], node_id: str) -> str:
-    """The node's class without the pack's prefix; empty if it is not of this pack."""
-    kind = str(prompt[node_id].get("class_type", "")) if node_id in prompt else ""
-    return kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else ""
-
-
-def _sources(node: dict[str, Any]) -> set[str]:
-    """Ids of the nodes whose outputs a node uses."""
-    links = (value for value in node.get("inputs", {}).values() if isinstance(value, list) and len(value) == 2)
-    return {str(link[0]) for link in links}
-
-
-def _reached(arrows: dict[str, set[str]], node_id: str) -> set[str]:
-    """Ids of the nodes that the arrows lead to, directly or through others."""
-    found: set[str] = set()
-    waiting = [node_id]
-    while waiting:
-        new = arrows.get(waiting.pop(), set()) - found
-        found |= new
-        waiting += new
-    return found

@@ -15,12 +15,11 @@ from typing import Any
 from ..lowvram_core.errors import LowVramError
 from ..lowvram_core.presets import Preset
 from ..lowvram_core.stage_values import read_values
-from ._schema import PREFIX, preset_of
+from ._graph import Prompt, is_link, own_name
+from ._schema import preset_of
 from .presets import SETTINGS
 
 log = logging.getLogger(__name__)
-
-Prompt = dict[str, dict[str, Any]]
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "RemoveBackground": ("background",),
@@ -35,14 +34,14 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 """The stages that each node runs with its preset."""
 
 
-def with_constants(prompt: Prompt) -> Prompt:
+def with_constants(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The prompt, in the format of ComfyUI's API, with values in place of the links from stages to presets.
 
     A link stays where the preset is not known before the run; see `known_preset`.
     """
     changed = copy.deepcopy(prompt)
-    for node in changed.values():
-        stages = STAGES.get(str(node.get("class_type", "")).removeprefix(PREFIX))
+    for node_id, node in changed.items():
+        stages = STAGES.get(own_name(prompt, node_id))
         link = node.get("inputs", {}).get("preset")
         if stages is None or not is_link(prompt, link):
             continue
@@ -52,7 +51,7 @@ def with_constants(prompt: Prompt) -> Prompt:
     return changed
 
 
-def known_preset(prompt: Mapping[str, Mapping[str, Any]], value: Any) -> Preset | None:
+def known_preset(prompt: Prompt, value: Any) -> Preset | None:
     """The preset of a stage, before the run.
 
     None if another pack's node passes it on or makes one of its values, or if the run will raise an error for it.
@@ -71,8 +70,3 @@ def known_preset(prompt: Mapping[str, Mapping[str, Any]], value: Any) -> Preset 
     except (LowVramError, TypeError) as error:  # the run meets the same error and shows it on the node
         log.debug("The preset is not known before the run: %s", error)
         return None
-
-
-def is_link(prompt: Mapping[str, Any], value: Any) -> bool:
-    """Whether the value of an input is a link to another node of the prompt."""
-    return isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt

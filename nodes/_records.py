@@ -11,6 +11,7 @@ from typing import Any
 
 from ..lowvram_core.report import OTHER, PhaseRecord
 from ._comfy import executing
+from ._graph import is_link
 
 KEPT = 512
 """Runs whose records are kept. The oldest run is dropped first."""
@@ -48,7 +49,7 @@ def signatures(prompt: dict[str, Any], node_ids: Iterable[str]) -> dict[str, str
         return known[node_id]
 
     def of_value(value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 2 and str(value[0]) in prompt:
+        if is_link(prompt, value):
             return [of_node(str(value[0])), value[1]]
         return value
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..lowvram_core.report import format_table
 from . import _host, _records
-from ._schema import PREFIX, schema
+from ._graph import own_name, upstream
+from ._schema import schema
 
 
 class MemoryReport(io.ComfyNode):
@@ -37,19 +36,7 @@ class MemoryReport(io.ComfyNode):
         """The meshes of a list, and one table for all as text and on the node."""
         host = _host.ComfyHost()
         prompt = cls.hidden.prompt or {}
-        records, notes = _records.of(prompt, upstream_nodes(prompt, str(cls.hidden.unique_id)))
+        before = {other for other in upstream(prompt, str(cls.hidden.unique_id)) if own_name(prompt, other)}
+        records, notes = _records.of(prompt, before)
         text = "\n".join([format_table(records), *notes])
         return io.NodeOutput(mesh, text, ui={**host.badge(), "text": [text]})
-
-
-def upstream_nodes(prompt: dict[str, Any], node_id: str) -> set[str]:
-    """Ids of this pack's nodes that lead to a node, directly or through others."""
-    found: set[str] = set()
-    waiting = [node_id]
-    while waiting:
-        node = prompt.get(waiting.pop(), {})
-        for value in node.get("inputs", {}).values():
-            if isinstance(value, list) and len(value) == 2 and str(value[0]) not in found:
-                found.add(str(value[0]))
-                waiting.append(str(value[0]))
-    return {found_id for found_id in found if prompt.get(found_id, {}).get("class_type", "").startswith(PREFIX)}

@@ -1,6 +1,9 @@
 // When one of our nodes stops: a toast and a text on the node say what was met, what is wanted and what to do.
 import { app } from "/scripts/app.js";
 import { filled, firstPart, translator } from "./lib/messages.js";
+import { nodeOf } from "./lib/nodes.js";
+import { readOnly } from "./lib/text.js";
+import { locale } from "./lib/words.js";
 
 const PREFIX = "Hy3dLowVram_";
 const OURS = "hunyuan3d_lowvram."; // the module that our errors name, see lowvram_core/errors.py
@@ -18,32 +21,21 @@ const loading = {};
 
 /** Returns the function that translates to the language of the settings. English is left as it is. */
 async function language() {
-  const locale = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
-  if (!TRANSLATED.includes(locale)) return (text) => text;
-  loading[locale] ??= load(locale);
-  return loading[locale];
+  const wanted = locale();
+  if (!TRANSLATED.includes(wanted)) return (text) => text;
+  loading[wanted] ??= load(wanted);
+  return loading[wanted];
 }
 
-async function load(locale) {
+async function load(wanted) {
   try {
-    const answer = await fetch(new URL(`./messages/${locale}.json`, import.meta.url), { cache: "no-cache" });
+    const answer = await fetch(new URL(`./messages/${wanted}.json`, import.meta.url), { cache: "no-cache" });
     return translator(await answer.json());
   } catch (error) {
     console.warn("Hunyuan3D Low VRAM: no translation of messages", error);
-    delete loading[locale];
+    delete loading[wanted];
     return (text) => text;
   }
-}
-
-/** Returns the node of an execution id. Inside subgraphs the ids stand in a row: `5:3`. */
-function nodeOf(id) {
-  let node;
-  let graph = app.rootGraph ?? app.graph;
-  for (const part of String(id).split(":")) {
-    node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));
-    graph = node?.subgraph;
-  }
-  return node;
 }
 
 function titleOf(node, type) {
@@ -96,8 +88,7 @@ function closeToast() {
 function showOn(node, before, label, text) {
   clear(node);
   const { widget } = app.widgets.STRING(node, WIDGET, ["STRING", { multiline: true }], app);
-  Object.assign(widget, { label, serialize: false, serializeValue: () => undefined, value: text });
-  Object.assign(widget.options, { serialize: false, read_only: true });
+  readOnly(widget, label).value = text;
   if (widget.element) {
     Object.assign(widget.element, { readOnly: true, spellcheck: false });
     Object.assign(widget.element.style, { color: "#ffb4ab", border: "1px solid #b3261e" });

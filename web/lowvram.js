@@ -1,5 +1,6 @@
 // Adds to our nodes: a badge with the cost after a run, and the table of Memory Report.
 import { app } from "/scripts/app.js";
+import { nodeOf } from "./lib/nodes.js";
 import { readOnly, showText, textWidget } from "./lib/text.js";
 import { readWords, word } from "./lib/words.js";
 
@@ -8,7 +9,7 @@ const COST_WIDGET = "lowvram_cost";
 const REPORT = `${PREFIX}MemoryReport`;
 const SHOWS_TEXT = [REPORT, `${PREFIX}ModelCheck`];
 const GIB = 2 ** 30;
-const cached = new Set(); // ids of the nodes that did not run again in the last run
+const cached = new Set(); // the nodes that did not run again in the last run
 
 /** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
 class CostBadge {
@@ -66,15 +67,15 @@ function costLine(node) {
 
 /** Returns the text of a node. Of a cached Memory Report: with a note, since its figures are of an earlier run. */
 function told(node, text) {
-  const again = node.comfyClass === REPORT && cached.has(String(node.id));
+  const again = node.comfyClass === REPORT && cached.has(node);
   return again ? `${word("notes", "cached")}\n\n${text}` : text;
 }
 
-/** Keeps the ids of cached nodes. Inside subgraphs an id is the last of a row: `5:3`. */
+/** Keeps the cached nodes. */
 function followCache() {
   app.api.addEventListener("execution_start", () => cached.clear());
   app.api.addEventListener("execution_cached", ({ detail }) => {
-    for (const id of detail?.nodes ?? []) cached.add(String(id).split(":").at(-1));
+    for (const id of detail?.nodes ?? []) cached.add(nodeOf(id));
   });
 }
 

@@ -7,6 +7,7 @@ const LIST = "from_list";
 const FOLDER = "3d";
 const MESHES = [".glb", ".gltf", ".obj", ".ply", ".stl", ".off"]; // as lowvram_core/files/formats.py reads
 const BESIDE = [".bin", ".mtl", ".png", ".jpg", ".jpeg", ".webp"]; // what a mesh file may name
+
 function endsWith(name, endings) {
   return endings.some((ending) => name.toLowerCase().endsWith(ending));
 }

@@ -1,17 +1,17 @@
 // Shows the titles and notes of the bundled workflows in the user's language. A text that the user changed stays.
 import { app } from "/scripts/app.js";
+import { languages, locale } from "./lib/words.js";
 
 const PREFIX = "Hy3dLowVram_";
 const NOTE = "PrimitiveStringMultiline";
 const KEY = "hunyuan3dLowVramWorkflows";
-let known; // a promise: each text of any language, with its translation
+let translated; // a promise: each text of any language, with its translation
 
 /** Returns the translations from all languages into the user's. Texts come from the pack's locales folder. */
 async function translations() {
-  const answer = await app.api.fetchApi("/i18n");
-  const languages = await answer.json();
-  const wanted = languages[app.extensionManager.setting.get("Comfy.Locale")]?.[KEY] ?? languages.en?.[KEY] ?? {};
-  const pairs = Object.values(languages).flatMap((texts) =>
+  const known = await languages();
+  const wanted = known[locale()]?.[KEY] ?? known.en?.[KEY] ?? {};
+  const pairs = Object.values(known).flatMap((texts) =>
     Object.entries(texts[KEY] ?? {}).map(([key, text]) => [text, wanted[key] ?? text]),
   );
   return new Map(pairs);
@@ -40,8 +40,8 @@ function translateNode(node, texts) {
 
 async function translate(graph) {
   if (!graph || !isOurs(graph)) return;
-  known ??= translations();
-  const texts = await known;
+  translated ??= translations();
+  const texts = await translated;
   for (const part of withInner(graph)) {
     for (const group of part.groups ?? []) replace(group, "title", texts);
     for (const node of part.nodes) translateNode(node, texts);

@@ -88,6 +88,17 @@ def two_rows(graph: Graph, x: float, kind: str = "GenerateShape") -> None:
     graph.link("delight.image > paint.image")
 
 
+def one_picture(graph: Graph, x: float, image: str, mask: str) -> None:
+    """Adds everything between one picture and the textured mesh. `x` is the left of Generate Shape."""
+    graph.node("cut", "RemoveBackground", (x - 390, 0), 290)
+    graph.link(f"{image} > cut.image", f"{mask} > cut.mask")
+    two_rows(graph, x)
+    graph.link(
+        "cut.image > shape.image", "cut.object mask > shape.mask", "cut.image > delight.image",
+        "cut.object mask > delight.mask",
+    )  # fmt: skip
+
+
 def preset_lines(
     graph: Graph, source: str, left: float, x: float, cuts: list[tuple[Point, str]], low: tuple[Point, ...] = ()
 ) -> None:
@@ -124,13 +135,7 @@ def hunyuan3d_8gb() -> Graph:
     """From a picture to a textured mesh, each step a node."""
     graph, x = start("hunyuan3d_8gb"), 1310
     load_picture(graph)
-    graph.node("cut", "RemoveBackground", (920, 0), 290)
-    graph.link("image.IMAGE > cut.image", "image.MASK > cut.mask")
-    two_rows(graph, x)
-    graph.link(
-        "cut.image > shape.image", "cut.object mask > shape.mask", "cut.image > delight.image",
-        "cut.object mask > delight.mask",
-    )  # fmt: skip
+    one_picture(graph, x, "image.IMAGE", "image.MASK")
     preset_lines(graph, "preset.preset", 470, x, [((870, LINE), "cut.preset")])
     box(graph, "picture", PICTURE, 500, -80, 1230, 520)
     frame(graph, x)
@@ -149,13 +154,7 @@ def whole() -> Graph:
         ("image to 3d", "picture to mesh", "hunyuan3d", "사진에서 메시"),
     )
     x = 1310
-    graph.node("cut", "RemoveBackground", (920, 0), 290)
-    graph.link("in.image > cut.image", "in.mask > cut.mask")
-    two_rows(graph, x)
-    graph.link(
-        "cut.image > shape.image", "cut.object mask > shape.mask", "cut.image > delight.image",
-        "cut.object mask > delight.mask",
-    )  # fmt: skip
+    one_picture(graph, x, "in.image", "in.mask")
     preset_lines(graph, "in.preset", 840, x, [((870, LINE), "cut.preset")])
     graph.link("in.shape_seed > shape.seed", via=[(840, GUTTER - 20), (1250, GUTTER - 20)])
     graph.link("in.paint_seed > paint.seed", via=[(840, GUTTER + 60), (1670, GUTTER + 60)])

@@ -15,7 +15,8 @@ def prompt_of(preset: dict[str, Any]) -> Prompt:
     """One preset node and each stage."""
     stages = module("nodes._prompts").STAGES
     graph = {name: {"class_type": PREFIX + name, "inputs": {"preset": ["p", 0], "seed": 1}} for name in stages}
-    return {"p": preset, "other": {"class_type": "SaveGLB", "inputs": {"preset": ["p", 0]}}, **graph}
+    others = {name: {"class_type": name, "inputs": {"preset": ["p", 0]}} for name in ("SaveGLB", "Delight")}
+    return {"p": preset, "other": others["SaveGLB"], "another pack's": others["Delight"], **graph}
 
 
 def changed(prompt: Prompt) -> Prompt:
@@ -43,7 +44,7 @@ def test_every_preset_node_and_every_stage(pack: Pack) -> None:
         values = module("lowvram_core.stage_values")
         for name, stages in module("nodes._prompts").STAGES.items():
             assert result[name]["inputs"] == {"preset": values.read_values(preset, stages), "seed": 1}, kind
-        assert result["other"] == prompt["other"] and result["p"] == prompt["p"]
+        assert all(result[name] == prompt[name] for name in ("other", "another pack's", "p"))
 
 
 def test_every_node_with_a_preset_is_a_stage_that_is_known(pack: Pack) -> None:

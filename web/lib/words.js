@@ -3,12 +3,23 @@ import { app } from "/scripts/app.js";
 
 const OWN = "hunyuan3dlowvram";
 const PLAIN = "en";
+let asked; // a promise of what the server has
 let known;
 
-/** Reads the words once. Call it before the first node is made. */
+/** Returns the texts of the packs' locales folders by language. The server is asked once. */
+export function languages() {
+  asked ??= app.api.fetchApi("/i18n").then((answer) => answer.json());
+  return asked;
+}
+
+/** Returns the user's language. */
+export function locale() {
+  return app.extensionManager?.setting?.get("Comfy.Locale") ?? PLAIN;
+}
+
+/** Reads the words. Call it before the first node is made. */
 export async function readWords() {
-  known ??= app.api.fetchApi("/i18n").then((answer) => answer.json());
-  known = await known;
+  known = await languages();
 }
 
 function wordsOf(language) {
@@ -17,8 +28,7 @@ function wordsOf(language) {
 
 /** Returns a word such as word("groups", "shape"); its name if no language has it. */
 export function word(kind, name) {
-  const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? PLAIN;
-  return wordsOf(language)[kind]?.[name] ?? wordsOf(PLAIN)[kind]?.[name] ?? name;
+  return wordsOf(locale())[kind]?.[name] ?? wordsOf(PLAIN)[kind]?.[name] ?? name;
 }
 
 /** Returns a text from the server with its English notes in the user's language. */
