@@ -42,7 +42,8 @@ def test_every_node_is_there(info: Info) -> None:
 
 def test_runs_reports_caches_and_repeats(server: Server, info: Info) -> None:
     """Progress and badges appear. A second run comes from the cache. A new paint seed runs only what follows it."""
-    prompt = picture_to_mesh(info, "ring.jpg")
+    # Long enough on a fast computer: to be in the summary of the run, and for a bar that is sent more than twice.
+    prompt = picture_to_mesh(info, "ring.jpg", tiny_preset(info, octree=96, decode="dense", unwrapper="xatlas"))
     run = server.run(prompt)
     textured(*saved(server.output, run.ui("save")))
     assert {data["node"] for data in run.of("executed")} >= set(prompt) - {"image", "preset"}
