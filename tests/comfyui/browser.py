@@ -134,6 +134,18 @@ FIT = """
 """
 
 
+BUTTON = """
+(kind) => {
+  const node = app.graph.nodes.find((known) => known.type === kind);
+  const button = node.widgets.find((widget) => widget.type === "button");
+  const {scale, offset} = app.canvas.ds;
+  const corner = app.canvas.canvas.getBoundingClientRect();
+  const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10];
+  return [(x + offset[0]) * scale + corner.x, (y + offset[1]) * scale + corner.y];
+}
+"""
+
+
 class Editor:
     """One browser tab with the graph editor."""
 
@@ -227,6 +239,11 @@ class Editor:
         """The id of the graph's only node of a kind."""
         found: str = self.js("(kind) => String(app.graph.nodes.find((node) => node.type === kind).id)", kind)
         return found
+
+    def button(self, kind: str) -> tuple[float, float]:
+        """Where the button of the graph's only node of a kind is in the window, on the classic canvas."""
+        x, y = self.js(BUTTON, kind)
+        return x, y
 
     def swap_preset(self, kind: str) -> None:
         """Replaces the preset node by another one, and links it to the same nodes."""

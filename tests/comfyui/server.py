@@ -156,6 +156,14 @@ class Server:
             time.sleep(0.05)
         return True
 
+    def wait_for_file(self, pattern: str) -> Path:
+        """The first file of the output folder that matches, once the queue is empty again."""
+        deadline = time.monotonic() + RUN_S
+        while not (found := list(self.output.glob(pattern))) or not self.is_idle():
+            assert time.monotonic() < deadline, f"no {pattern} in {RUN_S} s:\n{self.log()[-4000:]}"
+            time.sleep(0.2)
+        return found[0]
+
     def log(self) -> str:
         """What the server has printed so far."""
         return (self.base / "server.log").read_text(errors="replace")
@@ -190,10 +198,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _lay_out(base: Path) -> Path:
+def _lay_out(base: Path, pack: Path) -> Path:
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True)
-    (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(ROOT)
+    (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(pack)
     shutil.copy(Path(__file__).with_name("probe.py"), base / "custom_nodes")
     _put_inputs(base / "input")
     _put_upscaler(base / "models" / "upscale_models")
@@ -233,14 +241,15 @@ def _put_inputs(folder: Path) -> None:
 
 
 @contextmanager
-def running(base: Path, comfyui: Path) -> Iterator[Server]:
+def running(base: Path, comfyui: Path, pack: Path = ROOT) -> Iterator[Server]:
     """Starts a server in an empty folder. It ends with the `with` block.
 
     Args:
         base: a folder that is empty or does not exist yet.
         comfyui: a checkout. It is not changed.
+        pack: the folder of this pack.
     """
-    paths = _lay_out(base)
+    paths = _lay_out(base, pack)
     port = _free_port()
     # No --disable-api-nodes: its Content-Security-Policy blocks the textures inside a GLB in the viewer.
     command = [

@@ -20,16 +20,6 @@ pytestmark = [
 ]
 SHOTS = ROOT / "output" / "screenshots"
 PREFIX = "Hy3dLowVram_"
-BUTTON = """
-() => {
-  const node = app.graph.nodes.find((known) => known.type === "Hy3dLowVram_LoadMesh");
-  const button = node.widgets.find((widget) => widget.type === "button");
-  const {scale, offset} = app.canvas.ds;
-  const corner = app.canvas.canvas.getBoundingClientRect();
-  const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10];
-  return [(x + offset[0]) * scale + corner.x, (y + offset[1]) * scale + corner.y];
-}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +65,7 @@ def test_upload_on_the_classic_canvas(tab: Editor, server: Server, mesh_files: t
     plain, several = mesh_files
     for files in ([plain], several):
         with tab.page.expect_file_chooser() as chooser:
-            tab.page.mouse.click(*tab.js(BUTTON))
+            tab.page.mouse.click(*tab.button(PREFIX + "LoadMesh"))
         chooser.value.set_files(files)
         tab.page.wait_for_timeout(1500)
         tab.shot(SHOTS / "upload_classic.png")
