@@ -23,7 +23,7 @@ from server import DEMO, ROOT, running
 
 TORCH = ["torch==2.13.0", "--no-deps torchvision==0.28.0"]
 """The CPU build, and the torchvision that the tests stand in for (see launch.py). A user has ComfyUI's own."""
-ENVIRONMENT = {**os.environ, "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "1"}
+ENVIRONMENT = {**os.environ, "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "2"}
 
 
 def say(line: str) -> None:
