@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..progress import short_time
+
 EVERY_S = 0.5
 """A line is shown at most once in this time."""
 
@@ -59,15 +61,7 @@ class DownloadLine:
         (start, before), (now, _) = self._seen[0], self._seen[-1]
         speed = (done - before) / (now - start) if now > start else 0.0
         if speed:
-            parts += [f"{speed / 1e6:.1f} MB/s", f"{duration((self._total - done) / speed)} left"]
+            parts += [f"{speed / 1e6:.1f} MB/s", f"{short_time((self._total - done) / speed)} left"]
         elif now - start > EVERY_S:
             parts.append("waiting for the server")
         return f"downloading {self._name}: {self.file}, {', '.join(parts)}"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s` or `1 h 12 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

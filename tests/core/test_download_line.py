@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from test_progress import Clock
 
-from lowvram_core.files.download_line import DownloadLine, duration
+from lowvram_core.files.download_line import DownloadLine
 
 GB, MB = 10**9, 10**6
 
@@ -57,10 +56,3 @@ def test_a_server_that_sends_nothing() -> None:
     line.show(0)
     assert told == ["downloading paint: a.bin, 0.00 of 1.00 GB",
                     "downloading paint: a.bin, 0.00 of 1.00 GB, waiting for the server"]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7830, "2 h 10 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
