@@ -75,6 +75,10 @@ def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
     tab.show_all()
     tab.shot(SHOTS / "preset_swapped.png")
     assert viewer_colours(tab, SHOTS / "preset_swapped.png") > 500
+    first = shown[PREFIX + "MemoryReport"]
+    tab.run()
+    again = tab.texts()[PREFIX + "MemoryReport"]
+    assert again.startswith("This run: 0 s. Nothing ran again.") and again.endswith(first), again
 
 
 def test_graph_built_node_by_node(tab: Editor) -> None:
