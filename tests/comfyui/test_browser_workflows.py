@@ -186,12 +186,15 @@ def test_english_again(tab: Editor) -> None:
     assert not any(HANGUL.search(text) for text in shown_texts(tab))
 
 
-def test_template_browser(tab: Editor) -> None:
+def test_template_browser(tab: Editor, server: Server) -> None:
     """The cards show the thumbnails."""
     tab.js("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    tab.page.wait_for_timeout(4000)
+    tab.page.get_by_text("hunyuan3d-lowvram", exact=True).click()
+    for name in WORKFLOWS:
+        tab.page.get_by_test_id(f"template-workflow-{name}").wait_for(timeout=10_000)
+    tab.page.wait_for_timeout(2000)
     tab.shot(SHOTS / "templates.png")
     for name in WORKFLOWS:
-        answer = tab.page.request.get(f"/api/workflow_templates/hunyuan3d-lowvram/{name}.jpg")
+        answer = tab.page.request.get(f"{server.url}/api/workflow_templates/hunyuan3d-lowvram/{name}.jpg")
         assert answer.ok and answer.headers["content-type"] == "image/jpeg", name
     tab.page.keyboard.press("Escape")
