@@ -9,6 +9,7 @@ const PREFIX = "Hy3dLowVram_";
 const OURS = "hunyuan3d_lowvram."; // the module that our errors name, see lowvram_core/errors.py
 const TRANSLATED = ["ko"];
 const WIDGET = "lowvram_error";
+const TOAST_CLASS = "lowvram-error";
 const LINE_PX = 15;
 const COLUMN_PX = 7;
 const MOST_LINES = 16;
@@ -61,22 +62,19 @@ async function show({ node_id: id, node_type: type, exception_type: kind = "", e
 /** Shows a toast below ComfyUI's own report of the error, which has a button. */
 async function showToast(summary, detail) {
   closeToast();
-  const shown = (toast = { severity: "error", summary, detail, styleClass: "lowvram-error" });
+  const shown = (toast = { severity: "error", summary, detail, styleClass: TOAST_CLASS });
   await new Promise((resolve) => setTimeout(resolve, REPORT_MS));
   if (toast !== shown) return;
-  toastStyle().textContent = `.lowvram-error { margin-top: ${coveredPixels()}px }`;
-  app.extensionManager.toast.add(toast);
+  const covered = coveredPixels();
+  app.extensionManager.toast.add(shown);
+  await new Promise(requestAnimationFrame); // until the toast has its element
+  document.querySelectorAll(`.${TOAST_CLASS}`).forEach(({ style }) => (style.marginTop = `${covered}px`));
 }
 
 function coveredPixels() {
   const report = document.querySelector('[data-testid="error-overlay"]')?.getBoundingClientRect();
   const place = document.querySelector(".p-toast-top-right")?.getBoundingClientRect();
   return report && place ? Math.max(0, Math.round(report.bottom - place.top) + 20) : 0;
-}
-
-function toastStyle() {
-  const known = document.getElementById("lowvram-error-style");
-  return known ?? document.head.appendChild(Object.assign(document.createElement("style"), { id: "lowvram-error-style" }));
 }
 
 function closeToast() {

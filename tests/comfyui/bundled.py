@@ -128,7 +128,7 @@ def finish(graph: Graph, x: float, mesh: str, y: float = 0) -> None:
 def frame(graph: Graph, x: float) -> None:
     """Adds the groups of the two rows."""
     box(graph, "shape", SHAPE, x - 20, -80, x + 1060, 520)
-    box(graph, "texture", TEXTURE, x - 20, ROW - 80, x + 1440, ROW + 620)
+    box(graph, "texture", TEXTURE, x - 20, ROW - 80, x + 1440, ROW + 700)
 
 
 def hunyuan3d_8gb() -> Graph:

@@ -3,7 +3,8 @@
 Each workflow runs on the demo checkpoints, with values that a CPU takes a minute for. The pack's own renderer draws
 what came out, for the template browser: workflows/<name>.jpg, with the input in a corner. For core's shape nodes, whose
 checkpoints are not here, a ball of voxels stands for what they make. picture_to_mesh runs with the preset 8 GB Fast and
-is also photographed in the front end, for the READMEs. write_workflows.py writes the workflows themselves.
+is also photographed in the front end, for the READMEs, and so is the template browser. write_workflows.py writes the
+workflows themselves.
 """
 
 from __future__ import annotations
