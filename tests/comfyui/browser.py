@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,19 @@ class Editor:
         """Opens a workflow, as dropping its file on the canvas does."""
         self.js("async (graph) => { await app.loadGraphData(graph); }", graph)
         self.page.wait_for_timeout(1500)
+
+    def show_templates(self, names: Iterable[str]) -> None:
+        """Opens the template browser at this pack's list, and waits until each workflow's card has its picture."""
+        self.js("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        self.page.get_by_text("hunyuan3d-lowvram", exact=True).click()
+        for name in names:
+            self.page.get_by_test_id(f"template-workflow-{name}").scroll_into_view_if_needed(timeout=20_000)
+            self.page.wait_for_function(
+                "(name) => [...document.querySelectorAll(`[data-testid=template-workflow-${name}] img`)]"
+                ".some((picture) => picture.complete && picture.naturalWidth > 100)",
+                arg=name, timeout=20_000,
+            )  # fmt: skip
+        self.page.wait_for_timeout(1000)
 
     def sizes(self) -> list[Any]:
         """Id, size, and the places of outputs and inputs of each node of the graph that is shown."""

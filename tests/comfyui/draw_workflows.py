@@ -39,6 +39,7 @@ LIGHT_CORE = {
 }  # fmt: skip
 """Values of core's nodes, which are slow on a CPU."""
 SCREENSHOT = ROOT / "docs" / "pictures" / "picture_to_mesh.jpg"
+TEMPLATES = ROOT / "docs" / "pictures" / "templates.jpg"
 CAPTION, BALL_CAPTION = "demo models", "demo models; a ball for core's shape"
 
 
@@ -141,6 +142,15 @@ def photograph(server: Server) -> None:
         tab.shot(SCREENSHOT)
 
 
+def photograph_templates(server: Server) -> None:
+    """Writes the screenshot of the pack's list in the template browser, with the thumbnails as they are now."""
+    from browser import editor
+
+    with editor(server, 1120, 720) as tab:
+        tab.show_templates(WORKFLOWS)
+        tab.shot(TEMPLATES)
+
+
 def main() -> None:
     """Draws the named workflows, or all."""
     names = sys.argv[2:] or list(WORKFLOWS)
@@ -150,6 +160,8 @@ def main() -> None:
             draw(server, name, info)
             if CHROMIUM and name == "picture_to_mesh":
                 photograph(server)  # while ComfyUI still has its results
+        if CHROMIUM:
+            photograph_templates(server)
 
 
 if __name__ == "__main__":

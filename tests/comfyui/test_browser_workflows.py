@@ -188,16 +188,6 @@ def test_english_again(tab: Editor) -> None:
 
 def test_template_browser(tab: Editor) -> None:
     """The pack's own list has a card with a picture for each workflow."""
-    tab.js("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    tab.page.get_by_text("hunyuan3d-lowvram", exact=True).click()
-    for name in WORKFLOWS:
-        card = tab.page.get_by_test_id(f"template-workflow-{name}")
-        card.scroll_into_view_if_needed(timeout=20_000)
-        tab.page.wait_for_function(
-            "(name) => [...document.querySelectorAll(`[data-testid=template-workflow-${name}] img`)]"
-            ".some((picture) => picture.complete && picture.naturalWidth > 100)",
-            arg=name, timeout=20_000,
-        )  # fmt: skip
-    tab.page.wait_for_timeout(1000)
+    tab.show_templates(WORKFLOWS)
     tab.shot(SHOTS / "templates.png")
     tab.page.keyboard.press("Escape")
