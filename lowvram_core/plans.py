@@ -9,10 +9,11 @@ from __future__ import annotations
 from .presets import Preset
 from .progress import Part, loading
 
-_LOAD_S = {
+LOAD_S = {
     "image encoder (DINOv2)": 4.5, "shape DiT": 2.4, "shape VAE": 0.6, "delight text encoder": 0.9, "delight VAE": 0.4,
     "delight UNet": 1.8, "paint VAE": 0.5, "paint dual UNet": 4.0, "paint UNet": 6.9,
 }  # fmt: skip
+"""Seconds to load each network, by its label."""
 _CONDITION_S = 0.9
 _STEP_S = 0.094
 """Of the shape DiT; it runs twice per step if guidance needs both halves."""
@@ -42,7 +43,7 @@ _STEP = "step {done} of {total}"
 
 
 def _load(label: str) -> Part:
-    return Part(loading(label), _LOAD_S[label], silent=True)
+    return Part(loading(label), LOAD_S[label], silent=True)
 
 
 def background_parts(pictures: int, preset: Preset) -> list[Part]:

@@ -6,7 +6,7 @@
 Written are the golden of the schemas (tests/nodes/schemas.json), locales/en and locales/ko, the help pages in web/docs
 down to their hand-written end, the blocks of the READMEs and docs/ (see readme_tables.py), and the translated messages
 in web/messages. Written by hand are the schemas in nodes/, lowvram_core/presets.py, lowvram_core/presets.toml,
-locales/ko.toml, locales/ko_messages.toml and locales/*/settings.json.
+locales/ko.toml, locales/ko_messages.toml, locales/ko_progress.toml and locales/*/settings.json.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ for folder in (ROOT, ROOT / "texts", ROOT / "tests", ROOT / "tests" / "nodes"):
 
 import message_texts  # noqa: E402  (needs the path above)
 import node_texts  # noqa: E402  (needs the path above)
+import progress_texts  # noqa: E402
 import readme_tables  # noqa: E402
 
 
 def wanted(nodes: list[Any]) -> dict[Path, str]:
     """Every generated file, and what belongs into it."""
-    return {**node_texts.files(nodes), **readme_tables.files(), **message_texts.files()}
+    return {**node_texts.files(nodes), **readme_tables.files(), **message_texts.files(), **progress_texts.files()}
 
 
 def stale(nodes: list[Any]) -> dict[Path, str]:

@@ -68,10 +68,10 @@ def files() -> dict[Path, str]:
     if found:
         raise BadTexts("locales/ko_messages.toml does not fit the messages of the source:\n" + "\n".join(found))
     pairs = [pair for kind in KINDS for pair in korean[kind].items()]
-    rows = [json.dumps(pair, ensure_ascii=False) for pair in sorted(pairs, key=_most_literal)]
+    rows = [json.dumps(pair, ensure_ascii=False) for pair in sorted(pairs, key=most_literal)]
     return {WEB / "messages" / "ko.json": "[\n" + ",\n".join(rows) + "\n]\n"}
 
 
-def _most_literal(pair: tuple[str, str]) -> tuple[int, str]:
+def most_literal(pair: tuple[str, str]) -> tuple[int, str]:
     """The order in which templates are tried: the one with the most text of its own first."""
     return -len(HOLE.sub("", pair[0])), pair[0]

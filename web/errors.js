@@ -1,13 +1,12 @@
 // When one of our nodes stops: a toast and a text on the node say what was met, what is wanted and what to do.
 import { app } from "/scripts/app.js";
-import { filled, firstPart, translator } from "./lib/messages.js";
+import { language } from "./lib/language.js";
+import { filled, firstPart } from "./lib/messages.js";
 import { nodeOf } from "./lib/nodes.js";
 import { readOnly } from "./lib/text.js";
-import { locale } from "./lib/words.js";
 
 const PREFIX = "Hy3dLowVram_";
 const OURS = "hunyuan3d_lowvram."; // the module that our errors name, see lowvram_core/errors.py
-const TRANSLATED = ["ko"];
 const WIDGET = "lowvram_error";
 const TOAST_CLASS = "lowvram-error";
 const LINE_PX = 15;
@@ -18,26 +17,6 @@ const LEAST_WIDTH_PX = 320;
 const REPORT_MS = 400; // until ComfyUI's own report has its place
 
 let toast;
-const loading = {};
-
-/** Returns the function that translates to the language of the settings. English is left as it is. */
-async function language() {
-  const wanted = locale();
-  if (!TRANSLATED.includes(wanted)) return (text) => text;
-  loading[wanted] ??= load(wanted);
-  return loading[wanted];
-}
-
-async function load(wanted) {
-  try {
-    const answer = await fetch(new URL(`./messages/${wanted}.json`, import.meta.url), { cache: "no-cache" });
-    return translator(await answer.json());
-  } catch (error) {
-    console.warn("Hunyuan3D Low VRAM: no translation of messages", error);
-    delete loading[wanted];
-    return (text) => text;
-  }
-}
 
 function titleOf(node, type) {
   return node?.title ?? window.LiteGraph.registered_node_types[type]?.title ?? type;

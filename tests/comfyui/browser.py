@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ READY = "window.app?.graph && window.app.canvas && Object.keys(LiteGraph.registe
 
 BUILD = """
 ({nodes, links, groups}) => {
+  // Ids that no earlier graph had: the front end remembers pictures and values by id.
+  window.hy3dTestIds = (window.hy3dTestIds ?? 0) + 1000;
+  app.graph.state.lastNodeId = window.hy3dTestIds;
   const made = {};
   for (const {key, type, title, pos, size, values} of nodes) {
     const node = LiteGraph.createNode(type);
@@ -175,7 +178,7 @@ class Editor:
         self.js("async (graph) => { await app.loadGraphData(graph); }", graph)
         self.page.wait_for_timeout(1500)
 
-    def show_templates(self, names: Iterable[str]) -> None:
+    def show_templates(self, names: Sequence[str]) -> None:
         """Opens the template browser at this pack's list, and waits until each workflow's card has its picture."""
         self.js("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         self.page.get_by_text("hunyuan3d-lowvram", exact=True).click()
@@ -186,6 +189,7 @@ class Editor:
                 ".some((picture) => picture.complete && picture.naturalWidth > 100)",
                 arg=name, timeout=20_000,
             )  # fmt: skip
+        self.page.get_by_test_id(f"template-workflow-{names[0]}").scroll_into_view_if_needed()
         self.page.wait_for_timeout(1000)
 
     def sizes(self) -> list[Any]:

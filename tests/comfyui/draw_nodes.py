@@ -120,6 +120,7 @@ def memory_report(tab: Editor) -> dict[str, list[str]]:
     places = {"inpaint": (0, 2000), "report": (340, 2000)}
     for key, pos in places.items():
         graph.parts[key].pos = pos
+    graph.parts["inpaint"].size = 300, 0
     graph.groups.clear()
     ids = tab.build_graph(graph)
     tab.run()

@@ -147,7 +147,7 @@ def photograph_templates(server: Server) -> None:
     from browser import editor
 
     with editor(server, 1120, 720) as tab:
-        tab.show_templates(WORKFLOWS)
+        tab.show_templates([*WORKFLOWS])
         tab.shot(TEMPLATES)
 
 

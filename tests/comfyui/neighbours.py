@@ -75,9 +75,10 @@ def core_mesh_tools() -> Graph:
     load_picture(graph, (520, 320))
     graph.node("mesh", "LoadMesh", (520, 0), 300, LOAD_MESH_PX, file="mesh.glb")
     # Remesh cuts off what is outside of a cube with sides of 1, so Clean Mesh scales the mesh first; all faces stay.
+    # With udf it would make two surfaces, one inside the other.
     graph.node("clean", "CleanMesh", (920, 0), 280, face_budget=10_000_000, longest_side=1.0)
     graph.node("holes", "FillHoles", (1290, 0), 280)
-    graph.node("remesh", "RemeshMesh", (1650, 0), 330, resolution=256, sign_mode="udf")
+    graph.node("remesh", "RemeshMesh", (1650, 0), 330, resolution=256, sign_mode="sdf")
     graph.node("decimate", "DecimateMesh", (2050, 0), 280, target_face_count=40000, placement_mode="midpoint")
     graph.link(
         "mesh.mesh > clean.mesh", "clean.mesh > holes.mesh", "holes.mesh > remesh.mesh", "remesh.mesh > decimate.mesh"

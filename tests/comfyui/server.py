@@ -228,7 +228,6 @@ def _put_inputs(folder: Path) -> None:
 
     Every ComfyUI has its own example.png, but the demo's models only know simple solids.
     """
-    import trimesh
     from PIL import Image
 
     for picture in (DEMO / "pictures").iterdir():
@@ -237,7 +236,19 @@ def _put_inputs(folder: Path) -> None:
     (folder / "my_pictures").mkdir()
     for name in ("capsule.png", "ring.jpg"):
         shutil.copy(folder / name, folder / "my_pictures")
-    trimesh.creation.capsule(height=1.0, radius=0.5).export(folder / "mesh.glb")
+    _put_capsule(folder / "mesh.glb")
+
+
+def _put_capsule(path: Path) -> None:
+    """Writes a capsule of 2 x 1 x 1 with small triangles everywhere, as made and scanned meshes have."""
+    import numpy as np
+    import trimesh
+
+    turn, side = np.linspace(0, np.pi / 2, 13), np.linspace(-0.5, 0.5, 12)[1:-1]
+    cap = np.stack([0.5 * np.cos(turn), 0.5 * np.sin(turn) + 0.5], axis=1)
+    cap[-1, 0] = 0
+    line = np.concatenate([cap[::-1] * (1, -1), np.stack([np.full_like(side, 0.5), side], axis=1), cap])
+    trimesh.creation.revolve(line, sections=32).export(path)
 
 
 @contextmanager

@@ -149,6 +149,37 @@ def test_graph_from_the_search_linked_by_the_mouse(tab: Editor) -> None:
     ), chosen
 
 
+WATCH_TEXT = """
+(kind) => {
+  window.shown = [];
+  app.api.addEventListener("progress_text", () => {
+    const node = app.graph.nodes.find(({type}) => type === kind);
+    const text = node.widgets.find(({name}) => name === "$$node-text-preview")?.value;
+    if (text) window.shown.push(text);
+  });
+}
+"""
+"""Keeps what the node showed after each event."""
+
+
+def runs_in_korean(korean: Editor) -> None:
+    """Runs Clean Mesh, whose texts are Korean while it runs and after it."""
+    places = {"Preset8GBFast": {}, "LoadMesh": {"file": "mesh.glb"}, "CleanMesh": {"face_budget": 500}, "SaveMesh": {}}
+    nodes = [
+        {"key": kind, "type": PREFIX + kind, "pos": [400 * index, 200], "values": values}
+        for index, (kind, values) in enumerate(places.items())
+    ]
+    links = [("Preset8GBFast", "preset", "CleanMesh", "preset"), ("LoadMesh", "mesh", "CleanMesh", "mesh"),
+             ("CleanMesh", "mesh", "SaveMesh", "mesh")]  # fmt: skip
+    korean.build(nodes, links, [])
+    korean.js(WATCH_TEXT, PREFIX + "CleanMesh")
+    korean.run()
+    korean.page.wait_for_timeout(1000)
+    *shown, last = korean.js("() => window.shown")
+    assert shown and all(re.search("[가-힣]", text) for text in shown), shown
+    assert re.match(r"[\d.]+초(: clean [\d.]+)?$", last), last
+
+
 def test_korean(tab: Editor, server: Server) -> None:
     """Titles and our script's texts follow the language. The values of a preset are the same in every language."""
     server.post("/settings/Comfy.Locale", "ko")
@@ -163,7 +194,9 @@ def test_korean(tab: Editor, server: Server) -> None:
         )
         *words, values = [text for node in shown for text in node]
         assert all(re.search("[가-힣]", text) for text in words), words
-        assert "octree: 384" in values and korean.errors == []
+        assert "octree: 384" in values
+        runs_in_korean(korean)
+        assert korean.errors == []
     finally:
         korean.page.close()
         server.post("/settings/Comfy.Locale", "en")

@@ -1,4 +1,5 @@
-// What the front end says about an error: the message's first part, shortened, in the user's language.
+// What the front end says about an error: the message's first part, shortened, in the user's language. And lines of
+// running nodes.
 const LONGEST_LIST = 6;
 const SHOWN_OF_A_LIST = 4;
 const LONGEST_ASIDE = 160;
@@ -57,6 +58,11 @@ export function translator(templates) {
     return before + translatedList(inner, translate) + after;
   };
   return translate;
+}
+
+/** Translates a line of pieces with a comma between them, each by itself. */
+export function translatedLine(line, translate) {
+  return line.split(", ").map(translate).join(", ");
 }
 
 /** Translates the items of a list, which may be numbered: `1. close other programs; 2. paint fewer views`. */
