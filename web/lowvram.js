@@ -9,6 +9,7 @@ const COST_WIDGET = "lowvram_cost";
 const REPORT = `${PREFIX}MemoryReport`;
 const SHOWS_TEXT = [REPORT, `${PREFIX}ModelCheck`];
 const GIB = 2 ** 30;
+const LEAST_WIDTH_PX = 230; // room for the title, the badges and a picture
 const cached = new Set(); // the nodes that did not run again in the last run
 
 /** A badge with seconds and peak memory, above the node's title. The classic canvas draws it. */
@@ -98,6 +99,8 @@ app.registerExtension({
   },
 
   async nodeCreated(node) {
+    if (!node.comfyClass?.startsWith(PREFIX)) return;
+    node.setSize([Math.max(node.size[0], LEAST_WIDTH_PX), node.size[1]]);
     // Before the first run: what the node does, in the user's language.
     if (SHOWS_TEXT.includes(node.comfyClass)) textWidget(node).value = node.constructor.nodeData.description;
   },

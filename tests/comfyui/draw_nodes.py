@@ -60,8 +60,10 @@ ELSEWHERE = """
 
 def crop(tab: Editor, ids: Sequence[str], path: Path) -> None:
     """Writes a picture of these nodes, at full size or at most WIDEST wide."""
+    tab.js(FOCUS, [list(ids), LEFT, TOP])
+    tab.page.wait_for_timeout(4000)  # nodes that come into view grow to the size of their pictures
     width, height = tab.js(FOCUS, [list(ids), LEFT, TOP])
-    tab.page.wait_for_timeout(2000)
+    tab.page.wait_for_timeout(1000)
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         tab.shot(shot)
@@ -120,7 +122,6 @@ def memory_report(tab: Editor) -> dict[str, list[str]]:
     places = {"inpaint": (0, 2000), "report": (340, 2000)}
     for key, pos in places.items():
         graph.parts[key].pos = pos
-    graph.parts["inpaint"].size = 300, 0
     graph.groups.clear()
     ids = tab.build_graph(graph)
     tab.run()

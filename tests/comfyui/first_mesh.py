@@ -111,7 +111,7 @@ def main() -> None:
         watch.done("ComfyUI has started")
         with editor(server, 1600, 800) as tab:
             watch.done("its window is open")
-            three_clicks(tab, DEMO / "pictures" / "capsule.png", watch)
+            three_clicks(tab, DEMO / "pictures" / "ring.jpg", watch)
             file = server.wait_for_file("3d/*.glb")
             watch.done("3. Run: the mesh is there")
             tab.page.wait_for_timeout(6000)
