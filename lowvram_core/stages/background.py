@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +111,21 @@ def _note_border(mask: Tensor, host: Host) -> None:
 
 def _found(picture: Image.Image, preset: Preset, store: ModelStore) -> Cutout:
     """The object that the network found in an RGB picture."""
-    cut = _cut_out(picture, preset.background_model, store)
-    if float((np.asarray(cut.getchannel("A")) >= SOLID).mean()) < MIN_SHARE:
-        raise _nothing_found()
-    return cutout_from_rgba(_with_own_colours(cut, picture) if preset.edge_colours == "estimated" else cut)
+    with _same_threads():
+        cut = _cut_out(picture, preset.background_model, store)
+        if float((np.asarray(cut.getchannel("A")) >= SOLID).mean()) < MIN_SHARE:
+            raise _nothing_found()
+        return cutout_from_rgba(_with_own_colours(cut, picture) if preset.edge_colours == "estimated" else cut)
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Keeps torch's number of threads. numba, which rembg imports, sets OpenMP's number, and torch uses the same."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _cut_out(picture: Image.Image, model: str, store: ModelStore) -> Image.Image:

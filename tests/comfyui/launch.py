@@ -43,10 +43,7 @@ def declare_missing() -> None:
 def main() -> None:
     """Declares what is missing, then runs ComfyUI's main.py."""
     comfyui = Path(sys.argv[1]).resolve()
-    import torch
-
     declare_missing()
-    torch.set_num_threads(int(os.environ.get("HY3D_TEST_THREADS", "1")))
     sys.path[0] = str(comfyui)
     sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]
     os.chdir(comfyui)

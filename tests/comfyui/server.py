@@ -31,6 +31,11 @@ CHROMIUM = BROWSER if find_spec("playwright") is not None else ""
 """The browser. Empty if there is no browser or no playwright."""
 START_S = 240
 RUN_S = 400
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+"""Of the server. Offline, so that models missing from the demo are not downloaded: its small background model replaces
+u2net. One thread, since a browser that draws without a GPU needs a core of its own: threads that wait for each other
+would wait for it, too, and a run would take six times as long. numba has its own number, and changes torch's.
+"""
 FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 
 
@@ -269,9 +274,7 @@ def running(base: Path, comfyui: Path, pack: Path = ROOT) -> Iterator[Server]:
         "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-auto-launch",
     ]  # fmt: skip
     with (base / "server.log").open("wb") as log:
-        # Offline, so that models missing from the demo are not downloaded. Its small background model replaces u2net.
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=offline)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT | os.environ)
         server = Server(base, port, process)
         try:
             _wait(server)

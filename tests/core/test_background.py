@@ -288,6 +288,20 @@ def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str,
 
 
 @needs_weights
+def test_torch_keeps_its_number_of_threads() -> None:
+    """rembg's import alone sets it to numba's. Threads that wait for a busy core made the later stages slow."""
+    program = (
+        "import sys; sys.path.append('tests/core')\n"
+        "import torch; torch.set_num_threads(3); torch.get_num_threads()  # torch takes the number at its first use\n"
+        "from test_background import PRESET, STORE, RecordingHost, red_square, remove_background\n"
+        "remove_background(red_square(), PRESET, RecordingHost(), STORE)\n"
+        "sys.stdout.write(f'{\"numba\" in sys.modules} {torch.get_num_threads()}')\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("True 3"), done.stdout + done.stderr
+
+
+@needs_weights
 @pytest.mark.parametrize("name", ["coffee.png", "camera.png"])
 def test_alpha_that_counts_frames_the_drawn_object(name: str) -> None:
     """At an alpha of 1 of 255, the box of camera.png is 107 px too wide."""
