@@ -2,8 +2,8 @@
 
     python -W ignore benchmarks/portraits.py
 
-The mesh has 40,000 faces, UVs and a texture of 2048 px. A node may take 0.2 s for its picture. The first picture of a
-process also loads the machine code, so it is listed on its own.
+The mesh has 40,000 faces, UVs and a texture of 2048 px. The first picture of a process also loads the machine code, so
+it is listed on its own.
 """
 
 from __future__ import annotations

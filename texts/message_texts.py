@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from error_messages import Messages
@@ -45,12 +46,13 @@ def problems(english: dict[str, set[str]], korean: dict[str, dict[str, str]]) ->
     for kind in KINDS:
         found += [_entry(kind, text) for text in sorted(english[kind] - korean[kind].keys())]
         found += [f"stale, under [[{kind}]]: {text}" for text in sorted(korean[kind].keys() - english[kind])]
-        found += [
-            f"other holes than the English text, under [[{kind}]]: {text}"
-            for text, other in korean[kind].items()
-            if sorted(HOLE.findall(text)) != sorted(HOLE.findall(other))
-        ]
+        found += [f"other holes than the English text, under [[{kind}]]: {text}" for text in other_holes(korean[kind])]
     return found
+
+
+def other_holes(korean: Mapping[str, str]) -> list[str]:
+    """The English texts whose translations do not have the same holes."""
+    return [text for text, other in korean.items() if sorted(HOLE.findall(text)) != sorted(HOLE.findall(other))]
 
 
 def _entry(kind: str, text: str) -> str:

@@ -1,4 +1,5 @@
-"""The translated texts that nodes show while they run, from locales/ko_progress.toml.
+"""The translated texts that nodes show while they run, from locales/ko_progress.toml. The command line shows them, too,
+and a few more, in English.
 
 A line is a list of pieces with a comma between them: `step 12 of 50, about 40 s left`. The front end translates each
 piece (web/progress.js). Their English templates are read out of the source: the plans of the stages, the names of the
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from error_messages import numbered
-from message_texts import HOLE, WEB, BadTexts, most_literal
+from message_texts import WEB, BadTexts, most_literal, other_holes
 from python_source import ROOT, Function, Module, read_all
 
 from lowvram_core import plans
@@ -29,14 +30,15 @@ MAKERS = {
 }
 """The functions that make lines, by module."""
 UNITS = {"GB", "MB", "MB/s", "GiB"}
+LAST = "{0} s: {1}"
+"""The line after a run, which `summary` in lowvram_core/report.py puts together."""
 TELLERS = {"tell", "_tell"}
 """What is called with a line."""
 
 
-def wanted(modules: Mapping[str, Module] | None = None) -> set[str]:
+def wanted() -> set[str]:
     """The English templates of all pieces."""
-    known = read_all() if modules is None else modules
-    lines = [*_planned(), *_written(known), "{0} s: {1}"]
+    lines = [*_planned(), *_written(read_all()), LAST]
     pieces = {renumbered(piece) for line in lines for piece in line.split(", ")}
     return {piece for piece in pieces if set(re.findall("[A-Za-z/]+", piece)) - UNITS} | _names()
 
@@ -91,9 +93,9 @@ def renumbered(text: str) -> str:
     return numbered(tuple(part for piece in pieces for part in (piece, None))[:-1])
 
 
-def translations(path: Path = KOREAN) -> dict[str, str]:
+def translations() -> dict[str, str]:
     """The translation of each template."""
-    read: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))
+    read: dict[str, str] = tomllib.loads(KOREAN.read_text(encoding="utf-8"))
     return read
 
 
@@ -101,12 +103,7 @@ def problems(english: set[str], korean: Mapping[str, str]) -> list[str]:
     """What is missing, stale, or has other holes than the English text."""
     missing = [f'{json.dumps(text)} = ""' for text in sorted(english - korean.keys())]
     stale = [f"stale: {text}" for text in sorted(korean.keys() - english)]
-    holes = [
-        f"other holes than the English text: {text}"
-        for text, other in korean.items()
-        if sorted(HOLE.findall(text)) != sorted(HOLE.findall(other))
-    ]
-    return [*missing, *stale, *holes]
+    return [*missing, *stale, *(f"other holes than the English text: {text}" for text in other_holes(korean))]
 
 
 def files() -> dict[Path, str]:

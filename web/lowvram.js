@@ -1,4 +1,4 @@
-// Adds to our nodes: a badge with the cost after a run, and the table of Memory Report.
+// Adds to our nodes: a badge with the cost after a run, the table of Memory Report, and a least width.
 import { app } from "/scripts/app.js";
 import { nodeOf } from "./lib/nodes.js";
 import { readOnly, showText, textWidget } from "./lib/text.js";

@@ -5,7 +5,7 @@ import { translatedLine } from "./lib/messages.js";
 import { nodeOf } from "./lib/nodes.js";
 
 const PREFIX = "Hy3dLowVram_";
-const TEXT = "$$node-text-preview"; // ComfyUI's widget; under another name, texts stay English
+const TEXT = "$$node-text-preview"; // ComfyUI's widget. If ComfyUI renames it, texts stay English
 let translate = (text) => text;
 
 async function readLanguage() {

@@ -120,7 +120,7 @@ def _found(picture: Image.Image, preset: Preset, store: ModelStore) -> Cutout:
 
 @contextmanager
 def _same_threads() -> Iterator[None]:
-    """Keeps torch's number of threads. numba, which rembg imports, sets OpenMP's number, and torch uses the same."""
+    """Keeps torch's number of threads. numba, which rembg imports, sets OpenMP's number, and torch takes that."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -197,7 +197,7 @@ def import_rembg() -> Any:
             process; this function raises the error instead.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _same_threads():
             warnings.simplefilter("ignore")
             import rembg
             import rembg.sessions

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from comfy_server import CHROMIUM, RUN_S, Server
 from graph_file import PREFIX, Graph
 from graphs import TINY
 from playwright.sync_api import Page, sync_playwright
-from server import CHROMIUM, RUN_S, Server
 
 FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -186,7 +186,7 @@ class Editor:
             self.page.get_by_test_id(f"template-workflow-{name}").scroll_into_view_if_needed(timeout=20_000)
             self.page.wait_for_function(
                 "(name) => [...document.querySelectorAll(`[data-testid=template-workflow-${name}] img`)]"
-                ".some((picture) => picture.complete && picture.naturalWidth > 100)",
+                ".some(({complete, naturalWidth, src}) => complete && naturalWidth && src.includes(`/${name}.jpg`))",
                 arg=name, timeout=20_000,
             )  # fmt: skip
         self.page.get_by_test_id(f"template-workflow-{names[0]}").scroll_into_view_if_needed()

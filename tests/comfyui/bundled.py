@@ -9,8 +9,8 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+from comfy_server import ROOT
 from graph_file import Graph, Json, Point
-from server import ROOT
 
 TEXTS: Json = tomllib.loads((ROOT / "locales" / "workflows.toml").read_text(encoding="utf-8"))
 PICTURE, SHAPE, TEXTURE, RESULT, SETTINGS = "#3f5159", "#3f789e", "#8a6d3b", "#446644", "#2f6f4f"

@@ -9,9 +9,9 @@ import runpy
 import sys
 from typing import Any
 
+from comfy_server import BROWSER
 from comfy_test.reporting import screenshot
 from playwright.sync_api import BrowserType
-from server import BROWSER
 
 launch = BrowserType.launch
 

@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The server. Its input folder holds the demo's pictures, and the ring again as example.png."""
-    from server import running
+    from comfy_server import running
 
     with running(tmp_path_factory.mktemp("comfy") / "base", Path(COMFYUI)) as started:
         yield started

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from browser import Editor, editor
 from bundled import hunyuan3d_8gb
+from comfy_server import ROOT, running
 from graph_file import Graph
 from PIL import Image
-from server import ROOT, running
 
 OUT = ROOT / "docs" / "pictures" / "nodes"
 MOST_BYTES = 60_000

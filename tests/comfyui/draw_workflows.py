@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comfy_server import CHROMIUM, ROOT, Server, running
 from graphs import PREFIX, Prompt, node, ours, saved, tiny_preset, to_prompt, workflow
 from neighbours import WORKFLOWS
 from PIL import Image, ImageChops, ImageDraw, ImageOps
-from server import CHROMIUM, ROOT, Server, running
 
 sys.path.append(str(ROOT))
 

@@ -4,25 +4,27 @@ It clones ComfyUI, makes a Python environment with ComfyUI's packages and runs R
 word. Then it starts ComfyUI with the demo checkpoints, because the real ones are 11 GB, and does README's three clicks
 in Chromium with the mouse. It prints the seconds of each step, and writes first_mesh.jpg to the folder.
 
-It runs in a Python that has what the tests of this folder need. Packages are downloaded anew: pip's cache is not used.
+It runs on Linux or macOS, in a Python that has what the tests of this folder need, with Chromium. pip must find the CPU
+build of torch. Packages are downloaded anew: pip's cache is not used. ComfyUI computes on one thread (comfy_server.py).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from browser import Editor, editor
+from comfy_server import CHROMIUM, DEMO, ROOT, running
 from graph_file import PREFIX
 from results import textured
-from server import DEMO, ROOT, running
 
 TORCH = ["torch==2.13.0", "--no-deps torchvision==0.28.0"]
-"""The CPU build, and the torchvision that the tests stand in for (see launch.py). A user has ComfyUI's own."""
+"""torch, and a torchvision whose compiled part the tests stand in for (see launch.py). A user has ComfyUI's own."""
 ENVIRONMENT = {**os.environ, "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "2"}
 
 
@@ -64,18 +66,21 @@ def shell(command: str, folder: Path, python: Path) -> None:
 def install(source: str, folder: Path, watch: Watch) -> tuple[Path, Path]:
     """Installs ComfyUI and this pack. Returns ComfyUI's folder and its Python."""
     comfyui, python = folder / "ComfyUI", folder / "venv" / "bin" / "python"
-    shell(f"git clone -q --no-checkout {source} ComfyUI", folder, python)
-    # Without --force, git stops at files that a partial clone does not hold.
-    subprocess.run(["git", "checkout", "-q", "--force", "HEAD"], cwd=comfyui, stderr=subprocess.DEVNULL)
+    source = str(Path(source).resolve()) if Path(source).exists() else source
+    # Git leaves large files out where the repository is a copy without them. ComfyUI's own code is never among them.
+    subprocess.run(["git", "clone", "-q", "--no-checkout", source, comfyui], check=True)
+    subprocess.run(["git", "checkout", "-q", "--force", "HEAD"], cwd=comfyui)
+    if not (comfyui / "main.py").is_file():
+        sys.exit(f"{source} has no main.py; wanted ComfyUI's repository.")
     watch.done("ComfyUI's files")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     needed = (comfyui / "requirements.txt").read_text().splitlines()
     listed = folder / "comfyui.txt"
     listed.write_text("\n".join(line for line in needed if not re.match(r"torch(vision|audio)?\b", line)))
-    for what in (TORCH[0], f"-r {listed}", TORCH[1]):
+    for what in (TORCH[0], f"-r {listed.name}", TORCH[1]):
         shell(f"python -m pip install {what}", folder, python)
     watch.done("a Python environment with ComfyUI's packages")
-    for command in commands(str(ROOT)):
+    for command in commands(shlex.quote(str(ROOT))):
         shell(command, comfyui, python)
     watch.done("this pack, by README's commands")
     return comfyui, python
@@ -101,6 +106,8 @@ def three_clicks(tab: Editor, picture: Path, watch: Watch) -> None:
 
 def main() -> None:
     """Goes the whole way."""
+    if not CHROMIUM:
+        sys.exit("Chromium or Playwright is missing. CHROMIUM may name the browser.")
     source, folder = sys.argv[1], Path(sys.argv[2]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     watch = Watch()

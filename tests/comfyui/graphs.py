@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from comfy_server import ROOT
 from graph_file import DYNAMIC, PREFIX, SINK, SOURCE, WIDGETS
-from server import ROOT
 
 Prompt = dict[str, dict[str, Any]]
 TINY = {

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from comfy_server import CHROMIUM, ROOT, Run, Server
 from graphs import PREFIX, TINY, Prompt, node, ours, picture_to_mesh, saved, texture, tiny_preset, to_prompt, workflow
 from PIL import Image
 from results import textured
-from server import CHROMIUM, ROOT, Run, Server
 
 sys.path.append(str(ROOT / "tests" / "nodes"))
 from comfy_mesh import MeshData

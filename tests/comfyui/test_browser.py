@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed")
 from browser import Editor
 from bundled import hunyuan3d_8gb
+from comfy_server import CHROMIUM, ROOT, Server
 from graphs import TINY, to_prompt, workflow
 from PIL import Image
-from server import CHROMIUM, ROOT, Server
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path (CHROMIUM may name it)"),
@@ -76,6 +76,7 @@ def test_preset_swapped_in_the_loaded_graph(tab: Editor) -> None:
     tab.shot(SHOTS / "preset_swapped.png")
     assert viewer_colours(tab, SHOTS / "preset_swapped.png") > 500
     first = shown[PREFIX + "MemoryReport"].partition("\n")[2]  # below the badge
+    assert "inpaint" in first
     tab.run()
     again = tab.texts()[PREFIX + "MemoryReport"].partition("\n")[2]
     assert again.startswith("This run: 0 s. Nothing ran again.") and again.endswith(first), again

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from browser import RUN, Editor, editor
-from server import CHROMIUM, ROOT, Server
+from comfy_server import CHROMIUM, ROOT, Server
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path (CHROMIUM may name it)"),

@@ -11,8 +11,8 @@ import trimesh
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from browser import Editor, editor
+from comfy_server import CHROMIUM, ROOT, Server
 from PIL import Image
-from server import CHROMIUM, ROOT, Server
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the path (CHROMIUM may name it)"),

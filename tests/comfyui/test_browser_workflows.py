@@ -13,11 +13,11 @@ import trimesh
 pytest.importorskip("playwright", reason="playwright is not installed")
 import wires
 from browser import Editor
+from comfy_server import CHROMIUM, ROOT, Server
 from graph_file import PREFIX
 from graphs import to_prompt, workflow
 from neighbours import WORKFLOWS
 from results import textured
-from server import CHROMIUM, ROOT, Server
 from test_browser import add_from_search
 
 pytestmark = [

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from comfy_server import Server
 from graphs import Prompt, node, ours, saved, tiny_preset
 from PIL import Image
-from server import Server
 from test_api import textured
 
 Info = dict[str, Any]

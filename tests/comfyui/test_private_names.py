@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import pytest
+from comfy_server import ROOT, Server
 from graphs import node
-from server import ROOT, Server
 
 sys.path.append(str(ROOT / "tests" / "nodes"))
 from comfy_names import NAMES

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from server import CHROMIUM, ROOT, Server
+from comfy_server import CHROMIUM, ROOT, Server
 
 COMFYUI = os.environ.get("COMFYUI_PATH", "")
 pytestmark = pytest.mark.skipif(find_spec("comfy_test") is None, reason="comfy-test is not installed")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import psutil
 import trimesh
+from comfy_server import Server
 from graphs import Prompt, node, ours, saved, tiny_preset
-from server import Server
 from test_api import interrupted
 
 Info = dict[str, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from comfy_server import ROOT, Server
 from graphs import PREFIX, to_prompt, workflow
 from neighbours import WORKFLOWS
-from server import ROOT, Server
 from write_workflows import wanted
 
 Info = dict[str, Any]

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from bundled import BLUEPRINTS
+from comfy_server import ROOT, running
 from graph_file import Json, Writer, text_of
 from neighbours import WORKFLOWS
-from server import ROOT, running
 
 
 def wanted(info: Json) -> dict[Path, str]:

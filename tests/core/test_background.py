@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -287,18 +288,28 @@ def test_a_missing_package_is_our_error_not_the_end_of_the_process(package: str,
     assert issubclass(MissingDependency, ImportError)
 
 
+THREADS = """
+import sys
+sys.path.append("tests/core")
+import torch
+torch.set_num_threads(3)
+torch.get_num_threads()  # torch takes the number at its first use
+from test_background import PRESET, STORE, RecordingHost, background, red_square, remove_background
+seen, session = [], background._session
+background._session = lambda *given: seen.append(torch.get_num_threads()) or session(*given)
+remove_background(red_square(), PRESET, RecordingHost(), STORE)
+sys.stdout.write(f"{'numba' in sys.modules} {seen} {torch.get_num_threads()}")
+"""
+
+
 @needs_weights
 def test_torch_keeps_its_number_of_threads() -> None:
-    """rembg's import alone sets it to numba's. Threads that wait for a busy core made the later stages slow."""
-    program = (
-        "import sys; sys.path.append('tests/core')\n"
-        "import torch; torch.set_num_threads(3); torch.get_num_threads()  # torch takes the number at its first use\n"
-        "from test_background import PRESET, STORE, RecordingHost, red_square, remove_background\n"
-        "remove_background(red_square(), PRESET, RecordingHost(), STORE)\n"
-        "sys.stdout.write(f'{\"numba\" in sys.modules} {torch.get_num_threads()}')\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.endswith("True 3"), done.stdout + done.stderr
+    """rembg's import sets it to numba's number. Later stages waited for threads without a core; see also `_session`."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", THREADS], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "NUMBA_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.endswith("True [3] 3"), done.stdout + done.stderr
 
 
 @needs_weights

@@ -214,7 +214,17 @@ def test_seconds_of_other_settings_are_better_than_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(7.4, "7 s"), (200, "3 min 20 s"), (1500, "25 min"), (7500, "2 h 5 min")]
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (7.4, "7 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (1500, "25 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_times_read_well(seconds: float, text: str) -> None:
     assert short_time(seconds) == text

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md")
 RECIPES = (
     "A preset value", "A preset", "A camera set", "A shape variant", "A stage", "A node", "A second paint model",
-    "A widget of a node", "A private name of ComfyUI", "A workflow", "A message of an error", "A GLB material property",
-    "A benchmark", "Memory of a component", "A download or a model file", "Redrawing pictures",
+    "A widget of a node", "A private name of ComfyUI", "A workflow", "A message of an error",
+    "A line that a node shows while it runs", "A GLB material property", "A benchmark", "Memory of a component", "A download or a model file", "Redrawing pictures",
 )  # fmt: skip
 MADE_BY_MAKE = ("output/",)
 """In no checkout."""
@@ -61,7 +61,9 @@ def test_every_name_in_capitals_is_one_of_the_code(name: str) -> None:
     """Such as `PHASES`, which a recipe tells to edit."""
     names = set(re.findall(r"`(_?[A-Z]{2,}[A-Z_]+)`", read(name))) - {"NOTICE"}
     sources = [
-        path for folder in ("lowvram_core", "nodes", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+        path
+        for folder in ("lowvram_core", "nodes", "tests", "benchmarks", "texts")
+        for path in (ROOT / folder).rglob("*.py")
     ]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     missing = sorted(one for one in names if not re.search(rf"^{one}\b.*=", code, re.MULTILINE))

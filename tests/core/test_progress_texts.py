@@ -15,7 +15,7 @@ from test_progress import Clock
 from lowvram_core import plans
 from lowvram_core.files.download_line import DownloadLine
 from lowvram_core.presets import PRESETS
-from lowvram_core.progress import Bar, Part
+from lowvram_core.progress import Bar, Part, short_time
 from lowvram_core.report import PhaseRecord, summary
 
 NODE = shutil.which("node")
@@ -100,6 +100,12 @@ def test_the_lines_of_a_download() -> None:
         "paint v2-0 내려받는 중: unet/a.bin, 1.00 GB 중 0.00, 서버를 기다리는 중",
         "paint v2-0 내려받는 중: unet/a.bin, 1.00 GB 중 0.40, 100.0 MB/s, 6초 남음",
     ]
+
+
+def test_long_times() -> None:
+    assert korean(*(f"about {short_time(seconds)} left" for seconds in (1500, 3600, 7500))) == [
+        "약 25분 남음", "약 1시간 남음", "약 2시간 5분 남음",
+    ]  # fmt: skip
 
 
 def test_the_line_at_the_end() -> None:

@@ -1,5 +1,5 @@
-// What the front end says about an error: the message's first part, shortened, in the user's language. And lines of
-// running nodes.
+// What the front end says about an error: the message's first part, shortened, in the user's language. It also
+// translates the lines of running nodes.
 const LONGEST_LIST = 6;
 const SHOWN_OF_A_LIST = 4;
 const LONGEST_ASIDE = 160;

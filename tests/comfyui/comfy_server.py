@@ -33,8 +33,8 @@ START_S = 240
 RUN_S = 400
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 """Of the server. Offline, so that models missing from the demo are not downloaded: its small background model replaces
-u2net. One thread, since a browser that draws without a GPU needs a core of its own: threads that wait for each other
-would wait for it, too, and a run would take six times as long. numba has its own number, and changes torch's.
+u2net. One thread: a browser that draws without a GPU keeps one core busy, and with two threads each step would wait for
+the thread on that core (a run took six times as long). numba has a number of its own.
 """
 FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 
@@ -274,7 +274,7 @@ def running(base: Path, comfyui: Path, pack: Path = ROOT) -> Iterator[Server]:
         "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}", "--disable-auto-launch",
     ]  # fmt: skip
     with (base / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT | os.environ)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT)
         server = Server(base, port, process)
         try:
             _wait(server)
