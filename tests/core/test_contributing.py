@@ -13,7 +13,8 @@ PAGES = ("CONTRIBUTING.md", "docs/architecture.md")
 RECIPES = (
     "A preset value", "A preset", "A camera set", "A shape variant", "A stage", "A node", "A second paint model",
     "A widget of a node", "A private name of ComfyUI", "A workflow", "A message of an error",
-    "A line that a node shows while it runs", "A GLB material property", "A benchmark", "Memory of a component", "A download or a model file", "Redrawing pictures",
+    "A line that a node shows while it runs", "A GLB material property", "A benchmark",
+    "Memory of a component", "A download or a model file", "Redrawing pictures",
 )  # fmt: skip
 MADE_BY_MAKE = ("output/",)
 """In no checkout."""
