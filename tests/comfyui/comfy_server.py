@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -203,10 +203,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _lay_out(base: Path, pack: Path) -> Path:
+def _lay_out(base: Path, pack: Path, others: Iterable[Path]) -> Path:
     for folder in ("custom_nodes", "input", "output", "models", "user", "temp"):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "hunyuan3d-lowvram").symlink_to(pack)
+    for other in others:
+        (base / "custom_nodes" / other.name).symlink_to(other)
     shutil.copy(Path(__file__).with_name("probe.py"), base / "custom_nodes")
     _put_inputs(base / "input")
     _put_upscaler(base / "models" / "upscale_models")
@@ -257,15 +259,16 @@ def _put_capsule(path: Path) -> None:
 
 
 @contextmanager
-def running(base: Path, comfyui: Path, pack: Path = ROOT) -> Iterator[Server]:
+def running(base: Path, comfyui: Path, pack: Path = ROOT, others: Iterable[Path] = ()) -> Iterator[Server]:
     """Starts a server in an empty folder. It ends with the `with` block.
 
     Args:
         base: a folder that is empty or does not exist yet.
         comfyui: a checkout. It is not changed.
         pack: the folder of this pack.
+        others: the folders of other packs.
     """
-    paths = _lay_out(base, pack)
+    paths = _lay_out(base, pack, others)
     port = _free_port()
     # No --disable-api-nodes: its Content-Security-Policy blocks the textures inside a GLB in the viewer.
     command = [
