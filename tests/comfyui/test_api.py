@@ -157,13 +157,13 @@ def test_another_preset_node(server: Server, info: Info) -> None:
     assert textured(*saved(server.output, fast.ui("save"))).visual.material.baseColorTexture.size == (1024, 1024)
 
 
-def interrupted(server: Server, prompt: Prompt, at: str) -> tuple[Run, float]:
-    """Interrupts a run at that node's first step. Returns the run, and the seconds until it ended."""
+def interrupted(server: Server, prompt: Prompt, at: str, text: str = "step ") -> tuple[Run, float]:
+    """Interrupts a run when that node first shows such a text. Returns the run, and the seconds until it ended."""
     asked: list[float] = []
 
     def stop(kind: str, data: dict[str, Any]) -> None:
-        steps = kind == "text" and data["node"] == at and data["text"].startswith("step ")
-        if steps and not asked:
+        shown = kind == "text" and data["node"] == at and data["text"].startswith(text)
+        if shown and not asked:
             server.post("/interrupt")
             asked.append(time.monotonic())
 

@@ -79,7 +79,7 @@ def test_the_server_answers_while_xatlas_works(server: Server, info: Info) -> No
 def test_an_interrupt_ends_xatlas(server: Server, info: Info) -> None:
     prompt = unwrapping(server, info)
     prompt["unwrap"]["inputs"]["unwrapper"] = "xatlas"  # in the preset it stands already: the result is cached
-    run, seconds = interrupted(server, prompt, "unwrap")
+    run, seconds = interrupted(server, prompt, "unwrap", "unwrapping ")
     print(f"interrupted after {seconds:.2f} s")  # noqa: T201
     assert seconds < INTERRUPT_S
     assert run.of("execution_interrupted")[0]["node_id"] == "unwrap"
