@@ -179,14 +179,17 @@ class Editor:
         self.page.wait_for_timeout(1500)
 
     def show_templates(self, names: Sequence[str]) -> None:
-        """Opens the template browser at this pack's list, and waits until each workflow's card has its picture."""
+        """Opens the template browser at this pack's list, and waits until each workflow's card has its picture.
+
+        Ours are 480 px wide. ComfyUI's own, for a workflow without a picture, has 224 px.
+        """
         self.js("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         self.page.get_by_text("hunyuan3d-lowvram", exact=True).click()
         for name in names:
             self.page.get_by_test_id(f"template-workflow-{name}").scroll_into_view_if_needed(timeout=20_000)
             self.page.wait_for_function(
                 "(name) => [...document.querySelectorAll(`[data-testid=template-workflow-${name}] img`)]"
-                ".some(({complete, naturalWidth, src}) => complete && naturalWidth && src.includes(`/${name}.jpg`))",
+                ".some(({complete, naturalWidth}) => complete && naturalWidth === 480)",
                 arg=name, timeout=20_000,
             )  # fmt: skip
         self.page.get_by_test_id(f"template-workflow-{names[0]}").scroll_into_view_if_needed()
