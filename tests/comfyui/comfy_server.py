@@ -34,7 +34,7 @@ RUN_S = 400
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 """Of the server. Offline, so that models missing from the demo are not downloaded: its small background model replaces
 u2net. One thread: a browser that draws without a GPU keeps one core busy, and with two threads each step would wait for
-the thread on that core (a run took six times as long). numba has a number of its own.
+the thread on that core (a run took 92 s, not 20). numba has a number of its own.
 """
 FINAL = {"execution_success", "execution_error", "execution_interrupted"}
 
