@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from error_messages import Messages
@@ -66,14 +66,28 @@ def files() -> dict[Path, str]:
         BadTexts: locales/ko_messages.toml does not fit the source.
     """
     korean = translations()
-    found = problems(wanted(), korean)
-    if found:
-        raise BadTexts("locales/ko_messages.toml does not fit the messages of the source:\n" + "\n".join(found))
     pairs = [pair for kind in KINDS for pair in korean[kind].items()]
-    rows = [json.dumps(pair, ensure_ascii=False) for pair in sorted(pairs, key=most_literal)]
-    return {WEB / "messages" / "ko.json": "[\n" + ",\n".join(rows) + "\n]\n"}
+    return catalogue(KOREAN, problems(wanted(), korean), "ko.json", pairs)
 
 
-def most_literal(pair: tuple[str, str]) -> tuple[int, str]:
+def catalogue(source: Path, found: Sequence[str], name: str, pairs: Iterable[tuple[str, str]]) -> dict[Path, str]:
+    """A file of translated templates for the front end, and what belongs into it.
+
+    Args:
+        source: the hand-written file.
+        found: the problems of it.
+        name: the file's name in web/messages.
+        pairs: each English template with its translation.
+
+    Raises:
+        BadTexts: there are problems.
+    """
+    if found:
+        raise BadTexts(f"locales/{source.name} does not fit the source:\n" + "\n".join(found))
+    rows = [json.dumps(pair, ensure_ascii=False) for pair in sorted(pairs, key=_most_literal)]
+    return {WEB / "messages" / name: "[\n" + ",\n".join(rows) + "\n]\n"}
+
+
+def _most_literal(pair: tuple[str, str]) -> tuple[int, str]:
     """The order in which templates are tried: the one with the most text of its own first."""
     return -len(HOLE.sub("", pair[0])), pair[0]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from error_messages import numbered
-from message_texts import WEB, BadTexts, most_literal, other_holes
+from message_texts import catalogue, other_holes
 from python_source import ROOT, Function, Module, read_all
 
 from lowvram_core import plans
@@ -113,8 +113,4 @@ def files() -> dict[Path, str]:
         BadTexts: locales/ko_progress.toml does not fit the source.
     """
     korean = translations()
-    found = problems(wanted(), korean)
-    if found:
-        raise BadTexts("locales/ko_progress.toml does not fit the source:\n" + "\n".join(found))
-    rows = [json.dumps(pair, ensure_ascii=False) for pair in sorted(korean.items(), key=most_literal)]
-    return {WEB / "messages" / "ko_progress.json": "[\n" + ",\n".join(rows) + "\n]\n"}
+    return catalogue(KOREAN, problems(wanted(), korean), "ko_progress.json", korean.items())

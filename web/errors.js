@@ -2,10 +2,9 @@
 import { app } from "/scripts/app.js";
 import { language } from "./lib/language.js";
 import { filled, firstPart } from "./lib/messages.js";
-import { nodeOf } from "./lib/nodes.js";
+import { nodeOf, PREFIX } from "./lib/nodes.js";
 import { readOnly } from "./lib/text.js";
 
-const PREFIX = "Hy3dLowVram_";
 const OURS = "hunyuan3d_lowvram."; // the module that our errors name, see lowvram_core/errors.py
 const WIDGET = "lowvram_error";
 const TOAST_CLASS = "lowvram-error";

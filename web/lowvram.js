@@ -1,10 +1,9 @@
 // Adds to our nodes: a badge with the cost after a run, the table of Memory Report, and a least width.
 import { app } from "/scripts/app.js";
-import { nodeOf } from "./lib/nodes.js";
+import { nodeOf, PREFIX } from "./lib/nodes.js";
 import { readOnly, showText, textWidget } from "./lib/text.js";
 import { readWords, word } from "./lib/words.js";
 
-const PREFIX = "Hy3dLowVram_";
 const COST_WIDGET = "lowvram_cost";
 const REPORT = `${PREFIX}MemoryReport`;
 const SHOWS_TEXT = [REPORT, `${PREFIX}ModelCheck`];

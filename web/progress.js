@@ -2,9 +2,8 @@
 import { app } from "/scripts/app.js";
 import { language } from "./lib/language.js";
 import { translatedLine } from "./lib/messages.js";
-import { nodeOf } from "./lib/nodes.js";
+import { nodeOf, PREFIX } from "./lib/nodes.js";
 
-const PREFIX = "Hy3dLowVram_";
 const TEXT = "$$node-text-preview"; // ComfyUI's widget. If ComfyUI renames it, texts stay English
 let translate = (text) => text;
 

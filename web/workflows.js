@@ -1,8 +1,8 @@
 // Shows the titles and notes of the bundled workflows in the user's language. A text that the user changed stays.
 import { app } from "/scripts/app.js";
+import { PREFIX } from "./lib/nodes.js";
 import { languages, locale } from "./lib/words.js";
 
-const PREFIX = "Hy3dLowVram_";
 const NOTE = "PrimitiveStringMultiline";
 const KEY = "hunyuan3dLowVramWorkflows";
 let translated; // a promise: each text of any language, with its translation

@@ -126,6 +126,7 @@ def main() -> None:
             tab.shot(folder / "first_mesh.jpg")
             assert not tab.errors, tab.errors
             mesh = textured(file)
+            say(next(line for line in server.log().splitlines() if "textured mesh in" in line))
             say(f"{file.name}: {len(mesh.faces):,} faces")
             start = time.monotonic()
             tab.run()

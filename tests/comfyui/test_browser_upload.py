@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import trimesh
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from browser import Editor, editor
+from browser import Editor
 from comfy_server import CHROMIUM, ROOT, Server
 from PIL import Image
 
@@ -20,13 +19,6 @@ pytestmark = [
 ]
 SHOTS = ROOT / "output" / "screenshots"
 PREFIX = "Hy3dLowVram_"
-
-
-@pytest.fixture(scope="module")
-def tab(server: Server) -> Iterator[Editor]:
-    """One tab for all tests."""
-    with editor(server) as opened:
-        yield opened
 
 
 @pytest.fixture

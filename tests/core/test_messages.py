@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import message_texts
+import messages_js
 import pytest
 import torch
 from error_messages import Messages
-from python_source import ROOT, read
+from python_source import read
 
 from lowvram_core.checks.meshes import check_mesh
 from lowvram_core.checks.packages import missing_package
@@ -28,7 +26,6 @@ from lowvram_core.lending.device import full_device_is_named
 from lowvram_core.presets import PRESETS, get
 from lowvram_core.types import Cutout, Mesh
 
-NODE = shutil.which("node")
 KOREAN = message_texts.translations()
 HANGUL = re.compile("[가-힣]")
 
@@ -101,26 +98,12 @@ def test_korean_texts_are_korean() -> None:
     assert all(HANGUL.search(text) for text in KOREAN["messages"].values())
 
 
-PROGRAM = """
-const [file, catalogue, messages] = process.argv.slice(1);
-const source = require("fs").readFileSync(file);
-import("data:text/javascript;base64," + source.toString("base64")).then(({firstPart, translator}) => {
-  const translate = translator(JSON.parse(catalogue));
-  process.stdout.write(JSON.stringify(JSON.parse(messages).map(firstPart).map((text) => [text, translate(text)])));
-});
-"""
+FIRST_PART = "(text, translate, {firstPart}) => [firstPart(text), translate(firstPart(text))]"
 
 
 def shown(*messages: str) -> list[list[str]]:
     """The first part of each message in English and Korean, by web/lib/messages.js."""
-    if NODE is None:
-        pytest.skip("node is not installed, which runs web/lib/messages.js")
-    catalogue = (ROOT / "web" / "messages" / "ko.json").read_text(encoding="utf-8")
-    command = [NODE, "-e", PROGRAM, str(ROOT / "web" / "lib" / "messages.js"), catalogue, json.dumps(messages)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
-    assert done.returncode == 0, done.stderr
-    pairs: list[list[str]] = json.loads(done.stdout)
-    return pairs
+    return messages_js.each(messages, "ko.json", FIRST_PART)
 
 
 def message(act: Callable[[], object]) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 
+import messages_js
 import progress_texts
-import pytest
-from python_source import ROOT
 from test_progress import Clock
 
 from lowvram_core import plans
@@ -18,28 +14,14 @@ from lowvram_core.presets import PRESETS
 from lowvram_core.progress import Bar, Part, short_time
 from lowvram_core.report import PhaseRecord, summary
 
-NODE = shutil.which("node")
-PROGRAM = """
-const [file, catalogue, lines] = process.argv.slice(1);
-const source = require("fs").readFileSync(file);
-import("data:text/javascript;base64," + source.toString("base64")).then(({translatedLine, translator}) => {
-  const translate = translator(JSON.parse(catalogue));
-  process.stdout.write(JSON.stringify(JSON.parse(lines).map((line) => translatedLine(line, translate))));
-});
-"""
 NAMES = {"DiT", "UNet", "VAE", "DINOv", "GB", "MB", "GiB", "MB/s", "UV"}
 
 
 def korean(*lines: str) -> list[str]:
     """The lines as a Korean user sees them."""
-    if NODE is None:
-        pytest.skip("node is not installed, which runs web/lib/messages.js")
-    catalogue = (ROOT / "web" / "messages" / "ko_progress.json").read_text(encoding="utf-8")
-    command = [NODE, "-e", PROGRAM, str(ROOT / "web" / "lib" / "messages.js"), catalogue, json.dumps(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
-    assert done.returncode == 0, done.stderr
-    found: list[str] = json.loads(done.stdout)
-    return found
+    return messages_js.each(
+        lines, "ko_progress.json", "(line, translate, {translatedLine}) => translatedLine(line, translate)"
+    )
 
 
 def test_every_text_has_a_korean_one() -> None:

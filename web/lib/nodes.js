@@ -1,5 +1,7 @@
-// The nodes that the server's events name.
+// The pack's nodes, and the nodes that the server's events name.
 import { app } from "/scripts/app.js";
+
+export const PREFIX = "Hy3dLowVram_"; // of the types of the pack's nodes
 
 /** Returns the node of an execution id. Inside subgraphs the ids stand in a row: `5:3`. */
 export function nodeOf(id) {
